@@ -1,0 +1,327 @@
+"""The method on one page: a float model and recordings in, an integer model with its plan out.
+
+    model -> sites -> statistics (one pass) -> planner -> Plan -> rounding -> integer weights -> folder
+
+The planner decides (planners/stable.py is the paper's), with what `Calibration` offers it: ranges from the histograms,
+scores of trials on the probe recordings, and an account of what those cost in float passes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from . import audio, checkpoint, models, registry, sites, stats
+from .errors import InputError
+from .grid import QTensor, activation_grid, affine, sqnr_db, symmetric_scale, weight_grid
+from .journal import Journal
+from .models import Recognizer
+from .plan import Choice, LayerChoice, Plan, parse_scheme, to_entry
+from .ranges import percentile
+from .score import SCORES, Part, Recording, Score, Trial, run_trials, total
+from .sites import Site
+from .stats import Histogram
+
+MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says otherwise
+PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
+MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
+BUDGET = 38.0  # float passes over the probe recordings, for the whole calibration
+SAVE_EVERY = 8  # recordings between two saves of the statistics
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `sfm-quant calibrate` takes; the command line is made from these fields."""
+
+    model: str
+    data: str
+    out: str
+    scheme: str = "w8a8"
+    method: str = "stable"
+    score: str = "logits"
+    threshold: float = 0.25  # gamma: points a layer may lose before it is selected
+    max_samples: int | None = None
+    seed: int = 0
+    resume: bool = False
+
+
+def calibrate(options: Options) -> dict[str, Any]:
+    """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
+    began = time.monotonic()
+    planner = _planner(options)
+    checkpoint.check_destination(options.out)
+    recognizer = _float_model(options.model)
+    recordings, about = read_recordings(options, recognizer)
+    journal = Journal(_journal_folder(options.out), _fingerprint(options, recognizer, about), options.resume)
+
+    calibration = Calibration(recognizer, recordings, journal, options, about)
+    calibration.collect()
+    plan = planner.plan(calibration)
+    plan = calibration.verify(plan)
+    weights = calibration.weights(plan.quantized())
+
+    checkpoint.write(recognizer, plan, weights, Path(options.out))
+    journal.remove()
+    return _summary(options, plan, recognizer, calibration.passes, time.monotonic() - began)
+
+
+@dataclass
+class Calibration:
+    """What a planner works with."""
+
+    recognizer: Recognizer
+    recordings: Sequence[Recording]
+    journal: Journal
+    options: Options
+    about: dict[str, Any]  # of the recordings, for the plan
+    passes: float = 0.0  # float passes over the probe recordings so far
+    stats: dict[str, Histogram] = field(default_factory=dict)
+    _weights: dict[tuple[str, str], tuple[QTensor, float | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.method = self.options.method
+        self.threshold = self.options.threshold
+        self.score: Score = SCORES[self.options.score]
+        self.weight_bits, self.input_bits = parse_scheme(self.options.scheme)
+        self.sites = sites.discover(self.recognizer.model)
+        self.probe_recordings = _probe_subset(self.recordings, self.options)
+
+    def collect(self) -> None:
+        """The one pass over all recordings; afterwards a site that nothing reached stays in float, with its reason."""
+        done, gathered = self.journal.stats()
+        found = tuple(site for site in self.sites if site.reason is None)
+        waveforms = (r.read() for r in _bar(self.recordings, "statistics: histograms of every site", done))
+        self.stats = gathered
+        for done, self.stats in enumerate(
+            stats.collect(self.recognizer.model, found, self.recognizer.logits, waveforms, gathered), done + 1
+        ):
+            if done % SAVE_EVERY == 0 or done == len(self.recordings):
+                self.journal.save_stats(done, self.stats)
+        self.sites = tuple(
+            site
+            if site.reason or site.name in self.stats
+            else replace(site, reason="no calibration recording reaches it")
+            for site in self.sites
+        )
+        self.passes += len(self.recordings) / len(self.probe_recordings)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers with something to quantize, in forward order."""
+        return sites.layers(tuple(site for site in self.sites if site.reason is None))
+
+    def choose(self, site: Site, method: str, clip: float | None = None) -> Choice:
+        """The range that a method gives for a site, after removing the `clip` % largest of its input values."""
+        if site.reason is not None:
+            return Choice(site.layer, site.kind, site.reason)
+        grid, seen = activation_grid(self.input_bits), self.stats[site.name]
+        kept = seen if clip is None else seen.within(*percentile.activations(seen, grid, clip))
+        low, high = registry.get("ranges", method).activations(kept, grid)
+        scale, zero_point = affine(low, high, grid)
+        noise = float(seen.noise(np.array([scale]), np.array([float(zero_point)]), grid)[0])
+        return Choice(
+            layer=site.layer,
+            kind=site.kind,
+            weight_bits=self.weight_bits,
+            weight_method=method,
+            weight_sqnr_db=_rounded(self._weight(site.name, method)[1]),
+            rounding="nearest",
+            input_bits=self.input_bits,
+            method=method,
+            clip_percent=clip,
+            low=low,
+            high=high,
+            scale=scale,
+            zero_point=zero_point,
+            clipped_share=round(seen.share_outside(low, high), 8),
+            input_sqnr_db=_rounded(sqnr_db(seen.power(), noise)),
+        )
+
+    def weights(self, choices: Mapping[str, Choice]) -> dict[str, QTensor]:
+        """The integer weights of the quantized sites in `choices`."""
+        return {n: self._weight(n, str(c.weight_method))[0] for n, c in choices.items() if c.quantized}
+
+    def run(self, stage: str, trials: Sequence[Trial], part: float = 1.0) -> dict[str, float]:
+        """Scores of trials on the first `part` of the probe recordings, in points by key."""
+        chosen = self.probe_recordings[: max(1, round(part * len(self.probe_recordings)))]
+        parts: dict[str, list[Part]] = {trial.key: [] for trial in trials}
+        with tqdm(total=len(chosen) * len(trials), unit="trial", mininterval=0.5, disable=not trials) as bar:
+            for number, recording in enumerate(chosen if trials else ()):
+                found = self._parts(f"{stage} {number}", recording, trials, bar, stage)
+                for key in parts:
+                    parts[key].append((found[key][0], found[key][1]))
+        cost = 1 + sum(self.suffix(trial.first) for trial in trials) if trials else 0
+        self.passes += cost * len(chosen) / len(self.probe_recordings)
+        return {key: total(values) for key, values in parts.items()}
+
+    def suffix(self, layer: str) -> float:
+        """Share of the multiply-adds of a float pass that lies in a layer and after it."""
+        cost = dict.fromkeys(self.layers, 0.0)
+        for site in self.sites:
+            if site.reason is None:
+                cost[site.layer] += _multiply_adds(site, self.stats[site.name])
+        return sum(list(cost.values())[self.layers.index(layer) :]) / sum(cost.values())
+
+    def affordable(self, selected: Sequence[str], candidates: int) -> float:
+        """Share of the probe recordings on which the budget lets `candidates` be tried for each selected layer."""
+        each = candidates * sum(self.suffix(layer) for layer in selected) + 2  # two stages compute the float model
+        return max(0.0, min(1.0, (BUDGET - self.passes - 2) / each))  # the whole plan is scored at the end
+
+    def plan(self, choices: dict[str, Choice], layers: dict[str, LayerChoice] | None = None) -> Plan:
+        """The plan that consists of these choices, with the evidence added."""
+        layers = layers or {}
+        scored = {
+            name: replace(c, probe_score=layers[c.layer].probe_score) if c.quantized and c.layer in layers else c
+            for name, c in choices.items()
+        }
+        about = {"name": self.score.name, "unit": self.score.unit, "threshold": self.threshold}
+        return Plan(self.options.scheme, self.method, scored, layers, about, self.about)
+
+    def verify(self, plan: Plan) -> Plan:
+        """The plan with the score of the whole of it."""
+        if not plan.quantized():
+            raise InputError(f"{self.options.model}: nothing in this model can be quantized")
+        trial = Trial("whole model", self.layers[0], plan.quantized(), self.weights(plan.quantized()))
+        points = self.run("verify", [trial])[trial.key]
+        about = {**plan.calibration, "float_passes": round(self.passes, 2)}
+        return replace(plan, score={**plan.score, "whole_model": round(points, 6)}, calibration=about)
+
+    def _weight(self, name: str, method: str) -> tuple[QTensor, float | None]:
+        if (name, method) not in self._weights:
+            weight = sites.canonical_weight(self.recognizer.model.get_submodule(name))
+            grid = weight_grid(self.weight_bits)
+            scale = symmetric_scale(registry.get("ranges", method).weights(weight, grid), grid)
+            rounded = registry.get("rounding", "nearest").round_weight(weight, scale, grid)
+            error = (rounded.dequantize() - weight).double().square().mean()
+            self._weights[name, method] = rounded, sqnr_db(float(weight.double().square().mean()), float(error))
+        return self._weights[name, method]
+
+    def _parts(self, key: str, recording: Recording, trials: Sequence[Trial], bar: Any, stage: str) -> dict[str, Any]:
+        def tick(trial: str) -> None:
+            bar.set_description(f"{stage}: {trial}", refresh=False)
+            bar.update()
+
+        found = self.journal.scores(key)
+        if found is None:
+            found = run_trials(self.recognizer, self.layers, recording, trials, self.score, tick)  # type: ignore[assignment]
+            self.journal.add_scores(key, found)  # type: ignore[arg-type]
+        else:
+            bar.update(len(trials))
+        return found  # type: ignore[return-value]
+
+
+def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Recording], dict[str, Any]]:
+    """The calibration recordings and what the plan says of them; each is read once here, so bad ones stop it early."""
+    utterances = audio.read_utterances(
+        options.data,
+        require_text=options.score == "wer",
+        max_samples=options.max_samples or MAX_RECORDINGS,
+        seed=options.seed,
+    )
+    recordings, hashes, seconds, short, silent = [], [], 0.0, 0, 0
+    for utterance in tqdm(utterances, desc="reading recordings", unit="file", mininterval=0.5):
+        waveform = _read(utterance, recognizer.sampling_rate, options)
+        if len(waveform) < recognizer.min_samples:
+            short += 1
+            continue
+        silent += not np.any(waveform)
+        hashes.append(audio.content_hash(waveform))
+        seconds += len(waveform) / recognizer.sampling_rate
+        read = lambda u=utterance: _read(u, recognizer.sampling_rate, options)  # noqa: E731
+        recordings.append(Recording(utterance.id, read, utterance.text))
+    if len(recordings) == silent:
+        raise InputError(
+            f"{options.data}: nothing to calibrate on: of {len(utterances)} recordings {short} are shorter than "
+            f"{1000 * recognizer.min_samples / recognizer.sampling_rate:.0f} ms and {silent} are silent"
+        )
+    about = {
+        "data": options.data,
+        "recordings": len(recordings),
+        "seconds": round(seconds, 3),
+        "skipped_too_short": short,
+        "silent": silent,
+        "seed": options.seed,
+        "audio_sha256": sorted(hashes),
+    }
+    return recordings, about
+
+
+def _read(utterance: audio.Utterance, sampling_rate: int, options: Options) -> np.ndarray:
+    waveform = audio.load(utterance, sampling_rate)
+    # A transcript covers the whole recording, so only the score that needs none may cut it.
+    return waveform if options.score == "wer" else waveform[: int(MAX_SECONDS * sampling_rate)]
+
+
+def _planner(options: Options) -> Any:
+    if options.score not in SCORES:
+        raise InputError(f"no score {options.score!r}; there are {', '.join(SCORES)}")
+    parse_scheme(options.scheme)
+    if options.method in registry.names("planners") and options.method != "uniform":
+        return registry.get("planners", options.method)
+    registry.get("ranges", options.method)
+    return registry.get("planners", "uniform")
+
+
+def _float_model(path: str) -> Recognizer:
+    recognizer = models.load(path)
+    if recognizer.scheme != "float32":
+        raise InputError(
+            f"{path}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
+        )
+    return recognizer
+
+
+def _probe_subset(recordings: Sequence[Recording], options: Options) -> list[Recording]:
+    if options.score == "wer" or len(recordings) <= PROBE_RECORDINGS:
+        return list(recordings)
+    chosen = np.random.default_rng(options.seed).permutation(len(recordings))[:PROBE_RECORDINGS]
+    return [recordings[i] for i in sorted(chosen)]
+
+
+def _multiply_adds(site: Site, seen: Histogram) -> float:
+    """Multiply-adds of a site over the calibration recordings, from the number of input values it saw."""
+    input_frames = seen.total / (site.in_channels * site.groups)
+    return input_frames / site.stride * site.macs_per_output_frame
+
+
+def _journal_folder(out: str) -> Path:
+    path = Path(out)
+    return path.with_name(path.name + ".calibration")
+
+
+def _fingerprint(options: Options, recognizer: Recognizer, about: dict[str, Any]) -> dict[str, Any]:
+    keep = ("scheme", "method", "score", "threshold", "seed")
+    return {
+        **{key: getattr(options, key) for key in keep},
+        "weights": checkpoint.weights_hash(recognizer.model),
+        "audio": about["audio_sha256"],
+    }
+
+
+def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float, seconds: float) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "plan": str(Path(options.out) / checkpoint.PLAN_FILE),
+        "scheme": plan.scheme,
+        "method": plan.method,
+        "selected_layers": [name for name, layer in plan.layers.items() if layer.selected],
+        "sites": [{"name": name, **to_entry(choice)} for name, choice in plan.sites.items()],
+        "float_passes": round(passes, 2),
+        "seconds": round(seconds, 2),
+        "bytes_before": recognizer.bytes_on_disk(),
+        "bytes_after": replace(recognizer, path=options.out).bytes_on_disk(),
+    }
+
+
+def _bar(recordings: Sequence[Recording], what: str, done: int) -> Any:
+    return tqdm(recordings[done:], desc=what, initial=done, total=len(recordings), unit="recording", mininterval=0.5)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -1,0 +1,11 @@
+"""The quantized model on disk: written whole or not at all, read by transformers.
+
+config.json        with quantization_config: {"quant_method": "stablequant", "scheme", "sites": {name: input bits}}
+model.safetensors  integer codes and scales, the rest in float32
+plan.json, the processor's files, README.md (model card)
+"""
+
+from .hook import StableQuantConfig, StableQuantizer
+from .write import PLAN_FILE, check_destination, weights_hash, write
+
+__all__ = ["PLAN_FILE", "StableQuantConfig", "StableQuantizer", "check_destination", "weights_hash", "write"]

@@ -1,0 +1,86 @@
+"""Registers the format with transformers, so that `from_pretrained` gives the integer model.
+
+transformers builds the model on the meta device, calls `_process_model_before_weight_loading`, where the float modules
+are swapped for empty integer ones, and then fills parameters and buffers by name from the file. A key too many or too
+few is only a warning there, so the keys are compared here, before anything is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from .. import engine, models
+from ..errors import InputError
+
+FORMAT_VERSION = 1
+
+
+@register_quantization_config("stablequant")
+class StableQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """quantization_config of a quantized folder: the scheme and the bits of each integer site's input."""
+
+    def __init__(self, scheme: str, sites: Mapping[str, int], format_version: int = FORMAT_VERSION, **_: Any) -> None:
+        if format_version != FORMAT_VERSION:
+            raise InputError(
+                f"the model is in format {format_version}; this version of stablequant reads {FORMAT_VERSION}"
+            )
+        self.quant_method = "stablequant"
+        self.format_version = format_version
+        self.scheme = scheme
+        self.sites = dict(sites)
+
+
+@register_quantizer("stablequant")
+class StableQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Builds the integer model while transformers loads it."""
+
+    requires_calibration = True
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Scales, norms and everything between the integer kernels are float32, whatever was asked for."""
+        return torch.float32
+
+    def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files: Any = None, **_: Any) -> None:
+        models.prepare(model)
+        engine.skeleton(model, self.quantization_config.sites)
+        for module in model.modules():
+            module._is_hf_initialized = True  # or the family's _init_weights looks for weights that are codes now
+        compare_keys(set(model.state_dict()), [Path(file) for file in checkpoint_files or []])
+
+    def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        engine.fuse(model)
+        return model
+
+    def is_serializable(self, *_: Any, **__: Any) -> bool:
+        """`save_pretrained` writes the codes as they are."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Integer weights have no gradient."""
+        return False
+
+
+def compare_keys(expected: set[str], files: list[Path]) -> None:
+    """InputError unless the safetensors files hold exactly the expected keys."""
+    found: set[str] = set()
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                found |= set(tensors.keys())
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{file}: cut short or damaged ({error}); copy or write the model again") from error
+    for problem, keys in (("misses", expected - found), ("has an unexpected", found - expected)):
+        if files and keys:
+            raise InputError(
+                f"{files[0]}: the file {problem} {sorted(keys)[0]!r} ({len(keys)} such keys); write it again"
+            )

@@ -1,0 +1,108 @@
+"""Write a quantized model: everything into a folder beside the destination, which is then renamed into place."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from .. import engine
+from ..errors import InputError
+from ..grid import QTensor
+from ..models import Recognizer
+from ..plan import Plan
+from .card import model_card
+from .hook import StableQuantConfig, StableQuantizer
+
+PLAN_FILE = "plan.json"
+
+
+def check_destination(out: str) -> None:
+    """InputError when `out` is something that writing a model there would destroy, or cannot be written."""
+    path = Path(out)
+    if path.is_dir() and any(path.iterdir()) and not _is_ours(path):
+        raise InputError(f"{out}: this folder holds something else than a stablequant model; give a new one")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{out}: a file is here; give a folder")
+    parent = path.absolute().parent
+    existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{out}: {existing} cannot be written to")
+
+
+def write(recognizer: Recognizer, plan: Plan, weights: Mapping[str, QTensor], out: Path) -> None:
+    """Write the integer form of a float recogniser to the folder `out`, whole or not at all.
+
+    The float model is left as it is. An earlier stablequant model at `out` is replaced.
+    """
+    model = integer_model(recognizer.model, plan, weights)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        model.save_pretrained(partial)
+        recognizer.processor.save_pretrained(partial)
+        (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
+        (partial / "README.md").write_text(model_card(plan, recognizer, partial), encoding="utf-8")
+        partial.chmod(0o755)
+        _swap(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def integer_model(model: nn.Module, plan: Plan, weights: Mapping[str, QTensor]) -> nn.Module:
+    """The model in memory that reading the folder also gives; the float model's other weights are shared."""
+    converted = _shallow_copy(model)
+    engine.convert(converted, plan.quantized(), weights)
+    config = StableQuantConfig(plan.scheme, {name: c.input_grid.bits for name, c in plan.quantized().items()})
+    converted.config.quantization_config = config
+    converted.hf_quantizer = StableQuantizer(config, pre_quantized=True)
+    engine.fuse(converted)
+    return converted
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 over the names and bytes of a model's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _shallow_copy(model: nn.Module) -> nn.Module:
+    """A copy with modules of its own that shares every tensor."""
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return bool(config["quantization_config"]["quant_method"] == "stablequant")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _swap(partial: Path, out: Path) -> None:
+    """Rename `partial` to `out`; an older model there steps aside first and goes last."""
+    if not out.exists():
+        partial.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    out.rename(old / out.name)
+    try:
+        partial.rename(out)
+    except OSError:
+        (old / out.name).rename(out)
+        raise
+    finally:
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,36 @@
+"""Swap float modules for integer ones, with values (after calibration) or empty (before a checkpoint is read)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from ..errors import InputError
+from ..grid import QTensor
+from ..plan import Choice
+from .modules import IntegerModule, integer_module
+
+
+def convert(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[str, QTensor]) -> nn.Module:
+    """Replace, in place, every quantized site by its integer module."""
+    for name, choice in choices.items():
+        if choice.quantized:
+            module = integer_module(model.get_submodule(name), choice.input_grid.bits)
+            model.set_submodule(name, module.fill(choice, weights[name]))
+    return model
+
+
+def skeleton(model: nn.Module, input_bits: Mapping[str, int]) -> nn.Module:
+    """Replace, in place, the named sites by empty integer modules that a checkpoint then fills."""
+    for name, bits in input_bits.items():
+        try:
+            model.set_submodule(name, integer_module(model.get_submodule(name), bits))
+        except (AttributeError, TypeError) as error:
+            raise InputError(f"config.json names a quantized site that this model does not have: {name}") from error
+    return model
+
+
+def integer_sites(model: nn.Module) -> tuple[str, ...]:
+    """Names of the sites that run on integer kernels."""
+    return tuple(name for name, module in model.named_modules() if isinstance(module, IntegerModule))

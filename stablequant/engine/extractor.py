@@ -1,0 +1,148 @@
+"""The CNN feature extractor in one go: channels-last, uint8 from layer to layer.
+
+Recognised by structure: convolutions without padding, each followed by GELU, with a normalisation of one of two forms.
+
+- base: GroupNorm with one channel a group after the first convolution only. That convolution reads the waveform, in
+  float. The mean and variance of each of its outputs over time follow from the mean and covariance of its 10-sample
+  windows (mean w.m, variance w' C w), so the norm folds into weights and bias for the utterance before a single
+  output is computed. The other layers go from uint8 to uint8 in one kernel: product, GELU, requantization.
+- large: LayerNorm over the channels after every convolution, which needs the float values of a frame: product, norm,
+  GELU and quantization run on a chunk of frames that stays in the core's cache.
+
+Everything is computed one utterance at a time: results do not depend on what else is in a batch.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import kernels
+from .modules import IntegerConv
+
+CHUNK_FRAMES = 512
+
+Finish = Callable[[Tensor], Tensor]  # float frames (n, C) -> the same after norm and GELU
+
+
+def fuse(model: nn.Module) -> str | None:
+    """Run the model's extractor fused, in place; returns why not, when its structure is another."""
+    extractor = getattr(getattr(model, "base_model", None), "feature_extractor", None)
+    layers = getattr(extractor, "conv_layers", None)
+    if extractor is None or layers is None:
+        return "no feature extractor with conv_layers"
+    reason = _unknown_structure(list(layers))
+    if reason is None:
+        extractor.forward = types.MethodType(_forward, extractor)
+    return reason
+
+
+def _unknown_structure(layers: list[Any]) -> str | None:
+    for layer in layers:
+        if not _is_gelu(layer.activation):
+            return f"activation {type(layer.activation).__name__} is not GELU"
+    first, rest = layers[0].conv, [layer.conv for layer in layers[1:]]
+    if not isinstance(first, nn.Conv1d) or first.in_channels != 1 or first.padding[0] or first.dilation[0] != 1:
+        return "the first convolution does not read the waveform in float without padding"
+    if not all(isinstance(conv, IntegerConv) and not conv.padding for conv in rest):
+        return "not every other convolution is an integer one without padding"
+    norms = [getattr(layer, "layer_norm", None) for layer in layers]
+    if isinstance(norms[0], nn.GroupNorm):
+        per_channel = norms[0].num_groups == norms[0].num_channels
+        return None if per_channel and not any(norms[1:]) else "a group norm of another form"
+    return None if all(isinstance(norm, nn.LayerNorm) for norm in norms) else "norms of another form"
+
+
+def _is_gelu(activation: nn.Module) -> bool:
+    probe = torch.tensor([-1.0, 0.5])
+    return not any(activation.parameters()) and torch.equal(activation(probe), F.gelu(probe))
+
+
+def _forward(self: Any, input_values: Tensor) -> Tensor:
+    """Features (B, C, frames) of waveforms (B, samples), as the module's own forward gives them."""
+    return torch.stack([_utterance(list(self.conv_layers), wave) for wave in input_values]).transpose(1, 2)
+
+
+def _utterance(layers: list[Any], wave: Tensor) -> Tensor:
+    grouped = isinstance(layers[0].layer_norm, nn.GroupNorm)
+    codes = _first_group_norm(layers, wave) if grouped else _first_layer_norm(layers, wave)
+    for here, following in zip(layers[1:], [*layers[2:], None], strict=True):
+        codes = _chained(here, following, codes) if grouped else _normed(here, following, codes)
+    return codes
+
+
+def _first_group_norm(layers: list[Any], wave: Tensor) -> Tensor:
+    """First layer of the base form, its norm folded: uint8 (frames, C) for the second."""
+    conv, norm = layers[0].conv, layers[0].layer_norm
+    frames = _windows(conv, wave)
+    exact = frames.double()
+    mean = exact.mean(0)
+    covariance = exact.T @ exact / len(exact) - torch.outer(mean, mean)
+    weight = conv.weight.flatten(1).double()
+    variance = ((weight @ covariance) * weight).sum(1).clamp_min_(0.0)
+    gain = norm.weight.double() * (variance + norm.eps).rsqrt()
+    folded = (weight * gain[:, None]).float()
+    bias = (norm.bias.double() - gain * (weight @ mean)).float()  # the convolution's own bias cancels in the norm
+    return _in_chunks(frames, folded, bias, torch.ops.aten.gelu_, layers[1].conv)
+
+
+def _first_layer_norm(layers: list[Any], wave: Tensor) -> Tensor:
+    """First layer of the large form: uint8 (frames, C) for the second."""
+    conv = layers[0].conv
+    bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
+    return _in_chunks(_windows(conv, wave), conv.weight.flatten(1), bias, _norm_gelu(layers[0]), layers[1].conv)
+
+
+def _in_chunks(frames: Tensor, weight: Tensor, bias: Tensor, finish: Finish, following: IntegerConv) -> Tensor:
+    codes = frames.new_empty((len(frames), len(weight)), dtype=torch.uint8)
+    buffer = frames.new_empty((CHUNK_FRAMES, len(weight)))
+    for start in range(0, len(frames), CHUNK_FRAMES):
+        rows = frames[start : start + CHUNK_FRAMES]
+        out = finish(torch.addmm(bias, rows, weight.T, out=buffer[: len(rows)]))
+        following.quantize_input(out, codes[start : start + CHUNK_FRAMES])
+    return codes
+
+
+def _chained(here: Any, following: Any, codes: Tensor) -> Tensor:
+    """Base form: product, GELU and requantization for the next layer in one kernel; float after the last."""
+    if following is None:
+        return here.conv.rows(codes, gelu=True)
+    if following.conv.input_bits != 8:  # the kernel clamps to 8 bits only
+        return following.conv.quantize_input(here.conv.rows(codes, gelu=True))
+    return here.conv.rows(codes, gelu=True, requantize=following.conv.input_grid_point)
+
+
+def _normed(here: Any, following: Any, codes: Tensor) -> Tensor:
+    """Large form: product, norm, GELU and quantization for the next layer, chunk by chunk; float after the last."""
+    conv: IntegerConv = here.conv
+    finish = _norm_gelu(here)
+    count = (len(codes) - conv.kernel) // conv.stride + 1
+    result = codes.new_empty((count, len(conv.scales)), dtype=torch.float32 if following is None else torch.uint8)
+    for start in range(0, count, CHUNK_FRAMES):
+        stop = min(count, start + CHUNK_FRAMES)
+        piece = codes[start * conv.stride : (stop - 1) * conv.stride + conv.kernel]
+        out = finish(conv.rows(piece))
+        if following is None:
+            result[start:stop] = out
+        else:
+            following.conv.quantize_input(out, result[start:stop])
+    return result
+
+
+def _norm_gelu(layer: Any) -> Finish:
+    norm: nn.LayerNorm = layer.layer_norm
+
+    def finish(x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.aten.gelu_(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        return out
+
+    return finish
+
+
+def _windows(conv: nn.Conv1d, wave: Tensor) -> Tensor:
+    return kernels.windows(wave.contiguous()[:, None], conv.kernel_size[0], conv.stride[0])

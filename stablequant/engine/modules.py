@@ -1,0 +1,133 @@
+"""Integer modules: the state of a quantized site and its forward, module by module.
+
+The state is what a checkpoint stores, under names that no float module uses (never `weight`), so a loader without
+stablequant fails instead of reading codes as weights:
+
+    codes             int8, in the shape of the float weight
+    scales            float32 (out,)
+    input_scale       float32 ()
+    input_zero_point  int32 ()
+    bias              float32 (out,), where the float module has one
+
+Weights are packed for the kernel on the first call and kept; the portable codes stay, so saving writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..grid import QTensor, activation_grid, quantize
+from ..plan import Choice
+from . import kernels
+
+
+class IntegerModule(nn.Module):
+    """What every integer site has in common; a subclass says how to pack and run."""
+
+    codes: Tensor
+    scales: Tensor
+    input_scale: Tensor
+    input_zero_point: Tensor
+
+    def __init__(self, source: nn.Linear | nn.Conv1d, input_bits: int) -> None:
+        """An empty module with the geometry of `source`, on its device; `fill` or a checkpoint gives it values."""
+        super().__init__()
+        device = source.weight.device
+        out_channels = source.weight.shape[0]
+        self.input_bits = input_bits
+        self.register_buffer("codes", torch.zeros(source.weight.shape, dtype=torch.int8, device=device))
+        self.register_buffer("scales", torch.ones(out_channels, device=device))
+        self.register_buffer("input_scale", torch.ones((), device=device))
+        self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32, device=device))
+        self.bias = None if source.bias is None else nn.Parameter(source.bias.detach(), requires_grad=False)
+        self._packed: tuple[Tensor, ...] | None = None
+        self._grid_point: tuple[float, int] | None = None
+
+    def fill(self, choice: Choice, weight: QTensor) -> IntegerModule:
+        """Take the values of a plan's choice and its rounded weight."""
+        self.codes.copy_(weight.codes.view(self.codes.shape))
+        self.scales.copy_(weight.scale)
+        self.input_scale.fill_(choice.input_scale)
+        self.input_zero_point.fill_(choice.input_zero_point)
+        self._packed = self._grid_point = None
+        return self
+
+    @property
+    def input_grid_point(self) -> tuple[float, int]:
+        """Scale and zero point of the input as numbers, read once."""
+        if self._grid_point is None:
+            self._grid_point = float(self.input_scale), int(self.input_zero_point)
+        return self._grid_point
+
+    def packed(self) -> tuple[Tensor, ...]:
+        """The weight as the kernel wants it, one tensor for each group."""
+        if self._packed is None:
+            self._packed = self._pack()
+        return self._packed
+
+    def quantize_input(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """uint8 codes of a float32 input, same shape and memory order."""
+        return quantize(x, *self.input_grid_point, activation_grid(self.input_bits), out)
+
+    def _pack(self) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+
+class IntegerLinear(IntegerModule):
+    """x (..., in) float32 -> (..., out) float32."""
+
+    def _pack(self) -> tuple[Tensor, ...]:
+        return (kernels.pack_linear(self.codes),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize the input, multiply integers, return float32."""
+        rows = self.quantize_input(x.reshape(-1, x.shape[-1]))
+        out = kernels.linear(rows, *self.input_grid_point, self.packed()[0], self.scales, self.bias)
+        return out.view(*x.shape[:-1], -1)
+
+
+class IntegerConv(IntegerModule):
+    """A Conv1d, grouped or not: x (B, C, T) float32 -> (B, out, frames) float32 in channels-last memory."""
+
+    def __init__(self, source: nn.Conv1d, input_bits: int) -> None:
+        super().__init__(source, input_bits)
+        self.kernel, self.stride, self.padding = source.kernel_size[0], source.stride[0], int(source.padding[0])
+        self.groups = source.groups
+
+    def _pack(self) -> tuple[Tensor, ...]:
+        rows = self.codes.transpose(1, 2).flatten(1)  # (out, kernel * in / groups), as a window lies in memory
+        return tuple(kernels.pack_linear(group) for group in rows.chunk(self.groups))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize the input, multiply integers window by window, return float32."""
+        batch, _, length = x.shape
+        codes = self.quantize_input(x).reshape(batch, self.groups, -1, length).transpose(2, 3).contiguous()
+        return torch.stack([self._utterance(utterance) for utterance in codes]).transpose(1, 2)
+
+    def _utterance(self, codes: Tensor) -> Tensor:
+        """uint8 (groups, T, C / groups) -> float32 (frames, out)."""
+        if self.padding:
+            codes = F.pad(codes, (0, 0, self.padding, self.padding), value=self.input_grid_point[1])
+        return torch.cat([self.rows(group, number) for number, group in enumerate(codes)], dim=1)
+
+    def rows(
+        self, codes: Tensor, group: int = 0, *, gelu: bool = False, requantize: tuple[float, int] | None = None
+    ) -> Tensor:
+        """One group of one utterance, padded, channels-last: uint8 (T, C / groups) -> (frames, out / groups)."""
+        scale, zero_point = self.input_grid_point
+        view = kernels.windows(codes, self.kernel, self.stride)
+        scales = self.scales.chunk(self.groups)[group]
+        bias = None if self.bias is None else self.bias.chunk(self.groups)[group]
+        packed = self.packed()[group]
+        return kernels.linear(view, scale, zero_point, packed, scales, bias, gelu=gelu, requantize=requantize)
+
+
+def integer_module(source: nn.Module, input_bits: int) -> IntegerModule:
+    """The empty integer module for a float one."""
+    if isinstance(source, nn.Linear):
+        return IntegerLinear(source, input_bits)
+    if isinstance(source, nn.Conv1d):
+        return IntegerConv(source, input_bits)
+    raise TypeError(f"no integer module for {type(source).__name__}")

@@ -1,0 +1,103 @@
+"""What a calibration has found so far, on disk beside its output, so that `--resume` can go on from there.
+
+A calibration is a fixed sequence of small results (statistics after each recording, parts of scores), each of which
+depends only on the inputs. The journal keeps them as they come; a resumed run reads instead of computing, and so ends
+with the same plan. It is bound to its inputs by a fingerprint and removed when the model has been written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .stats import Histogram
+
+
+class Journal:
+    """A folder with the fingerprint of the inputs, the statistics and the parts of scores."""
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], resume: bool) -> None:
+        self.folder = folder
+        self._scores_file = folder / "scores.jsonl"
+        self._stats_file = folder / "stats.npz"
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._open(fingerprint)
+        self._scores = self._read_scores()
+
+    def _open(self, fingerprint: dict[str, Any]) -> None:
+        path = self.folder / "fingerprint.json"
+        text = json.dumps(fingerprint, sort_keys=True)
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise InputError(
+                f"{self.folder}: this calibration was begun with another model, other recordings or other options; "
+                "give the same ones, or leave out --resume to start again"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _replace(path, text.encode())
+
+    def _read_scores(self) -> dict[str, dict[str, list[float]]]:
+        lines = self._scores_file.read_text(encoding="utf-8").splitlines() if self._scores_file.is_file() else []
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # the line that was being written when the run stopped
+                break
+        _replace(self._scores_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        return {row["key"]: row["parts"] for row in rows}
+
+    def scores(self, key: str) -> dict[str, list[float]] | None:
+        """The parts of scores found under a key, None when that work is still to do."""
+        return self._scores.get(key)
+
+    def add_scores(self, key: str, parts: dict[str, Any]) -> None:
+        self._scores[key] = parts
+        with self._scores_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "parts": parts}) + "\n")
+
+    def stats(self) -> tuple[int, dict[str, Histogram]]:
+        """How many recordings the statistics hold, and the statistics."""
+        if not self._stats_file.is_file():
+            return 0, {}
+        with np.load(self._stats_file, allow_pickle=False) as arrays:
+            names = [str(name) for name in arrays["names"]]
+            found = {
+                name: Histogram(counts, int(exponent), float(low), float(high))
+                for name, counts, exponent, low, high in zip(
+                    names, arrays["counts"], arrays["exponents"], arrays["minima"], arrays["maxima"], strict=True
+                )
+            }
+            return int(arrays["recordings"]), found
+
+    def save_stats(self, recordings: int, stats: dict[str, Histogram]) -> None:
+        partial = self._stats_file.with_suffix(".part.npz")
+        found = list(stats.values())
+        np.savez(
+            partial,
+            recordings=recordings,
+            names=np.array(list(stats)),
+            counts=np.stack([h.counts for h in found]),
+            exponents=[h.exponent for h in found],
+            minima=[h.minimum for h in found],
+            maxima=[h.maximum for h in found],
+        )
+        partial.replace(self._stats_file)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,152 @@
+"""The Plan: for every site its bits, range and rounding, with the evidence; one frozen value, plain JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .grid import Grid, activation_grid, weight_grid
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is done at one site. A site with `reason` stays in float and has no other field but its layer and kind."""
+
+    layer: str
+    kind: str
+    reason: str | None = None
+    weight_bits: int | None = None
+    weight_method: str | None = None  # range method of the weights, per output channel
+    weight_sqnr_db: float | None = None
+    rounding: str | None = None
+    input_bits: int | None = None
+    method: str | None = None  # range method of the input
+    clip_percent: float | None = None  # share that the percentile search removed before, in %
+    low: float | None = None
+    high: float | None = None
+    scale: float | None = None
+    zero_point: int | None = None
+    clipped_share: float | None = None  # share of the calibration values outside [low, high]
+    input_sqnr_db: float | None = None
+    probe_score: float | None = None  # of its layer, quantized alone
+
+    @property
+    def quantized(self) -> bool:
+        return self.reason is None
+
+    @property
+    def weight_grid(self) -> Grid:
+        return weight_grid(_known(self.weight_bits))
+
+    @property
+    def input_grid(self) -> Grid:
+        return activation_grid(_known(self.input_bits))
+
+    @property
+    def input_scale(self) -> float:
+        return _known(self.scale)
+
+    @property
+    def input_zero_point(self) -> int:
+        return _known(self.zero_point)
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """What the probe found for one layer and what the search chose."""
+
+    selected: bool
+    why: str
+    probe_score: float | None = None
+    clip_percent: float | None = None
+    candidates: tuple[tuple[float, float], ...] = ()  # (removed share in %, score) in the order tried
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decisions for a whole model."""
+
+    scheme: str
+    method: str
+    sites: dict[str, Choice]
+    layers: dict[str, LayerChoice] = field(default_factory=dict)
+    score: dict[str, Any] = field(default_factory=dict)  # name, unit, threshold, of the whole plan
+    calibration: dict[str, Any] = field(default_factory=dict)  # recordings, hashes, seed, float passes
+    schema: int = SCHEMA
+
+    def quantized(self) -> dict[str, Choice]:
+        return {name: choice for name, choice in self.sites.items() if choice.quantized}
+
+    def only(self, layer: str) -> Plan:
+        """The same plan with every other layer in float: what a probe scores."""
+        return replace(self, sites={name: c for name, c in self.sites.items() if c.layer == layer})
+
+    def to_json(self) -> str:
+        """Readable JSON, fields that say nothing left out."""
+        data = asdict(self)
+        for group in ("sites", "layers"):
+            data[group] = {name: _said(entry) for name, entry in data[group].items()}
+        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str, source: str = "plan") -> Plan:
+        """Read a plan; InputError names what is wrong in `source`."""
+        try:
+            data = json.loads(text)
+            if data["schema"] != SCHEMA:
+                raise InputError(
+                    f"{source}: plan schema {data['schema']} is not {SCHEMA}; write it again with this version"
+                )
+            sites = {name: _read(Choice, entry) for name, entry in data.pop("sites").items()}
+            layers = {name: _read(LayerChoice, entry) for name, entry in data.pop("layers").items()}
+            return _read(Plan, {**data, "sites": sites, "layers": layers})
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{source}: not a plan ({type(error).__name__}: {error})") from error
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file."""
+    try:
+        return Plan.from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def parse_scheme(scheme: str) -> tuple[int, int]:
+    """Bits of weights and activations: "w8a8" -> (8, 8)."""
+    weight, _, activation = scheme.lower().removeprefix("w").partition("a")
+    if not (scheme[:1] in "wW" and weight.isdigit() and activation.isdigit()):
+        raise InputError(f"scheme {scheme!r} is not of the form w8a8")
+    bits = int(weight), int(activation)
+    if not all(2 <= b <= 8 for b in bits):
+        raise InputError(f"scheme {scheme!r}: 2 to 8 bits are possible for weights and activations")
+    return bits
+
+
+def to_entry(choice: Choice) -> dict[str, Any]:
+    """A choice as JSON shows it."""
+    return _said(asdict(choice))
+
+
+def _said(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if value is not None and value != ()}
+
+
+def _read(cls: Any, entry: dict[str, Any]) -> Any:
+    unknown = set(entry) - {f.name for f in fields(cls)}
+    if unknown:
+        raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
+    if "candidates" in entry:
+        entry = {**entry, "candidates": tuple(tuple(pair) for pair in entry["candidates"])}
+    return cls(**entry)
+
+
+def _known(value: Any) -> Any:
+    if value is None:
+        raise ValueError("this site stays in float")
+    return value

@@ -1,0 +1,48 @@
+"""What a plan says, as a table to read in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import InputError
+from .plan import Choice, Plan, read_plan
+
+
+def plan_table(folder: str) -> str:
+    """The plan of a quantized folder: the whole, its layers with the probe's evidence, its sites."""
+    path = Path(folder) / "plan.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no plan.json here; give a folder that `sfm-quant calibrate` wrote")
+    plan = read_plan(path)
+    return "\n".join((*_head(plan), "", *_layers(plan), *_sites(plan)))
+
+
+def _head(plan: Plan) -> Iterable[str]:
+    about = plan.calibration
+    yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
+    yield f"calibrated on {about['recordings']} recordings, {about['seconds']:.0f} s; {about['float_passes']} float passes"
+    yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
+
+
+def _layers(plan: Plan) -> Iterable[str]:
+    if plan.layers:
+        yield f"{'layer':48s} {'probe':>9s} {'selected':>9s} {'removed %':>10s}"
+        for name, layer in plan.layers.items():
+            clip = "" if layer.clip_percent is None else f"{layer.clip_percent:.2f}"
+            yield f"{name:48s} {layer.probe_score:9.3f} {'yes' if layer.selected else 'no':>9s} {clip:>10s}"
+        yield ""
+
+
+def _sites(plan: Plan) -> Iterable[str]:
+    yield f"{'site':60s} {'bits':>5s} {'method':>10s} {'low':>10s} {'high':>10s} {'clipped %':>10s} {'SQNR dB':>8s}"
+    for name, choice in plan.sites.items():
+        yield f"{name:60s} {_site(choice)}"
+
+
+def _site(choice: Choice) -> str:
+    if not choice.quantized:
+        return f"float: {choice.reason}"
+    bits, clipped = f"w{choice.weight_bits}a{choice.input_bits}", 100 * (choice.clipped_share or 0.0)
+    sqnr = "" if choice.input_sqnr_db is None else f"{choice.input_sqnr_db:.1f}"
+    return f"{bits:>5s} {choice.method:>10s} {choice.low:10.4f} {choice.high:10.4f} {clipped:10.4f} {sqnr:>8s}"

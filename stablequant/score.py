@@ -1,0 +1,142 @@
+"""How much worse a plan makes the model, in points, and the probe that measures it cheaply.
+
+Two scores, both 0 for the float model:
+
+- `wer`: word error rate on the transcripts minus that of the float model, in points (the paper's score).
+- `logits`: total variation distance between the CTC posteriors of the float and the quantized model,
+  100 / frames * sum_t 1/2 sum_v |p_float(t, v) - p(t, v)|: the share of frames, in %, whose symbol would differ if
+  both were drawn from their posteriors under the best coupling. It needs no transcript, and unlike a word count
+  it moves with every change.
+
+A *trial* quantizes some layers. `run_trials` computes the float model once for each recording, keeps the outputs of its
+layers, and answers each trial by recomputing only from the first quantized layer on: the prefix that the trial leaves
+unchanged is never computed again. One recording at a time, so memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jiwer
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .grid import QTensor
+from .models import Recognizer
+from .plan import Choice
+from .simulate import simulate
+
+Part = tuple[float, float]  # numerator and denominator of a score on one recording
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A calibration recording: how to read it, and its transcript where there is one."""
+
+    key: str
+    read: Callable[[], np.ndarray]  # (samples,) float32 at the model's rate
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A named score; `measure` compares the logits (frames, vocabulary) of both models on one recording."""
+
+    name: str
+    unit: str
+    measure: Callable[[Recognizer, Recording, Tensor, Tensor], Part]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Some layers quantized, the rest float; `first` is the first of them in forward order."""
+
+    key: str
+    first: str
+    choices: Mapping[str, Choice]
+    weights: Mapping[str, QTensor]
+
+
+def total(parts: Sequence[Part]) -> float:
+    """The score in points over several recordings."""
+    return 100.0 * sum(n for n, _ in parts) / max(1e-12, sum(d for _, d in parts))
+
+
+def _total_variation(recognizer: Recognizer, recording: Recording, reference: Tensor, logits: Tensor) -> Part:
+    distance = 0.5 * (reference.softmax(-1) - logits.softmax(-1)).abs().sum()
+    return float(distance), float(len(reference))
+
+
+def _word_errors(recognizer: Recognizer, recording: Recording, reference: Tensor, logits: Tensor) -> Part:
+    text = recording.text or ""
+    words = len(text.split())
+    lost = _errors(text, recognizer.decode(logits)) - _errors(text, recognizer.decode(reference))
+    return float(lost), float(words)
+
+
+def _errors(reference: str, hypothesis: str) -> int:
+    if not reference.split():  # jiwer refuses an empty reference; every word is then an insertion
+        return len(hypothesis.split())
+    counts = jiwer.process_words(reference, hypothesis)
+    return counts.substitutions + counts.deletions + counts.insertions
+
+
+SCORES = {
+    "logits": Score("logits", "% of frames whose symbol changes (total variation)", _total_variation),
+    "wer": Score("wer", "points of word error rate lost", _word_errors),
+}
+
+
+@torch.inference_mode()
+def run_trials(
+    recognizer: Recognizer,
+    layers: Sequence[str],
+    recording: Recording,
+    trials: Sequence[Trial],
+    score: Score,
+    progress: Callable[[str], None],
+) -> dict[str, Part]:
+    """The part of each trial's score that one recording gives, by key; `progress` hears each key as it begins."""
+    inputs = recognizer.input_values(recording.read())
+    model = recognizer.model
+    with _record(model, layers) as outputs:
+        reference = model(inputs).logits[0]
+    parts = {}
+    for trial in trials:
+        progress(trial.key)
+        kept = layers[: layers.index(trial.first)]
+        with (
+            _reuse(model, {name: outputs[name] for name in kept if name in outputs}),
+            simulate(model, trial.choices, trial.weights),
+        ):
+            parts[trial.key] = score.measure(recognizer, recording, reference, model(inputs).logits[0])
+    return parts
+
+
+@contextmanager
+def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Inside, forward passes leave the output of each layer in the dictionary that is yielded."""
+    outputs: dict[str, Any] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
+
+    with ExitStack() as stack:
+        for name in layers:
+            stack.callback(model.get_submodule(name).register_forward_hook(keep(name)).remove)
+        yield outputs
+
+
+@contextmanager
+def _reuse(model: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the layers in `outputs` answer with what they gave before instead of computing it."""
+    with ExitStack() as stack:
+        for name, output in outputs.items():
+            module = model.get_submodule(name)
+            module.forward = lambda *_args, _output=output, **_kwargs: _output
+            stack.callback(module.__dict__.pop, "forward")
+        yield
