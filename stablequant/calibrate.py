@@ -97,12 +97,11 @@ class Calibration:
         done, gathered = self.journal.stats()
         found = tuple(site for site in self.sites if site.reason is None)
         waveforms = (r.read() for r in _bar(self.recordings, "statistics: histograms of every site", done))
+        passes = stats.collect(self.recognizer.model, found, self.recognizer.logits, waveforms, gathered)
+        for number, gathered in enumerate(passes, done + 1):
+            if number % SAVE_EVERY == 0 or number == len(self.recordings):
+                self.journal.save_stats(number, gathered)
         self.stats = gathered
-        for done, self.stats in enumerate(
-            stats.collect(self.recognizer.model, found, self.recognizer.logits, waveforms, gathered), done + 1
-        ):
-            if done % SAVE_EVERY == 0 or done == len(self.recordings):
-                self.journal.save_stats(done, self.stats)
         self.sites = tuple(
             site
             if site.reason or site.name in self.stats
@@ -122,7 +121,7 @@ class Calibration:
             return Choice(site.layer, site.kind, site.reason)
         grid, seen = activation_grid(self.input_bits), self.stats[site.name]
         kept = seen if clip is None else seen.within(*percentile.activations(seen, grid, clip))
-        low, high = registry.get("ranges", method).activations(kept, grid)
+        low, high = (float(limit) for limit in registry.get("ranges", method).activations(kept, grid))
         scale, zero_point = affine(low, high, grid)
         noise = float(seen.noise(np.array([scale]), np.array([float(zero_point)]), grid)[0])
         return Choice(

@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """A model, recording, transcript, manifest or option that cannot be used. `sfm-quant` prints it and exits with 3."""
+    """A model, recording, transcript, manifest or option that cannot be used; `sfm-quant` then exits with 3."""

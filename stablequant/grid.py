@@ -94,7 +94,7 @@ def dequantize(codes: Tensor, scale: float, zero_point: int) -> Tensor:
 
 
 def fake_quantize(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tensor:
-    """x moved to the nearest point of the grid, still float32."""
+    """X moved to the nearest point of the grid, still float32."""
     return dequantize(quantize(x, scale, zero_point, grid), scale, zero_point)
 
 

@@ -94,7 +94,8 @@ def prepare(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv1d) and parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         if type(module).__name__ == "WavLMAttention":
-            module.torch_multi_head_self_attention = types.MethodType(_projected_attention, module)
+            attention: Any = module
+            attention.torch_multi_head_self_attention = types.MethodType(_projected_attention, module)
     return model
 
 

@@ -134,7 +134,11 @@ def to_entry(choice: Choice) -> dict[str, Any]:
 
 
 def _said(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if value is not None and value != ()}
+    return {key: value for key, value in entry.items() if value is not None and not _is_empty(value)}
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, tuple) and not value
 
 
 def _read(cls: Any, entry: dict[str, Any]) -> Any:

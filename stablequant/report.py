@@ -21,7 +21,8 @@ def plan_table(folder: str) -> str:
 def _head(plan: Plan) -> Iterable[str]:
     about = plan.calibration
     yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
-    yield f"calibrated on {about['recordings']} recordings, {about['seconds']:.0f} s; {about['float_passes']} float passes"
+    audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s"
+    yield f"calibrated on {audio}; {about['float_passes']} float passes"
     yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
 
 

@@ -8,9 +8,9 @@ Two scores, both 0 for the float model:
   both were drawn from their posteriors under the best coupling. It needs no transcript, and unlike a word count
   it moves with every change.
 
-A *trial* quantizes some layers. `run_trials` computes the float model once for each recording, keeps the outputs of its
-layers, and answers each trial by recomputing only from the first quantized layer on: the prefix that the trial leaves
-unchanged is never computed again. One recording at a time, so memory does not grow with their number.
+A *trial* quantizes some layers. `run_trials` computes the float model once for each recording, keeps the outputs of
+its layers, and answers each trial by recomputing only from the first quantized layer on: the prefix that the trial
+leaves unchanged is never computed again. One recording at a time, so memory does not grow with their number.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 
 
 @register_quantization_config("stablequant")
-class StableQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class StableQuantConfig(QuantizationConfigMixin):
     """quantization_config of a quantized folder: the scheme and the bits of each integer site's input."""
 
     def __init__(self, scheme: str, sites: Mapping[str, int], format_version: int = FORMAT_VERSION, **_: Any) -> None:
@@ -40,7 +40,7 @@ class StableQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
 
 @register_quantizer("stablequant")
-class StableQuantizer(HfQuantizer):  # type: ignore[misc]
+class StableQuantizer(HfQuantizer):
     """Builds the integer model while transformers loads it."""
 
     requires_calibration = True
@@ -52,8 +52,9 @@ class StableQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files: Any = None, **_: Any) -> None:
         models.prepare(model)
         engine.skeleton(model, self.quantization_config.sites)
-        for module in model.modules():
-            module._is_hf_initialized = True  # or the family's _init_weights looks for weights that are codes now
+        loaded: Any
+        for loaded in model.modules():
+            loaded._is_hf_initialized = True  # or the family's _init_weights looks for weights that are codes now
         compare_keys(set(model.state_dict()), [Path(file) for file in checkpoint_files or []])
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -57,7 +58,7 @@ def write(recognizer: Recognizer, plan: Plan, weights: Mapping[str, QTensor], ou
         raise
 
 
-def integer_model(model: nn.Module, plan: Plan, weights: Mapping[str, QTensor]) -> nn.Module:
+def integer_model(model: Any, plan: Plan, weights: Mapping[str, QTensor]) -> Any:
     """The model in memory that reading the folder also gives; the float model's other weights are shared."""
     converted = _shallow_copy(model)
     engine.convert(converted, plan.quantized(), weights)
@@ -77,7 +78,7 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _shallow_copy(model: nn.Module) -> nn.Module:
+def _shallow_copy(model: Any) -> Any:
     """A copy with modules of its own that shares every tensor."""
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)

@@ -51,7 +51,7 @@ def linear(
 
 
 def windows(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """The windows of a convolution over channels-last (T, C) as rows: a view (frames, kernel * C) of the same memory."""
+    """Windows of a convolution over channels-last (T, C) as rows: a view (frames, kernel * C) of the same memory."""
     frames = (x.shape[0] - kernel) // stride + 1
     return x.as_strided((frames, kernel * x.shape[1]), (stride * x.shape[1], 1), x.storage_offset())
 

@@ -47,7 +47,7 @@ def search(calibration: Calibration, selected: set[str]) -> Candidates:
     order = [layer for layer in calibration.layers if layer in selected]
     found: Candidates = {layer: {} for layer in order}
     share_of_recordings = calibration.affordable(order, len(COARSE) + REFINED)
-    _try(calibration, "search", {layer: COARSE for layer in order}, found, share_of_recordings)
+    _try(calibration, "search", dict.fromkeys(order, COARSE), found, share_of_recordings)
     _try(calibration, "refine", {layer: _between(found[layer]) for layer in order}, found, share_of_recordings)
     return found
 
