@@ -1,0 +1,241 @@
+"""The command line: parse, call, print. What a command prints for people goes to stdout, progress and logs to stderr.
+
+Exit codes: 0 done, 1 a gate failed, 2 usage, 3 a model, data or disk that cannot be used, 130 interrupted. Torch and
+transformers are imported inside the commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import InputError
+
+Command = Callable[..., Any]
+
+
+class Failure(click.ClickException):
+    """Bad input, told in one sentence."""
+
+    exit_code = 3
+
+
+class Commands(click.Group):
+    """Turns what users can mend into one sentence and an exit code; a bug keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise Failure(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads on; click ends quietly
+                raise
+            raise Failure(_system_sentence(error)) from error
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted{ADVICE_TO_RESUME.get(str(ctx.invoked_subcommand), '')}.", err=True)
+            ctx.exit(130)
+
+
+ADVICE_TO_RESUME = {"calibrate": "; the same command with --resume goes on from here"}
+ADVICE = {
+    errno.ENOSPC: "free some space and run it again",
+    errno.EDQUOT: "free some space and run it again",
+    errno.EACCES: "give a place that you may read and write",
+    errno.EPERM: "give a place that you may read and write",
+    errno.EROFS: "give a place that you may write to",
+}
+
+
+def _system_sentence(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    advice = f"; {ADVICE[error.errno]}" if error.errno in ADVICE else ""
+    return f"{where}{error.strerror or error}{advice}"
+
+
+def _writable(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse a file that cannot be written before the work, not after it."""
+    if value and value != "-":
+        folder = Path(value).absolute().parent
+        if Path(value).is_dir() or not os.access(folder, os.W_OK):
+            raise click.BadParameter(
+                f"{value} cannot be written; name a file in a folder that you may write to", ctx, param
+            )
+    return value
+
+
+def _example(*lines: str) -> str:
+    """Lines for the end of a help text; click leaves them as they are after a backspace."""
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+COUNT = click.IntRange(min=1)
+data_option = click.option("--data", required=True, metavar="DATA", help="Manifest or folder of recordings.")
+samples_option = click.option("--max-samples", type=COUNT, metavar="N", help="Use N utterances, chosen by the seed.")
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+json_option = click.option(
+    "--json", "json_file", metavar="FILE", callback=_writable, help="Write the result as JSON; - is stdout."
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stablequant")
+def main() -> None:
+    """Quantize speech recognition models to integer kernels, and measure what it cost."""
+
+
+@main.command(epilog=_example("sfm-quant calibrate facebook/wav2vec2-base-960h --data calibration/ --out w8a8/"))
+@click.argument("model")
+@data_option
+@click.option("--out", required=True, metavar="DIR", help="Folder to write the quantized model to.")
+@click.option("--scheme", default="w8a8", show_default=True, help="Bits of weights and activations.")
+@click.option(
+    "--method", type=click.Choice(["stable", "max", "percentile", "mse"]), default="stable", show_default=True
+)
+@click.option("--score", type=click.Choice(["logits", "wer"]), default="logits", show_default=True)
+@click.option("--threshold", type=float, default=0.25, show_default=True, help="Score a layer may lose unselected.")
+@samples_option
+@seed_option
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@json_option
+def calibrate(json_file: str | None, **options: Any) -> None:
+    """Quantize MODEL with the recordings in DATA.
+
+    MODEL is a folder or a hub id.
+    """
+    _quiet()
+    from .calibrate import Options
+    from .calibrate import calibrate as run
+
+    result = run(Options(**options))
+    _print(_calibrate_table(result), json.dumps(result, indent=1, allow_nan=False) + "\n", json_file)
+
+
+@main.command(
+    "eval",
+    epilog=_example(
+        "sfm-quant eval w8a8/ --data test/manifest.jsonl --baseline facebook/wav2vec2-base-960h",
+        "    --max-wer-increase 0.3 --min-speedup 2 --json result.json",
+    ),
+)
+@click.argument("model")
+@data_option
+@click.option("--baseline", metavar="MODEL", help="Model to compare with, usually the float one.")
+@click.option("--max-wer-increase", type=float, metavar="POINTS", help="Fail when WER rises by more.")
+@click.option("--min-speedup", type=float, metavar="RATIO", help="Fail when it is less times as fast.")
+@click.option("--min-compression", type=float, metavar="RATIO", help="Fail when it is less times smaller on disk.")
+@click.option("--threads", type=COUNT, metavar="N", help="Threads for both models.  [default: torch's choice]")
+@click.option("--normalize", type=click.Choice(["none", "basic", "english"]), default="none", show_default=True)
+@samples_option
+@seed_option
+@json_option
+@click.option("--predictions", metavar="FILE", callback=_writable, help="Write what was recognised, as a manifest.")
+@click.pass_context
+def evaluate(ctx: click.Context, json_file: str | None, predictions: str | None, **options: Any) -> None:
+    """Count word errors and measure speed and size.
+
+    DATA needs transcripts. Exits with 1 when the model is worse than a limit allows.
+    """
+    _quiet()
+    from .evaluate import Options
+    from .evaluate import evaluate as run
+    from .result import table
+
+    try:
+        chosen = Options(**options)
+    except InputError as error:
+        raise click.UsageError(str(error), ctx) from error
+    result = run(chosen)
+    if predictions:
+        _write(predictions, result.predictions_jsonl())
+    _print(table(result), result.to_json(), json_file)
+    ctx.exit(0 if result.passed else 1)
+
+
+@main.command(epilog=_example("sfm-quant transcribe w8a8/ hello.wav goodbye.flac"))
+@click.argument("model")
+@click.argument("recordings", nargs=-1, required=True, metavar="AUDIO...")
+def transcribe(model: str, recordings: tuple[str, ...]) -> None:
+    """Print what MODEL hears.
+
+    A line for each recording: its path, a tab and the words.
+    """
+    _quiet()
+    from . import models
+    from .audio import load, recording
+
+    recognizer = models.load(model)
+    for path in recordings:
+        waveform = load(recording(path), recognizer.sampling_rate)
+        text = recognizer.transcribe(waveform) if len(waveform) >= recognizer.min_samples else ""
+        click.echo(f"{path}\t{text}")
+
+
+@main.command(epilog=_example("sfm-quant inspect w8a8/"))
+@click.argument("folder", metavar="DIR")
+def inspect(folder: str) -> None:
+    """Print the plan of a quantized model.
+
+    It tells what was decided for each layer, and why.
+    """
+    from .report import plan_table
+
+    click.echo(plan_table(folder))
+
+
+def _quiet() -> None:
+    """Keep libraries from talking to users about their own affairs; our warnings become one line on stderr."""
+    import huggingface_hub
+    from transformers.utils import logging
+
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        huggingface_hub.utils.logging.set_verbosity_error()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module="stablequant")
+    warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+
+
+def _calibrate_table(result: dict[str, Any]) -> str:
+    layers = ", ".join(result["selected_layers"]) or "none"
+    sites = result["sites"]
+    quantized = sum("reason" not in site for site in sites)  # one that stays in float says why
+    before, after = result["bytes_before"], result["bytes_after"]
+    return "\n".join(
+        [
+            f"{result['scheme']}, {result['method']}: {quantized} of {len(sites)} sites quantized",
+            f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller",
+            f"layers clipped before the range was chosen: {layers}",
+            f"{result['float_passes']} float passes, {result['seconds']:.0f} s; plan: {result['plan']}",
+        ]
+    )
+
+
+def _print(table: str, result: str, json_file: str | None) -> None:
+    """The table to stdout and the JSON to its file, or with "-" the JSON to stdout and the table to stderr."""
+    click.echo(table, err=json_file == "-")
+    if json_file == "-":
+        click.echo(result, nl=False)
+    elif json_file:
+        _write(json_file, result)
+
+
+def _write(path: str, text: str) -> None:
+    """Write beside and rename, so that a file is there whole or not at all."""
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # half characters stay valid JSON
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

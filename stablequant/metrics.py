@@ -1,0 +1,159 @@
+"""Word and character error rates, and how sure one may be of them. Pure functions of strings and numbers.
+
+Intervals come from the bootstrap over utterances (Bisani & Ney, "Bootstrap estimates for confidence intervals in ASR
+performance evaluation", ICASSP 2004): draw as many utterances as there are, with replacement, add up their errors and
+words, divide; the 2.5th and 97.5th percentiles of 10,000 such rates are the interval. Two systems are compared on the
+same draws (paired), which cancels what makes an utterance hard for both. Utterances of one speaker are not
+independent: with few speakers the intervals are too narrow.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+
+RESAMPLES = 10_000
+CHUNK = 2**20  # draws held at once, 8 MB a column
+NORMALIZERS = ("none", "basic", "english")
+
+
+def normalizer(name: str) -> Callable[[str], str]:
+    """What is done to reference and hypothesis before they are compared.
+
+    none: nothing but canonical Unicode (NFC) and single spaces. basic and english are Whisper's (Radford et al. 2022):
+    basic lowers the case and drops punctuation and what stands in brackets, in any language; it also splits at
+    apostrophes and drops combining marks, which breaks words of Indic scripts. english expands contractions and titles
+    and writes numbers as digits besides; its table of British spellings is a file of Whisper's and is left empty here.
+    """
+    if name == "none":
+        return _plain
+    from transformers.models.whisper import english_normalizer as whisper
+
+    whispers = {"basic": whisper.BasicTextNormalizer, "english": lambda: whisper.EnglishTextNormalizer({})}
+    normalize = whispers[name]()
+    return lambda text: _plain(normalize(text))
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Edits that turn references into hypotheses, each array (utterances,); a fewest-edits alignment of each pair."""
+
+    hits: np.ndarray
+    substitutions: np.ndarray
+    deletions: np.ndarray
+    insertions: np.ndarray
+
+    @property
+    def errors(self) -> np.ndarray:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def units(self) -> np.ndarray:
+        """Words (or characters) of the references."""
+        return self.hits + self.substitutions + self.deletions
+
+    def percent(self) -> float:
+        """100 errors / units over all utterances: the word or character error rate. NaN when there are no units."""
+        units = int(self.units.sum())
+        return 100 * int(self.errors.sum()) / units if units else float("nan")
+
+
+def count_words(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
+    """Counts over words; the strings are normalised already. An empty reference has 0 words and only insertions."""
+    return _counts(jiwer.process_words(list(references), list(hypotheses)).alignments)
+
+
+def count_characters(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
+    """Counts over characters (code points), spaces included, as jiwer and most papers count them."""
+    return _counts(jiwer.process_characters(list(references), list(hypotheses)).alignments)
+
+
+def _counts(alignments: list[list[jiwer.AlignmentChunk]]) -> Counts:
+    kinds = ("equal", "substitute", "delete", "insert")
+    rows = np.zeros((len(kinds), len(alignments)), np.int64)
+    for column, chunks in enumerate(alignments):
+        for chunk in chunks:
+            length = max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+            rows[kinds.index(chunk.type), column] += length
+    return Counts(*rows)
+
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much worse a system is than another, on the same utterances."""
+
+    points: float  # error rate minus the other's, in percent of the units
+    ci95: Interval
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    value: float
+    ci95: Interval
+
+
+def interval(counts: Counts, seed: int = 0) -> Interval:
+    """95 % interval of `counts.percent()`. One utterance alone gives an interval of no width: it says nothing."""
+    errors, units = _resampled(np.stack([counts.errors, counts.units]), seed)
+    return _ci95(_percent(errors, units))
+
+
+def compare(counts: Counts, other: Counts, seed: int = 0) -> Comparison:
+    """The error rate minus the other's, with interval and two-sided p-value by the paired bootstrap.
+
+    With d_b the difference on draw b of B, p = min(1, 2 min(1 + #{d_b <= 0}, 1 + #{d_b >= 0}) / (B + 1)): twice the
+    share of draws on the other side of zero ("probability of improvement" in Bisani & Ney), never exactly 0.
+    """
+    more = counts.errors - other.errors
+    units = counts.units
+    differences = _percent(*_resampled(np.stack([more, units]), seed))
+    tails = 1 + np.array([(differences <= 0).sum(), (differences >= 0).sum()])
+    points = 100 * int(more.sum()) / int(units.sum())
+    return Comparison(points, _ci95(differences), min(1.0, float(2 * tails.min() / (len(differences) + 1))))
+
+
+Numbers = Sequence[float] | np.ndarray
+
+
+def ratio(numerators: Numbers, denominators: Numbers, seed: int = 0) -> Ratio:
+    """Sum over sum, as of seconds per utterance for a speed-up, with its 95 % spread over utterances."""
+    columns = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)])
+    above, below = _resampled(columns, seed)
+    return Ratio(float(columns[0].sum() / columns[1].sum()), _ci95(above / below))
+
+
+def _resampled(columns: np.ndarray, seed: int) -> np.ndarray:
+    """Sums (rows, RESAMPLES) of columns (rows, n) over n of n utterances drawn with replacement, the same for all."""
+    n = columns.shape[1]
+    rng = np.random.default_rng(seed)
+    step = max(1, CHUNK // n)
+    sums = []
+    for start in range(0, RESAMPLES, step):
+        draws = min(step, RESAMPLES - start)
+        places = rng.integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
+        times = np.bincount(places.ravel(), minlength=draws * n).reshape(draws, n)  # how often each was drawn
+        sums.append(columns.astype(float) @ times.T)
+    return np.concatenate(sums, axis=1)
+
+
+def _percent(errors: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Rates of the draws; a draw of empty references only has none and is left out."""
+    some = units > 0
+    return 100 * errors[some] / units[some]
+
+
+def _ci95(values: np.ndarray) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,307 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stablequant import audio
+from stablequant.audio import Utterance
+from stablequant.errors import InputError
+
+
+def tone(seconds=0.5, rate=16000, hertz=440):
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def write(path, samples=None, rate=16000, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, tone(rate=rate) if samples is None else samples, rate, **options)
+    return path
+
+
+def utterance(path, offset=0.0, duration=None):
+    return Utterance(path.name, path, None, None, offset, duration, "manifest.jsonl:1")
+
+
+def manifest(folder, *entries):
+    """A manifest of entries, each a dict or a raw line; every recording named in them exists."""
+    for entry in entries:
+        if isinstance(entry, dict) and isinstance(entry.get("audio_filepath"), str):
+            write(folder / entry["audio_filepath"])
+    lines = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def read(data, require_text=True, **options):
+    return audio.read_utterances(data, require_text=require_text, **options)
+
+
+# ---- layouts
+
+
+def test_manifest(tmp_path):
+    entry = {"audio_filepath": "a/1.wav", "text": "ÇA VA", "duration": 0.3, "offset": 0.1, "speaker": 7}
+    path = manifest(tmp_path, entry, "", {"audio_filepath": "2.wav", "text": ""})
+    first, second = read(path)
+    assert first == Utterance("a/1.wav@0.1", tmp_path / "a/1.wav", "ÇA VA", "7", 0.1, 0.3, f"{path}:1")
+    assert second == Utterance("2.wav", tmp_path / "2.wav", "", None, 0.0, None, f"{path}:3")
+    assert read(tmp_path) == [first, second], "the folder of a manifest is the manifest"
+
+
+def test_librispeech(tmp_path):
+    folder = tmp_path / "84" / "121"
+    write(folder / "84-121-0000.flac")
+    write(folder / "84-121-0001.wav")
+    (folder / "84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 BUT\n")
+    first, second = read(tmp_path)
+    assert (first.id, first.text, first.speaker) == ("84-121-0000", "GO DO YOU HEAR", "84")
+    assert first.path == folder / "84-121-0000.flac"
+    assert (second.path, second.source) == (folder / "84-121-0001.wav", f"{folder / '84-121.trans.txt'}:2")
+
+
+def test_folder_of_recordings(tmp_path):
+    for name in ("b.wav", "sub/a.FLAC", "._b.wav"):
+        write(tmp_path / name)
+    (tmp_path / "b.txt").write_text("two\nlines\n")
+    (tmp_path / "notes.md").write_text("not a recording")
+    found = read(tmp_path, require_text=False)
+    assert [(each.id, each.text) for each in found] == [("b.wav", "two lines"), ("sub/a.FLAC", None)]
+
+
+# ---- what is wrong with the data
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{'audio_filepath': 'b.wav'}", "not JSON"),
+        ('["b.wav"]', "not a JSON object"),
+        ('{"text": "B"}', "no audio_filepath"),
+        ('{"audio_filepath": "", "text": "B"}', "no audio_filepath"),
+        ('{"audio_filepath": "a.wav"}', "no transcript"),
+        ('{"audio_filepath": "a.wav", "text": null}', "no transcript"),
+        ('{"audio_filepath": "a.wav", "text": 5}', "text is 5, not a string"),
+        ('{"audio_filepath": "a.wav", "text": "B", "duration": -1}', "duration is -1"),
+        ('{"audio_filepath": "a.wav", "text": "B", "offset": "3"}', 'offset is "3"'),
+        ('{"audio_filepath": "a.wav", "text": "B", "offset": NaN}', "offset is NaN"),
+        ('{"audio_filepath": "a.wav", "text": "B", "offset": 1e999}', "offset is Infinity"),
+        ('{"audio_filepath": "a.wav", "text": "B", "offset": true}', "offset is true"),
+        ('{"audio_filepath": "no.wav", "text": "B"}', "no recording .*no.wav"),
+    ],
+)
+def test_bad_line_of_a_manifest_is_named(tmp_path, line, message):
+    path = manifest(tmp_path, {"audio_filepath": "a.wav", "text": "A"}, line)
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))}:2: {message}"):
+        read(path)
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=()), max_size=9),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+entries = st.fixed_dictionaries({}, optional=dict.fromkeys(["audio_filepath", "text", "offset", "duration"], values))
+
+
+@given(st.lists(entries.map(json.dumps) | st.text(max_size=20), max_size=3))
+def test_no_manifest_fails_in_another_way_than_told(tmp_path_factory, lines):
+    path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    with pytest.raises(InputError, match=r"fuzz\.jsonl"):
+        read(path)
+
+
+def test_first_of_many_problems_is_told_with_their_number(tmp_path):
+    path = manifest(tmp_path, "x", {"audio_filepath": "a.wav", "text": "A"}, "y", "z")
+    with pytest.raises(InputError, match=r":1: not JSON.* \(2 more like this\)$"):
+        read(path)
+
+
+def test_transcript_is_not_needed_to_calibrate(tmp_path):
+    path = manifest(tmp_path, {"audio_filepath": "a.wav"})
+    assert read(path, require_text=False)[0].text is None
+
+
+def test_folder_without_transcripts_is_refused_when_words_are_counted(tmp_path):
+    write(tmp_path / "a.wav")
+    with pytest.raises(InputError, match=r"a\.wav: no transcript"):
+        read(tmp_path)
+
+
+def test_librispeech_recording_is_missing(tmp_path):
+    write(tmp_path / "84/121/84-121-0000.flac")
+    (tmp_path / "84/121/84-121.trans.txt").write_text("84-121-0000 GO\n84-121-0001 BUT\n")
+    with pytest.raises(InputError, match=r"84-121\.trans\.txt:2: no recording .*84-121-0001\.flac"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such file or folder"),
+        (lambda path: path.mkdir(), "not data in a known layout"),
+        (lambda path: path.write_text("a.wav\thello"), "not data in a known layout"),
+    ],
+)
+def test_data_that_is_none(tmp_path, make, message):
+    make(tmp_path / "data")
+    with pytest.raises(InputError, match=f"data: {message}"):
+        read(tmp_path / "data")
+
+
+def test_empty_manifest(tmp_path):
+    (tmp_path / "manifest.jsonl").write_text("\n\n")
+    with pytest.raises(InputError, match="lists no utterances"):
+        read(tmp_path)
+
+
+def test_manifest_in_another_encoding(tmp_path):
+    (tmp_path / "manifest.jsonl").write_bytes(b'{"audio_filepath": "\xe9.wav"}')
+    with pytest.raises(InputError, match=r"manifest\.jsonl: not UTF-8 text \(byte 20\)"):
+        read(tmp_path)
+
+
+def test_manifest_with_a_byte_order_mark_and_windows_line_ends(tmp_path):
+    write(tmp_path / "a.wav")
+    (tmp_path / "manifest.jsonl").write_bytes(b'\xef\xbb\xbf{"audio_filepath": "a.wav", "text": "A"}\r\n\r\n')
+    assert [each.text for each in read(tmp_path)] == ["A"]
+
+
+# ---- the subset
+
+
+def test_subset_is_seeded_nested_and_in_order(tmp_path):
+    path = manifest(tmp_path, *({"audio_filepath": f"{n}.wav", "text": "A"} for n in range(20)))
+    every = [each.id for each in read(path)]
+    five, ten = ([each.id for each in read(path, max_samples=count)] for count in (5, 10))
+    assert len(five) == 5
+    assert set(five) < set(ten)
+    assert ten == [name for name in every if name in ten]
+    assert five != [each.id for each in read(path, max_samples=5, seed=1)]
+    assert every == [each.id for each in read(path, max_samples=99)]
+
+
+def test_subset_does_not_depend_on_the_order_of_the_data(tmp_path):
+    entries = [{"audio_filepath": f"{n}.wav", "text": "A"} for n in range(20)]
+    there = {each.id for each in read(manifest(tmp_path / "x", *entries), max_samples=5)}
+    back = {each.id for each in read(manifest(tmp_path / "y", *entries[::-1]), max_samples=5)}
+    assert there == back
+
+
+def test_same_recording_with_two_transcripts_counts_twice(tmp_path):
+    path = manifest(tmp_path, *({"audio_filepath": "a.wav", "text": text} for text in "ABC"))
+    assert len(read(path, max_samples=2)) == 2
+
+
+# ---- the waveform
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "opus"])
+@pytest.mark.parametrize("rate", [8000, 48000])
+def test_every_format_and_rate_becomes_the_same_tone(tmp_path, suffix, rate):
+    options = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
+    path = write(tmp_path / f"a.{suffix}", tone(rate=rate), rate, **options)
+    waveform = audio.load(utterance(path), 16000)
+    assert waveform.dtype == np.float32
+    assert abs(len(waveform) - 8000) <= 1
+    middle = slice(2000, 6000)
+    lossy = 0.08 if suffix in {"mp3", "opus", "ogg"} else 1e-3
+    assert np.abs(waveform - tone()[: len(waveform)])[middle].max() < lossy
+
+
+def test_44100_hertz(tmp_path):
+    waveform = audio.load(utterance(write(tmp_path / "a.wav", tone(rate=44100), 44100)), 16000)
+    assert waveform.shape == (8000,)
+    assert np.abs(waveform - tone())[500:-500].max() < 1e-3
+
+
+def test_channels_are_averaged(tmp_path):
+    stereo = np.stack([tone(), np.zeros(8000, np.float32)], axis=1)
+    waveform = audio.load(utterance(write(tmp_path / "a.wav", stereo, subtype="FLOAT")), 16000)
+    assert np.array_equal(waveform, tone() / 2)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(8000), np.full(8000, 1.5), tone(0.01), np.zeros(1)])
+def test_silent_clipped_and_short_are_kept(tmp_path, samples):
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    assert np.array_equal(audio.load(utterance(path), 16000), samples.astype(np.float32))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_no_samples_at_all(tmp_path, rate):
+    assert audio.load(utterance(write(tmp_path / "a.wav", np.zeros(0), rate)), 16000).shape == (0,)
+
+
+def test_offset_and_duration_cut_a_segment(tmp_path):
+    ramp = np.linspace(-1, 1, 32000, dtype=np.float32)
+    path = write(tmp_path / "a.wav", ramp, subtype="FLOAT")
+    assert np.array_equal(audio.load(utterance(path, 0.5, 0.25), 16000), ramp[8000:12000])
+    assert np.array_equal(audio.load(utterance(path, 0.5), 16000), ramp[8000:])
+    assert np.array_equal(audio.load(utterance(path, duration=0.5), 16000), ramp[:8000])
+
+
+@pytest.mark.parametrize("duration", [1.95, 1.9999, 2.05, 2.9])
+def test_rounded_or_overshooting_duration_keeps_the_whole_recording(tmp_path, duration):
+    path = write(tmp_path / "a.wav", tone(2.0))
+    assert len(audio.load(utterance(path, duration=duration), 16000)) == 32000
+
+
+def test_recording_shorter_than_its_manifest_says(tmp_path):
+    path = write(tmp_path / "a.wav", tone(2.0))
+    with pytest.raises(InputError, match=r"^manifest\.jsonl:1: .*a\.wav holds 2\.000 s of the 9\.000 s it should"):
+        audio.load(utterance(path, duration=9.0), 16000)
+
+
+def test_offset_past_the_end(tmp_path):
+    path = write(tmp_path / "a.wav")
+    with pytest.raises(InputError, match=r"^manifest\.jsonl:1: offset 3 s lies past the end of .*a\.wav \(0\.500 s\)"):
+        audio.load(utterance(path, offset=3.0), 16000)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_that_are_not_numbers(tmp_path, bad):
+    samples = tone()
+    samples[100] = bad
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"a\.wav: has samples that are NaN or infinite"):
+        audio.load(utterance(path), 16000)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"^manifest\.jsonl:1: no recording .*a\.flac"),
+        (b"", r"a\.flac: the file is empty \(0 bytes\)"),
+        (b"hello" * 100, r"a\.flac: cannot be decoded \(.*\); convert it"),
+    ],
+)
+def test_file_that_is_no_recording(tmp_path, content, message):
+    path = tmp_path / "a.flac"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        audio.load(utterance(path), 16000)
+
+
+def test_recording_cut_off_in_the_middle(tmp_path):
+    path = write(tmp_path / "a.flac", tone(4.0))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"a\.flac: cannot be decoded"):
+        audio.load(utterance(path), 16000)
+
+
+def test_content_hash_knows_a_copy_by_another_name_and_format(tmp_path):
+    samples = (tone() * 2**15).astype(np.int16)
+    paths = [write(tmp_path / "a.wav", samples), write(tmp_path / "b.flac", samples), write(tmp_path / "c.wav")]
+    hashes = [audio.content_hash(audio.load(utterance(path), 16000)) for path in paths]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert re.fullmatch("[0-9a-f]{64}", hashes[0])

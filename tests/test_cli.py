@@ -1,0 +1,313 @@
+import errno
+import json
+import signal
+import subprocess
+import sys
+import types
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+from stablequant import calibrate, cli, evaluate, memory, metrics, models, registry, score
+from stablequant.errors import InputError
+
+SFM_QUANT = Path(sys.executable).with_name("sfm-quant")
+
+
+def sfm_quant(*arguments, **options):
+    """The real command in a process of its own."""
+    command = [SFM_QUANT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def invoke(*arguments):
+    """The command in this process, where parts of it can be replaced."""
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A wav2vec 2.0 of two narrow layers that knows nothing, with its processor."""
+    folder = tmp_path_factory.mktemp("model")
+    convolutions = {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    transformer = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=8, **convolutions, **transformer)).save_pretrained(folder)
+    vocabulary = {symbol: place for place, symbol in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C"])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = []
+    for name, seconds in (("a.wav", 0.5), ("b.flac", 0.3), ("short.wav", 0.01)):
+        soundfile.write(folder / name, rng.uniform(-0.5, 0.5, round(16000 * seconds)), 16000)
+        lines.append(json.dumps({"audio_filepath": name, "text": "A B"}))
+    (folder / "manifest.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+# ---- the real command
+
+
+def test_eval_from_the_shell(model, data, tmp_path):
+    files = {"--json": tmp_path / "result.json", "--predictions": tmp_path / "said.jsonl"}
+    limits = ["--baseline", model, "--max-wer-increase", 0, "--min-compression", 3.5, "--threads", 1]
+    done = sfm_quant("eval", model, "--data", data, *limits, *(part for pair in files.items() for part in pair))
+    assert done.returncode == 1, done.stderr
+    assert "FAILED: min_compression 3.5, found 1" in done.stdout
+    assert "too short for the model" in done.stdout
+    assert done.stderr == ""
+    result = json.loads(files["--json"].read_text())
+    assert [gate["passed"] for gate in result["gates"]] == [True, False]
+    assert result["model"]["peak_rss_bytes"] > 50e6
+    assert result["environment"]["threads"] == 1
+    assert len(files["--predictions"].read_text().splitlines()) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "said.jsonl"], "nothing is left beside"
+
+
+def test_transcribe_from_the_shell(model, data):
+    done = sfm_quant("transcribe", model, data / "a.wav", data / "short.wav", data / "nothing.wav")
+    assert done.returncode == 3
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"{data / 'a.wav'}\t")
+    assert second == f"{data / 'short.wav'}\t"
+    assert done.stderr == f"Error: the command line: no recording {data / 'nothing.wav'}; correct the path\n"
+
+
+def test_command_line_itself_imports_nothing_heavy():
+    """Torch takes seconds. The package's own __init__, which registers the format, is left out by the stand-in."""
+    code = f"""
+import sys, types
+package = types.ModuleType("stablequant")
+package.__path__ = [{str(Path(cli.__file__).parent)!r}]
+sys.modules["stablequant"] = package
+import stablequant.cli
+print(*{{"torch", "transformers", "scipy", "numpy"}} & set(sys.modules))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_interrupt_from_the_keyboard():
+    code = """
+import sys, time, types
+stub = types.ModuleType("stablequant.calibrate")
+stub.Options = dict
+stub.calibrate = lambda options: (print("ready", flush=True), time.sleep(60))
+sys.modules[stub.__name__] = stub
+from stablequant.cli import main
+main(["calibrate", "m", "--data", "d", "--out", "o"])
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "Interrupted; the same command with --resume goes on from here.\n"
+
+
+# ---- all together
+
+
+def test_calibrate_then_inspect_and_eval(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: 1)
+    out = tmp_path / "w8a8"
+    made = invoke("calibrate", model, "--data", data, "--out", out, "--method", "max", "--json", "-")
+    assert made.exit_code == 0, made.stderr
+    result = json.loads(made.stdout)
+    assert result["plan"] == str(out / "plan.json")
+    assert result["bytes_after"] < result["bytes_before"]
+    assert "times smaller" in made.stderr, "the table makes way for the JSON"
+    done = invoke("eval", out, "--data", data, "--baseline", model, "--json", "-")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["model"]["scheme"] == "w8a8"
+    assert found["model"]["sites"]["integer"] > 0
+    assert found["delta"]["compression"] > 1
+    assert f"2 of the recordings calibrated {out}" in found["warnings"][1]
+    assert "w8a8" in invoke("inspect", out).stdout
+
+
+# ---- each exit
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["evaluate"],
+        ["eval", "m"],
+        ["eval", "m", "--data", "d", "--min-speedup", "2"],
+        ["eval", "m", "--data", "d", "--threads", "0"],
+        ["eval", "m", "--data", "d", "--normalize", "all"],
+        ["eval", "m", "--data", "d", "--json", "/no/such/folder/result.json"],
+        ["eval", "m", "--data", "d", "--json", "/tmp"],
+        ["calibrate", "m", "--data", "d"],
+        ["calibrate", "m", "--data", "d", "--out", "o", "--method", "best"],
+        ["transcribe", "m"],
+        ["inspect"],
+    ],
+)
+def test_usage(arguments):
+    done = invoke(*arguments)
+    assert done.exit_code == 2
+    assert "Usage: " in done.stderr
+    assert done.stdout == ""
+
+
+def test_gate_without_baseline_says_what_to_add():
+    assert (
+        "--min-speedup needs a model to compare with; add --baseline MODEL"
+        in invoke("eval", "m", "--data", "d", "--min-speedup", 2).stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "options"), [(cli.calibrate, calibrate.Options), (cli.evaluate, evaluate.Options)]
+)
+def test_options_and_defaults_are_those_of_the_library(command, options):
+    """They are written twice so that --help needs no torch."""
+    outputs = {"json_file", "predictions"}
+    given = {each.name: each.to_info_dict()["default"] for each in command.params if each.name not in outputs}
+    assert given == {each.name: None if each.default is MISSING else each.default for each in fields(options)}
+
+
+def test_choices_are_the_methods_that_there_are():
+    choices = {
+        each.name: set(each.type.choices) for each in cli.calibrate.params if isinstance(each.type, click.Choice)
+    }
+    assert choices["method"] == {"stable", *registry.names("ranges")}
+    assert choices["score"] == set(score.SCORES)
+    normalize = next(each for each in cli.evaluate.params if each.name == "normalize")
+    assert tuple(normalize.type.choices) == metrics.NORMALIZERS
+
+
+@pytest.mark.parametrize("command", ["calibrate", "eval", "transcribe", "inspect"])
+def test_help_has_an_example(command):
+    done = invoke(command, "--help")
+    assert done.exit_code == 0
+    assert f"Example:\n    sfm-quant {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (InputError("x.wav: is broken; mend it"), "Error: x.wav: is broken; mend it\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out"),
+            "Error: out: No space left on device; free some space and run it again\n",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out"),
+            "Error: out: Permission denied; give a place that you may read and write\n",
+        ),
+        (OSError("the hub is away"), "Error: the hub is away\n"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(monkeypatch, problem, message):
+    def fail(path):
+        raise problem
+
+    monkeypatch.setattr(models, "load", fail)
+    done = invoke("transcribe", "m", "x.wav")
+    assert (done.exit_code, done.stderr, done.stdout) == (3, message, "")
+
+
+def test_bug_keeps_its_traceback(monkeypatch):
+    def fail(path):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(models, "load", fail)
+    assert isinstance(invoke("transcribe", "m", "x.wav").exception, ZeroDivisionError)
+
+
+def test_bad_manifest_is_named_with_its_line(tmp_path):
+    (tmp_path / "manifest.jsonl").write_text('{"audio_filepath": 3}\n')
+    done = invoke("eval", "m", "--data", tmp_path)
+    assert done.exit_code == 3
+    assert done.stderr.startswith(f"Error: {tmp_path}/manifest.jsonl:1: no audio_filepath")
+
+
+# ---- where the output goes
+
+
+class FakeResult:
+    passed = False
+
+    def to_json(self):
+        return '{"schema": 1}\n'
+
+
+@pytest.fixture
+def failing_gate(monkeypatch):
+    monkeypatch.setattr(evaluate, "evaluate", lambda options: FakeResult())
+    monkeypatch.setattr("stablequant.result.table", lambda result: "the table")
+
+
+def test_json_to_stdout_sends_the_table_to_stderr(failing_gate):
+    done = invoke("eval", "m", "--data", "d", "--json", "-")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, '{"schema": 1}\n', "the table\n")
+
+
+def test_json_to_a_file_though_a_gate_failed(failing_gate, tmp_path):
+    done = invoke("eval", "m", "--data", "d", "--json", tmp_path / "result.json")
+    assert (done.exit_code, done.stdout) == (1, "the table\n")
+    assert (tmp_path / "result.json").read_text() == '{"schema": 1}\n'
+
+
+def test_full_disk_leaves_the_old_file(failing_gate, tmp_path, monkeypatch):
+    def write_half(path, text, **options):
+        with path.open("w") as file:
+            file.write(text[:3])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    (tmp_path / "result.json").write_text("old")
+    monkeypatch.setattr(Path, "write_text", write_half)
+    done = invoke("eval", "m", "--data", "d", "--json", tmp_path / "result.json")
+    assert done.exit_code == 3
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path):
+    result = {"schema": 1, "plan": "o/plan.json", "scheme": "w8a8", "method": "stable", "selected_layers": ["conv1"]}
+    result |= {
+        "sites": [{}, {"reason": "slow"}],
+        "float_passes": 3,
+        "seconds": 1.0,
+        "bytes_before": 4_000_000,
+        "bytes_after": 1_000_000,
+    }
+    given = {}
+    stub = types.ModuleType("stablequant.calibrate")
+    stub.Options = lambda **options: given.update(options)
+    stub.calibrate = lambda options: result
+    monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    done = invoke("calibrate", "m", "--data", "d", "--out", "o", "--max-samples", 9, "--json", tmp_path / "c.json")
+    assert done.exit_code == 0, done.stderr
+    assert given == {
+        "model": "m",
+        "data": "d",
+        "out": "o",
+        "scheme": "w8a8",
+        "method": "stable",
+        "score": "logits",
+        "threshold": 0.25,
+        "max_samples": 9,
+        "seed": 0,
+        "resume": False,
+    }
+    assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
+    assert "4.0 MB -> 1.0 MB, 4.00 times smaller" in done.stdout
+    assert "conv1" in done.stdout
+    assert json.loads((tmp_path / "c.json").read_text()) == result

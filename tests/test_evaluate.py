@@ -1,0 +1,286 @@
+import hashlib
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from stablequant import audio, evaluate, memory, models
+from stablequant.errors import InputError
+from stablequant.evaluate import Options
+from stablequant.result import table
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@dataclass
+class Fake:
+    """Answers the words that it is given for each length of waveform, and takes its time on the test's own clock."""
+
+    path: str
+    texts: dict[int, str]
+    clock: Clock
+    order: list[str]
+    pace: float = 1.0  # seconds for a second of audio, and ten times that for the first of a length
+    size: int = 4000
+    scheme: str = "float32"
+    sampling_rate: int = 16000
+    min_samples: int = 400
+
+    def __post_init__(self):
+        self.sites = {"integer": 0, "simulated": 0, "float": 3}
+        self.met = set()
+
+    def transcribe(self, waveform):
+        assert waveform.dtype == np.float32
+        self.order.append(self.path)
+        first = 1 if len(waveform) in self.met else 10
+        self.met.add(len(waveform))
+        self.clock.now += first * self.pace * len(waveform) / self.sampling_rate
+        return self.texts[len(waveform)]
+
+    def bytes_on_disk(self):
+        return self.size
+
+
+UTTERANCES = (("a.wav", 16000, "ONE TWO"), ("b.wav", 8000, "THREE"), ("c.wav", 32000, ""), ("d.wav", 100, "FOUR"))
+FLOAT = {16000: "ONE TWO", 8000: "TREE", 32000: ""}
+OURS = {16000: "ONE", 8000: "TREE", 32000: "OH"}
+
+
+def write_data(folder, utterances=UTTERANCES):
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, samples, text in utterances:
+        soundfile.write(folder / name, rng.uniform(-0.5, 0.5, samples), 16000)
+        rows.append(json.dumps({"audio_filepath": name, "text": text}))
+    (folder / "manifest.jsonl").write_text("\n".join(rows))
+    return str(folder)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """Two models, "float" and "ours" (twice as fast, a quarter of the size), and four recordings."""
+    clock, order = Clock(), []
+    fakes = {
+        "float": Fake("float", FLOAT, clock, order),
+        "ours": Fake("ours", OURS, clock, order, pace=0.5, size=1000, scheme="w8a8"),
+    }
+    monkeypatch.setattr(models, "load", fakes.__getitem__)
+    monkeypatch.setattr(memory, "peak_rss_bytes", lambda model, seconds, threads: round(1000 * seconds))
+    monkeypatch.setattr(evaluate, "time", clock)
+    return fakes, write_data(tmp_path)
+
+
+def run(bench, **options):
+    return evaluate.evaluate(Options("ours", bench[1], **{"baseline": "float", **options}))
+
+
+def test_errors_are_counted_over_all_utterances(bench):
+    found = run(bench)
+    ours = found.model
+    # ONE TWO -> ONE, THREE -> TREE, "" -> OH, FOUR too short to be heard
+    assert (ours.substitutions, ours.deletions, ours.insertions) == (1, 2, 1)
+    assert ours.wer_percent == 100.0
+    assert found.baseline.wer_percent == 50.0
+    assert found.delta.wer_percent_points == 50.0
+    assert ours.cer_percent == pytest.approx(100 * (4 + 1 + 2 + 4) / (7 + 5 + 0 + 4))
+    assert found.data.words == 4
+    assert found.data.utterances == 4
+
+
+def test_speed_is_of_the_second_answer_to_what_could_be_answered(bench):
+    found = run(bench)
+    assert found.baseline.rtfx == pytest.approx(1.0)
+    assert found.model.rtfx == pytest.approx(2.0)
+    assert found.model.latency_ms == pytest.approx({"p50": 500, "p95": 950})
+    assert found.delta.speedup == pytest.approx(2.0)
+    assert found.delta.speedup_ci95 == pytest.approx((2.0, 2.0))
+    assert found.delta.compression == 4.0
+    assert found.data.audio_seconds == pytest.approx(3.5 + 100 / 16000)
+
+
+def test_models_take_turns_and_go_first_in_turn(bench):
+    run(bench)
+    there, back = ["ours", "float"] * 2, ["float", "ours"] * 2
+    assert bench[0]["ours"].order == there + back + there
+
+
+def test_one_model_alone(bench):
+    found = run(bench, baseline=None)
+    assert (found.baseline, found.delta, found.gates) == (None, None, ())
+    assert found.passed
+    assert "baseline" not in table(found)
+
+
+def test_json_has_the_fields_of_the_contract(bench):
+    found = json.loads(run(bench, min_speedup=2.0).to_json())
+    assert found["schema"] == 1
+    model = {"path", "scheme", "bytes_on_disk", "wer_percent", "wer_ci95", "cer_percent", "substitutions", "deletions"}
+    model |= {"insertions", "rtfx", "latency_ms", "peak_rss_bytes", "sites"}
+    assert set(found["model"]) == set(found["baseline"]) == model
+    delta = {"wer_percent_points", "wer_ci95", "p_value", "speedup", "speedup_ci95", "compression"}
+    assert set(found["delta"]) == delta
+    assert found["gates"] == [{"name": "min_speedup", "limit": 2.0, "value": 2.0, "passed": True}]
+    assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256"}
+    environment = {"cpu", "isa", "threads", "torch", "transformers", "stablequant", "seed"}
+    assert set(found["environment"]) == environment
+    assert found["environment"]["torch"] == torch.__version__
+    assert found["normalize"] == "none"
+    assert found["model"]["peak_rss_bytes"] == 2000, "of the longest recording"
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "passed"),
+    [
+        ({"max_wer_increase": 50.0}, 50.0, True),
+        ({"max_wer_increase": 49.9}, 50.0, False),
+        ({"min_speedup": 2.1}, 2.0, False),
+        ({"min_compression": 4.0}, 4.0, True),
+        ({"min_compression": 4.1}, 4.0, False),
+    ],
+)
+def test_gates(bench, limit, value, passed):
+    found = run(bench, **limit)
+    (gate,) = found.gates
+    assert (gate.name, gate.limit) == next(iter(limit.items()))
+    assert gate.value == pytest.approx(value)
+    assert gate.passed == found.passed == passed
+    assert ("FAILED" in table(found)) != passed
+
+
+@pytest.mark.parametrize("name", ["max_wer_increase", "min_speedup", "min_compression"])
+def test_gate_without_a_baseline_is_refused(name):
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} needs a model to compare with; add --baseline"):
+        Options("ours", "data", **{name: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_speedup": float("nan"), "baseline": "b"}, "--min-speedup is nan"),
+        ({"normalize": "x"}, "no normalization 'x'"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(InputError, match=message):
+        Options("ours", "data", **options)
+
+
+def test_short_recordings_are_told(bench):
+    assert run(bench).warnings == ("1 of 4 recordings are too short for the model and count as recognised as nothing",)
+
+
+def test_calibration_on_the_test_recordings_is_told(bench, tmp_path):
+    fakes, _ = bench
+    copy = audio.load(audio.recording(tmp_path / "b.wav"), 16000)
+    fakes["ours"].path = str(tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    plan = {"schema": 1, "scheme": "w8a8", "method": "max", "sites": {}, "layers": {}}
+    plan["calibration"] = {"audio_sha256": [audio.content_hash(copy), "00"]}
+    (tmp_path / "model" / "plan.json").write_text(json.dumps(plan))
+    warning = run(bench).warnings[1]
+    assert warning == f"1 of the recordings calibrated {tmp_path}/model: its error rate may flatter; use others"
+    assert f"warning: {warning}" in table(run(bench))
+
+
+def test_letter_case_is_told_and_normalization_forgives_it(bench):
+    fakes, _ = bench
+    fakes["ours"].texts = {16000: "one two", 8000: "three", 32000: ""}
+    found = run(bench)
+    assert found.model.wer_percent == 100.0
+    assert "letter case" in found.warnings[-1]
+    kind = run(bench, normalize="basic")
+    assert kind.model.wer_percent == 25.0
+    assert kind.normalize == "basic"
+    assert len(kind.warnings) == 1
+
+
+def test_memory_that_could_not_be_measured_is_told(bench, monkeypatch):
+    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: None)
+    found = run(bench, baseline=None)
+    assert "peak memory could not be measured" in found.warnings[-1]
+    assert json.loads(found.to_json())["model"]["peak_rss_bytes"] is None
+    assert "unknown" in table(found)
+
+
+def test_predictions_are_a_manifest_with_both_answers(bench, tmp_path):
+    rows = [json.loads(line) for line in run(bench).predictions_jsonl().splitlines()]
+    assert rows[1] == {
+        "audio_filepath": str(tmp_path / "b.wav"),
+        "offset": 0.0,
+        "duration": 0.5,
+        "text": "THREE",
+        "pred_text": "TREE",
+        "time": pytest.approx(0.25),
+        "baseline_pred_text": "TREE",
+        "baseline_time": pytest.approx(0.5),
+    }
+    assert (rows[3]["pred_text"], rows[3]["time"]) == ("", None)
+
+
+def test_data_hash_is_of_sound_and_words_not_of_names_and_order(bench, tmp_path):
+    before = run(bench).data.sha256
+    (tmp_path / "b.wav").rename(tmp_path / "z.wav")
+    manifest = tmp_path / "manifest.jsonl"
+    lines = manifest.read_text().replace("b.wav", "z.wav").splitlines()
+    manifest.write_text("\n".join(lines[::-1]))
+    assert run(bench).data.sha256 == before
+    manifest.write_text("\n".join(lines).replace("THREE", "TREE"))
+    assert run(bench).data.sha256 != before
+    assert len(before) == len(hashlib.sha256().hexdigest())
+
+
+def test_same_seed_gives_the_same_subset_and_numbers(bench):
+    first, second = (run(bench, max_samples=3, seed=5) for _ in range(2))
+    assert first.data.utterances == 3
+    assert replace(first, predictions=()) == replace(second, predictions=())
+
+
+def test_silent_and_non_ascii(bench, tmp_path):
+    fakes, _ = bench
+    soundfile.write(tmp_path / "s.wav", np.zeros(5000), 16000)
+    (tmp_path / "manifest.jsonl").write_text('{"audio_filepath": "s.wav", "text": "cafe\u0301 ДА"}', encoding="utf-8")
+    fakes["ours"].texts = {5000: "caf\u00e9 да"}
+    found = run(bench, baseline=None)
+    assert found.model.substitutions == 1
+    assert "ДА" in found.predictions_jsonl()
+
+
+@pytest.mark.parametrize(
+    ("utterances", "message"),
+    [
+        ([("a.wav", 16000, "")], "the transcripts hold no words"),
+        ([("a.wav", 100, "ONE")], "every recording is too short for the model"),
+    ],
+)
+def test_data_that_measures_nothing(bench, tmp_path, utterances, message):
+    with pytest.raises(InputError, match=message):
+        evaluate.evaluate(Options("ours", write_data(tmp_path, utterances)))
+
+
+def test_models_of_different_sampling_rates(bench):
+    bench[0]["float"].sampling_rate = 8000
+    with pytest.raises(InputError, match="float: takes 8000 Hz and the model 16000 Hz"):
+        run(bench)
+
+
+def test_threads_are_set_for_the_run_only(bench):
+    before = torch.get_num_threads()
+    other = 1 if before > 1 else 2
+    assert run(bench, threads=other).environment["threads"] == other
+    assert torch.get_num_threads() == before
+
+
+def test_bad_recording_stops_the_run(bench, tmp_path):
+    (tmp_path / "b.wav").write_bytes(b"")
+    with pytest.raises(InputError, match=r"b\.wav: the file is empty"):
+        run(bench)

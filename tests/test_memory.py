@@ -1,0 +1,28 @@
+import subprocess
+import sys
+
+import numpy as np
+
+from stablequant import memory
+
+
+def test_own_peak_counts_what_was_held():
+    before = memory.own_peak_bytes()
+    held = np.ones(before // 8 + 2**24)  # more than the peak so far, by 128 MB
+    assert memory.own_peak_bytes() > before + 2**26
+    assert held.all()
+
+
+def test_child_does_not_start_with_the_peak_of_its_parent():
+    held = np.ones(2**25)  # 256 MB
+    code = (
+        f"import runpy; print(runpy.run_path({memory.__file__!r})['own_peak_bytes']())"  # without the package's torch
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(child.stdout) < 2**27
+    assert held.all()
+
+
+def test_process_that_fails_measures_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert memory.peak_rss_bytes("model", 1.0, 1) is None
