@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import audio, checkpoint, models, registry, sites, stats
+from .correction import corrected
 from .errors import InputError
 from .grid import QTensor, activation_grid, affine, sqnr_db, symmetric_scale, weight_grid
 from .journal import Journal
@@ -63,8 +64,8 @@ def calibrate(options: Options) -> dict[str, Any]:
     calibration = Calibration(recognizer, recordings, journal, options, about)
     calibration.collect()
     plan = planner.plan(calibration)
-    plan = calibration.verify(plan)
-    weights = calibration.weights(plan.quantized())
+    weights = calibration.round(plan)
+    plan = calibration.verify(plan, weights)
 
     checkpoint.write(recognizer, plan, weights, Path(options.out))
     journal.remove()
@@ -150,7 +151,7 @@ class Calibration:
         """Scores of trials on the first `part` of the probe recordings, in points by key."""
         chosen = self.probe_recordings[: max(1, round(part * len(self.probe_recordings)))]
         parts: dict[str, list[Part]] = {trial.key: [] for trial in trials}
-        with tqdm(total=len(chosen) * len(trials), unit="trial", mininterval=0.5, disable=not trials) as bar:
+        with tqdm(total=len(chosen) * len(trials), unit="trial", disable=None if trials else True) as bar:
             for number, recording in enumerate(chosen if trials else ()):
                 found = self._parts(f"{stage} {number}", recording, trials, bar, stage)
                 for key in parts:
@@ -170,7 +171,8 @@ class Calibration:
     def affordable(self, selected: Sequence[str], candidates: int) -> float:
         """Share of the probe recordings on which the budget lets `candidates` be tried for each selected layer."""
         each = candidates * sum(self.suffix(layer) for layer in selected) + 2  # two stages compute the float model
-        return max(0.0, min(1.0, (BUDGET - self.passes - 2) / each))  # the whole plan is scored at the end
+        left = BUDGET - self.passes - 3  # what comes after: bias correction, and the score of the whole plan
+        return max(0.0, min(1.0, left / each))
 
     def plan(self, choices: dict[str, Choice], layers: dict[str, LayerChoice] | None = None) -> Plan:
         """The plan that consists of these choices, with the evidence added."""
@@ -182,11 +184,23 @@ class Calibration:
         about = {"name": self.score.name, "unit": self.score.unit, "threshold": self.threshold}
         return Plan(self.options.scheme, self.method, scored, layers, about, self.about)
 
-    def verify(self, plan: Plan) -> Plan:
-        """The plan with the score of the whole of it."""
-        if not plan.quantized():
+    def round(self, plan: Plan) -> dict[str, QTensor]:
+        """The integer weights of a plan, with their biases corrected where it says so."""
+        choices = plan.quantized()
+        if not choices:
             raise InputError(f"{self.options.model}: nothing in this model can be quantized")
-        trial = Trial("whole model", self.layers[0], plan.quantized(), self.weights(plan.quantized()))
+        weights = self.weights(choices)
+        to_correct = {name: choice for name, choice in choices.items() if choice.bias_corrected}
+        if not to_correct:
+            return weights
+        self.passes += 1
+        waveforms = (r.read() for r in _bar(self.probe_recordings, "bias correction", 0))
+        shifted = {name: weights[name] for name in to_correct}
+        return weights | corrected(self.recognizer.model, to_correct, shifted, self.recognizer.logits, waveforms)
+
+    def verify(self, plan: Plan, weights: dict[str, QTensor]) -> Plan:
+        """The plan with the score of the whole of it."""
+        trial = Trial("whole model", self.layers[0], plan.quantized(), weights)
         points = self.run("verify", [trial])[trial.key]
         about = {**plan.calibration, "float_passes": round(self.passes, 2)}
         return replace(plan, score={**plan.score, "whole_model": round(points, 6)}, calibration=about)
@@ -224,7 +238,7 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
         seed=options.seed,
     )
     recordings, hashes, seconds, short, silent = [], [], 0.0, 0, 0
-    for utterance in tqdm(utterances, desc="reading recordings", unit="file", mininterval=0.5):
+    for utterance in tqdm(utterances, desc="reading recordings", unit="file", disable=None):
         waveform = _read(utterance, recognizer.sampling_rate, options)
         if len(waveform) < recognizer.min_samples:
             short += 1
@@ -319,7 +333,7 @@ def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float
 
 
 def _bar(recordings: Sequence[Recording], what: str, done: int) -> Any:
-    return tqdm(recordings[done:], desc=what, initial=done, total=len(recordings), unit="recording", mininterval=0.5)
+    return tqdm(recordings[done:], desc=what, initial=done, total=len(recordings), unit="recording", disable=None)
 
 
 def _rounded(value: float | None) -> float | None:

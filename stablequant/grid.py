@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SMALLEST_SCALE = 2.0**-126  # its reciprocal is a float32
 CHUNK = 1 << 18  # elements quantized at a time: 1 MiB of float32, which stays in a core's cache
 
 
@@ -50,10 +51,20 @@ def activation_grid(bits: int) -> Grid:
 
 @dataclass(frozen=True)
 class QTensor:
-    """A quantized weight: int8 `codes` (out, n) and float32 `scale` (out,), in the canonical shape."""
+    """A quantized weight: int8 `codes` (out, n) and float32 `scale` (out,), in the canonical shape.
+
+    `shift` float32 (out,) is what its rounding adds to the bias, None for nothing.
+    """
 
     codes: Tensor
     scale: Tensor
+    shift: Tensor | None = None
+
+    def bias(self, bias: Tensor | None) -> Tensor | None:
+        """The bias (out,) that goes with this weight, from the float module's."""
+        if self.shift is None:
+            return bias
+        return self.shift if bias is None else bias + self.shift
 
     def dequantize(self) -> Tensor:
         """The float32 values on the grid, (out, n)."""
@@ -63,18 +74,25 @@ class QTensor:
 def affine(low: float, high: float, grid: Grid) -> tuple[float, int]:
     """Scale and zero point of an activation grid that covers [low, high] and 0.
 
-    The scale is rounded to float32, as it is stored. An empty range (a silent tensor) gets the scale 1.
+    The scale is rounded to float32, as it is stored. An empty range (a silent tensor) gets the scale 1, and so does
+    one so narrow that 1 / scale is no float32.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(torch.tensor((high - low) / grid.high, dtype=torch.float32))
-    if not scale > 0.0 or not math.isfinite(1.0 / scale):
+    if scale < SMALLEST_SCALE:
         return 1.0, 0
     return scale, max(0, min(grid.high, math.floor(-low / scale + 0.5)))
 
 
 def quantize(x: Tensor, scale: float, zero_point: int, grid: Grid, out: Tensor | None = None) -> Tensor:
-    """uint8 codes of a float32 tensor, of the same shape and memory order; in chunks that stay in cache."""
+    """uint8 codes of a float32 tensor, of the same shape and memory order; in chunks that stay in cache.
+
+    They go into `out` where one is given. Codes have no gradient.
+    """
+    x = x.detach()
     x = x if torch.ops.aten.is_non_overlapping_and_dense(x) else x.contiguous()
+    if out is not None and out.stride() != x.stride():
+        return out.copy_(quantize(x, scale, zero_point, grid))
     flat = _in_memory_order(x)
     codes = torch.empty_like(x, dtype=torch.uint8) if out is None else out
     flat_codes = _in_memory_order(codes)

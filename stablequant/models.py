@@ -73,7 +73,7 @@ def load(path: str) -> Recognizer:
     Raises InputError when it is not a CTC model of the family, when weights are missing, cut short or left over.
     """
     config = _config(path)
-    scheme = _scheme(config)
+    scheme = _scheme(path, config)
     model = _model(path, config)
     prepare(model)
     processor = _processor(path)
@@ -147,13 +147,13 @@ def _config(path: str) -> Any:
     return config
 
 
-def _scheme(config: Any) -> str:
+def _scheme(path: str, config: Any) -> str:
     quantization = getattr(config, "quantization_config", None)
     if quantization is None:
         return "float32"
     settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
     if settings.get("quant_method") != "stablequant":
-        raise InputError(f"quantized by {settings.get('quant_method')!r}, which stablequant does not read")
+        raise InputError(f"{path}: quantized by {settings.get('quant_method')!r}, which stablequant does not read")
     return str(settings["scheme"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,17 +32,17 @@ def simulate(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[s
             step()
 
 
-def _module(model: nn.Module, name: str) -> nn.Module:
+def _module(model: nn.Module, name: str) -> Any:
     try:
         return model.get_submodule(name)
     except AttributeError as error:
         raise InputError(f"the plan names a site that the model does not have: {name}") from error
 
 
-def _quantize_site(module: nn.Module, choice: Choice, weight: QTensor) -> list[Callable[[], None]]:
-    original = module.weight
-    if not isinstance(original, nn.Parameter):
-        raise TypeError("a site holds its weight as a parameter; prepare the model first")
+def _quantize_site(module: Any, choice: Choice, weight: QTensor) -> list[Callable[[], None]]:
+    original, bias = module.weight, module.bias
+    if not isinstance(original, nn.Parameter) or not isinstance(bias, nn.Parameter | None):
+        raise TypeError("a site holds its weight and bias as parameters; prepare the model first")
 
     def on_the_way_in(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = fake_quantize(inputs[0], choice.input_scale, choice.input_zero_point, choice.input_grid)
@@ -49,5 +50,7 @@ def _quantize_site(module: nn.Module, choice: Choice, weight: QTensor) -> list[C
 
     with torch.no_grad():
         module.weight = nn.Parameter(weight.dequantize().view(original.shape), requires_grad=False)
+        shifted = weight.bias(bias)
+        module.bias = None if shifted is None else nn.Parameter(shifted, requires_grad=False)
     handle = module.register_forward_pre_hook(on_the_way_in)
-    return [handle.remove, lambda: setattr(module, "weight", original)]
+    return [handle.remove, lambda: setattr(module, "weight", original), lambda: setattr(module, "bias", bias)]

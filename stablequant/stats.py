@@ -51,14 +51,19 @@ class Histogram:
 
     def within(self, low: float, high: float) -> Histogram:
         """The histogram without the values whose bin lies outside [low, high]: outliers removed, not clamped."""
-        centres = (np.arange(2 * HALF) - HALF + 0.5) * self.width
-        counts = np.where((centres >= low) & (centres <= high), self.counts, 0)
+        counts = np.where(self._inside((np.arange(2 * HALF) - HALF + 0.5) * self.width, low, high), self.counts, 0)
         return Histogram(counts, self.exponent, max(low, self.minimum), min(high, self.maximum))
 
     def share_outside(self, low: float, high: float) -> float:
         """Share of the values that a range [low, high] clips, to the width of a bin."""
         centres, counts = self.occupied()
-        return float(counts[(centres < low) | (centres > high)].sum() / max(1, counts.sum()))
+        return float(counts[~self._inside(centres, low, high)].sum() / max(1, counts.sum()))
+
+    def _inside(self, centres: np.ndarray, low: float, high: float) -> np.ndarray:
+        """Which bins lie in [low, high]; a limit at an extreme cuts nothing, not even the centre of the last bin."""
+        above = (centres >= low) | (low <= self.minimum)
+        below = (centres <= high) | (high >= self.maximum)
+        return above & below
 
     def power(self) -> float:
         """Mean square of the values."""
@@ -85,10 +90,11 @@ def histogram(x: Tensor) -> Histogram:
     largest = max(-minimum, maximum)
     if not math.isfinite(largest):
         raise ValueError("not finite")
-    exponent = max(FINEST, math.frexp(largest)[1] - HALF_LOG2)
+    exponent = max(FINEST, math.frexp(largest)[1] - HALF_LOG2) if largest else FINEST
     counts = torch.zeros(2 * HALF, dtype=torch.int64)
     for piece in x.detach().flatten().split(1 << 20):
-        bins = torch.floor(piece * math.ldexp(1.0, -exponent)).to(torch.int32).add_(HALF)
+        exact = piece if exponent <= 0 else piece.double()  # in float32 the smallest would underflow to 0
+        bins = torch.floor(exact * math.ldexp(1.0, -exponent)).to(torch.int32).add_(HALF)
         counts += torch.bincount(bins, minlength=2 * HALF)
     return Histogram(counts.numpy(), exponent, minimum, maximum)
 

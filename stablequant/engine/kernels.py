@@ -25,7 +25,7 @@ def linear(
     x_zero_point: int,
     packed: Tensor,
     scales: Tensor,
-    bias: Tensor | None,
+    bias: Tensor,
     *,
     gelu: bool = False,
     requantize: tuple[float, int] | None = None,

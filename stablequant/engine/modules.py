@@ -7,7 +7,7 @@ stablequant fails instead of reading codes as weights:
     scales            float32 (out,)
     input_scale       float32 ()
     input_zero_point  int32 ()
-    bias              float32 (out,), where the float module has one
+    bias              float32 (out,), 0 where the float module has none and nothing was corrected
 
 Weights are packed for the kernel on the first call and kept; the portable codes stay, so saving writes the same bytes.
 """
@@ -41,7 +41,8 @@ class IntegerModule(nn.Module):
         self.register_buffer("scales", torch.ones(out_channels, device=device))
         self.register_buffer("input_scale", torch.ones((), device=device))
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32, device=device))
-        self.bias = None if source.bias is None else nn.Parameter(source.bias.detach(), requires_grad=False)
+        bias = torch.zeros(out_channels, device=device) if source.bias is None else source.bias.detach()
+        self.bias = nn.Parameter(bias, requires_grad=False)
         self._packed: tuple[Tensor, ...] | None = None
         self._grid_point: tuple[float, int] | None = None
 
@@ -49,6 +50,8 @@ class IntegerModule(nn.Module):
         """Take the values of a plan's choice and its rounded weight."""
         self.codes.copy_(weight.codes.view(self.codes.shape))
         self.scales.copy_(weight.scale)
+        if weight.shift is not None:
+            self.bias = nn.Parameter(self.bias + weight.shift, requires_grad=False)
         self.input_scale.fill_(choice.input_scale)
         self.input_zero_point.fill_(choice.input_zero_point)
         self._packed = self._grid_point = None
@@ -119,8 +122,7 @@ class IntegerConv(IntegerModule):
         scale, zero_point = self.input_grid_point
         view = kernels.windows(codes, self.kernel, self.stride)
         scales = self.scales.chunk(self.groups)[group]
-        bias = None if self.bias is None else self.bias.chunk(self.groups)[group]
-        packed = self.packed()[group]
+        bias, packed = self.bias.chunk(self.groups)[group], self.packed()[group]
         return kernels.linear(view, scale, zero_point, packed, scales, bias, gelu=gelu, requantize=requantize)
 
 
