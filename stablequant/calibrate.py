@@ -59,7 +59,9 @@ def calibrate(options: Options) -> dict[str, Any]:
     checkpoint.check_destination(options.out)
     recognizer = _float_model(options.model)
     recordings, about = read_recordings(options, recognizer)
-    journal = Journal(_journal_folder(options.out), _fingerprint(options, recognizer, about), options.resume)
+    journal = Journal(
+        _journal_folder(options.out), _fingerprint(options, recognizer, recordings, about), options.resume
+    )
 
     calibration = Calibration(recognizer, recordings, journal, options, about)
     calibration.collect()
@@ -222,7 +224,8 @@ class Calibration:
 
         found = self.journal.scores(key)
         if found is None:
-            found = run_trials(self.recognizer, self.layers, recording, trials, self.score, tick)  # type: ignore[assignment]
+            every_layer = sites.layers(self.sites)  # those in float too: a trial computes no prefix again
+            found = run_trials(self.recognizer, every_layer, recording, trials, self.score, tick)  # type: ignore[assignment]
             self.journal.add_scores(key, found)  # type: ignore[arg-type]
         else:
             bar.update(len(trials))
@@ -308,12 +311,15 @@ def _journal_folder(out: str) -> Path:
     return path.with_name(path.name + ".calibration")
 
 
-def _fingerprint(options: Options, recognizer: Recognizer, about: dict[str, Any]) -> dict[str, Any]:
+def _fingerprint(
+    options: Options, recognizer: Recognizer, recordings: Sequence[Recording], about: dict[str, Any]
+) -> dict[str, Any]:
     keep = ("scheme", "method", "score", "threshold", "seed")
     return {
         **{key: getattr(options, key) for key in keep},
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
+        "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them
     }
 
 

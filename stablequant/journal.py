@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import numpy as np
 
 from .errors import InputError
 from .stats import Histogram
+
+FILES = ("fingerprint.json", "scores.jsonl", "stats.npz")
+PARTIAL = ("fingerprint.json.part", "scores.jsonl.part", "stats.part.npz")
 
 
 class Journal:
@@ -26,6 +30,7 @@ class Journal:
         self.folder = folder
         self._scores_file = folder / "scores.jsonl"
         self._stats_file = folder / "stats.npz"
+        _check_ours(folder)
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
         self._open(fingerprint)
@@ -33,14 +38,14 @@ class Journal:
 
     def _open(self, fingerprint: dict[str, Any]) -> None:
         path = self.folder / "fingerprint.json"
-        text = json.dumps(fingerprint, sort_keys=True)
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
+        content = json.dumps(fingerprint, sort_keys=True).encode()
+        if path.is_file() and path.read_bytes() != content:
             raise InputError(
                 f"{self.folder}: this calibration was begun with another model, other recordings or other options; "
                 "give the same ones, or leave out --resume to start again"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, text.encode())
+        _replace(path, content)
 
     def _read_scores(self) -> dict[str, dict[str, list[float]]]:
         lines = self._scores_file.read_text(encoding="utf-8").splitlines() if self._scores_file.is_file() else []
@@ -66,15 +71,13 @@ class Journal:
         """How many recordings the statistics hold, and the statistics."""
         if not self._stats_file.is_file():
             return 0, {}
-        with np.load(self._stats_file, allow_pickle=False) as arrays:
-            names = [str(name) for name in arrays["names"]]
-            found = {
-                name: Histogram(counts, int(exponent), float(low), float(high))
-                for name, counts, exponent, low, high in zip(
-                    names, arrays["counts"], arrays["exponents"], arrays["minima"], arrays["maxima"], strict=True
-                )
-            }
-            return int(arrays["recordings"]), found
+        try:
+            with self._stats_file.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return int(arrays["recordings"]), _histograms(arrays)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{self._stats_file}: damaged ({error}); leave out --resume to start the calibration again"
+            ) from error
 
     def save_stats(self, recordings: int, stats: dict[str, Histogram]) -> None:
         partial = self._stats_file.with_suffix(".part.npz")
@@ -92,6 +95,22 @@ class Journal:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
+
+
+def _check_ours(folder: Path) -> None:
+    """InputError unless the folder is new or a journal: it is emptied and removed later."""
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= {*FILES, *PARTIAL}):
+        raise InputError(
+            f"{folder}: a calibration keeps here what it has found so far, but something else is there; move it away"
+        )
+
+
+def _histograms(arrays: Any) -> dict[str, Histogram]:
+    columns = (arrays[key] for key in ("names", "counts", "exponents", "minima", "maxima"))
+    return {
+        str(name): Histogram(counts, int(exponent), float(low), float(high))
+        for name, counts, exponent, low, high in zip(*columns, strict=True)
+    }
 
 
 def _replace(path: Path, content: bytes) -> None:

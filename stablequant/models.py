@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -137,7 +138,7 @@ def _config(path: str) -> Any:
         raise InputError(f"{path}: no config.json here; give the folder of a Hugging Face model")
     try:
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise InputError(f"{path}: not a readable model ({_first_line(error)})") from error
     if config.model_type not in FAMILIES:
         raise InputError(f"{path}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
@@ -154,6 +155,8 @@ def _scheme(path: str, config: Any) -> str:
     settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
     if settings.get("quant_method") != "stablequant":
         raise InputError(f"{path}: quantized by {settings.get('quant_method')!r}, which stablequant does not read")
+    if "scheme" not in settings:
+        raise InputError(f"{path}: quantization_config in config.json has no scheme; write the model again")
     return str(settings["scheme"])
 
 
@@ -162,7 +165,7 @@ def _model(path: str, config: Any) -> Any:
         model, info = AutoModelForCTC.from_pretrained(
             path, config=config, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{path}: the weights cannot be loaded ({_first_line(error)})") from error
     missing = sorted(info["missing_keys"])
     if missing:

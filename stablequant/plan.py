@@ -121,7 +121,7 @@ def read_plan(path: Path) -> Plan:
 def parse_scheme(scheme: str) -> tuple[int, int]:
     """Bits of weights and activations: "w8a8" -> (8, 8)."""
     weight, _, activation = scheme.lower().removeprefix("w").partition("a")
-    if not (scheme[:1] in "wW" and weight.isdigit() and activation.isdigit()):
+    if not (scheme[:1] in "wW" and weight.isdecimal() and activation.isdecimal()):
         raise InputError(f"scheme {scheme!r} is not of the form w8a8")
     bits = int(weight), int(activation)
     if not all(2 <= b <= 8 for b in bits):

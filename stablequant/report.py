@@ -21,9 +21,11 @@ def plan_table(folder: str) -> str:
 def _head(plan: Plan) -> Iterable[str]:
     about = plan.calibration
     yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
-    audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s"
-    yield f"calibrated on {audio}; {about['float_passes']} float passes"
-    yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
+    if about:
+        audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s"
+        yield f"calibrated on {audio}; {about['float_passes']} float passes"
+    if plan.score:
+        yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
 
 
 def _layers(plan: Plan) -> Iterable[str]:
@@ -31,7 +33,8 @@ def _layers(plan: Plan) -> Iterable[str]:
         yield f"{'layer':48s} {'probe':>9s} {'selected':>9s} {'removed %':>10s}"
         for name, layer in plan.layers.items():
             clip = "" if layer.clip_percent is None else f"{layer.clip_percent:.2f}"
-            yield f"{name:48s} {layer.probe_score:9.3f} {'yes' if layer.selected else 'no':>9s} {clip:>10s}"
+            probe = "" if layer.probe_score is None else f"{layer.probe_score:.3f}"
+            yield f"{name:48s} {probe:>9s} {'yes' if layer.selected else 'no':>9s} {clip:>10s}"
         yield ""
 
 

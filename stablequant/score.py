@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
 from .grid import QTensor
 from .models import Recognizer
 from .plan import Choice
@@ -105,6 +106,8 @@ def run_trials(
     model = recognizer.model
     with _record(model, layers) as outputs:
         reference = model(inputs).logits[0]
+    if not reference.isfinite().all():
+        raise InputError(f"the model's output is not finite for {recording.key}; its weights are damaged")
     parts = {}
     for trial in trials:
         progress(trial.key)

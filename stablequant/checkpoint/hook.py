@@ -22,17 +22,19 @@ from .. import engine, models
 from ..errors import InputError
 
 FORMAT_VERSION = 1
+TYPES = {torch.float32: "F32", torch.int8: "I8", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
 
 
 @register_quantization_config("stablequant")
 class StableQuantConfig(QuantizationConfigMixin):
     """quantization_config of a quantized folder: the scheme and the bits of each integer site's input."""
 
-    def __init__(self, scheme: str, sites: Mapping[str, int], format_version: int = FORMAT_VERSION, **_: Any) -> None:
+    def __init__(self, scheme: str = "", sites: Any = None, format_version: int = FORMAT_VERSION, **_: Any) -> None:
         if format_version != FORMAT_VERSION:
             raise InputError(
                 f"the model is in format {format_version}; this version of stablequant reads {FORMAT_VERSION}"
             )
+        _check_sites(sites)
         self.quant_method = "stablequant"
         self.format_version = format_version
         self.scheme = scheme
@@ -55,7 +57,7 @@ class StableQuantizer(HfQuantizer):
         loaded: Any
         for loaded in model.modules():
             loaded._is_hf_initialized = True  # or the family's _init_weights looks for weights that are codes now
-        compare_keys(set(model.state_dict()), [Path(file) for file in checkpoint_files or []])
+        compare_keys(model.state_dict(), [Path(file) for file in checkpoint_files or []])
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         engine.fuse(model)
@@ -71,16 +73,32 @@ class StableQuantizer(HfQuantizer):
         return False
 
 
-def compare_keys(expected: set[str], files: list[Path]) -> None:
-    """InputError unless the safetensors files hold exactly the expected keys."""
-    found: set[str] = set()
+def _check_sites(sites: Any) -> None:
+    if not isinstance(sites, Mapping) or not all(bits in range(2, 9) for bits in sites.values()):
+        wrong = f": {sites!r}" if not isinstance(sites, Mapping) else f" for {_first(sites)}"
+        raise InputError(f"quantization_config in config.json has no sites with 2 to 8 bits each{wrong}")
+
+
+def _first(sites: Mapping[str, Any]) -> str:
+    return next(name for name, bits in sites.items() if bits not in range(2, 9))
+
+
+def compare_keys(expected: Mapping[str, torch.Tensor], files: list[Path]) -> None:
+    """InputError unless the safetensors files hold exactly the expected keys, each with the expected type."""
+    found: dict[str, str] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as tensors:
-                found |= set(tensors.keys())
+                found |= {key: tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file}: cut short or damaged ({error}); copy or write the model again") from error
-    for problem, keys in (("misses", expected - found), ("has an unexpected", found - expected)):
+    retyped = {key for key, dtype in found.items() if key in expected and TYPES.get(expected[key].dtype) != dtype}
+    problems = (
+        ("misses", expected.keys() - found.keys()),
+        ("has an unexpected", found.keys() - expected.keys()),
+        ("has another type of number for", retyped),
+    )
+    for problem, keys in problems:
         if files and keys:
             raise InputError(
                 f"{files[0]}: the file {problem} {sorted(keys)[0]!r} ({len(keys)} such keys); write it again"

@@ -28,13 +28,15 @@ PLAN_FILE = "plan.json"
 def check_destination(out: str) -> None:
     """InputError when `out` is something that writing a model there would destroy, or cannot be written."""
     path = Path(out)
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{out or '.'}: a folder is written by renaming it into place; give one below this one")
     if path.is_dir() and any(path.iterdir()) and not _is_ours(path):
         raise InputError(f"{out}: this folder holds something else than a stablequant model; give a new one")
     if path.exists() and not path.is_dir():
         raise InputError(f"{out}: a file is here; give a folder")
     parent = path.absolute().parent
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
-    if not os.access(existing, os.W_OK):
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"{out}: {existing} cannot be written to")
 
 
@@ -51,7 +53,7 @@ def write(recognizer: Recognizer, plan: Plan, weights: Mapping[str, QTensor], ou
         recognizer.processor.save_pretrained(partial)
         (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
         (partial / "README.md").write_text(model_card(plan, recognizer, partial), encoding="utf-8")
-        partial.chmod(0o755)
+        _usual_modes(partial)
         _swap(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -92,17 +94,27 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
+def _usual_modes(folder: Path) -> None:
+    """The permissions that new files get; temporary folders, and files that safetensors writes, are private."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+    folder.chmod(0o777 & ~umask)
+
+
 def _swap(partial: Path, out: Path) -> None:
     """Rename `partial` to `out`; an older model there steps aside first and goes last."""
     if not out.exists():
         partial.rename(out)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    out.rename(old / out.name)
     try:
+        out.rename(old / out.name)
         partial.rename(out)
-    except OSError:
-        (old / out.name).rename(out)
+    except BaseException:
+        if not out.exists():
+            (old / out.name).rename(out)
         raise
     finally:
         if out.exists():

@@ -63,6 +63,7 @@ def _is_gelu(activation: nn.Module) -> bool:
     return not any(activation.parameters()) and torch.equal(activation(probe), F.gelu(probe))
 
 
+@torch.no_grad()
 def _forward(self: Any, input_values: Tensor) -> Tensor:
     """Features (B, C, frames) of waveforms (B, samples), as the module's own forward gives them."""
     return torch.stack([_utterance(list(self.conv_layers), wave) for wave in input_values]).transpose(1, 2)

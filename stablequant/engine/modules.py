@@ -14,6 +14,8 @@ Weights are packed for the kernel on the first call and kept; the portable codes
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,6 +78,14 @@ class IntegerModule(nn.Module):
 
     def _pack(self) -> tuple[Tensor, ...]:
         raise NotImplementedError
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._packed = self._grid_point = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes: the packed weight can not be copied, and is packed again from the codes."""
+        return {**self.__dict__, "_packed": None, "_grid_point": None}
 
 
 class IntegerLinear(IntegerModule):

@@ -1,0 +1,100 @@
+"""What every planner promises, tested for each file of the folder; `uniform` with every range method."""
+
+import pytest
+import tiny
+
+from stablequant import calibrate as calibrate_module
+from stablequant import registry, sites
+from stablequant.calibrate import Calibration, Options, read_recordings
+from stablequant.grid import affine
+from stablequant.journal import Journal
+from stablequant.plan import Plan
+
+PLANNERS = [(name, name) for name in registry.names("planners") if name != "uniform"]
+PLANNERS += [("uniform", method) for method in registry.names("ranges")]
+BITS = {"w8a8": (8, 8), "w6a4": (6, 4)}
+
+
+def make(planner, method, scheme, speech, folder):
+    """(calibration, plan)"""
+    folder.mkdir()
+    recognizer = tiny.recognizer(num_hidden_layers=1, tmp_path=folder)
+    options = Options("model", str(speech), str(folder / "q"), scheme=scheme, method=method, threshold=0.05)
+    recordings, about = read_recordings(options, recognizer)
+    calibration = Calibration(recognizer, recordings, Journal(folder / "journal", {}, False), options, about)
+    calibration.collect()
+    return calibration, registry.get("planners", planner).plan(calibration)
+
+
+@pytest.fixture(
+    scope="module", params=[(*each, scheme) for each in PLANNERS for scheme in BITS], ids=lambda each: "-".join(each)
+)
+def planned(request, speech, tmp_path_factory):
+    planner, method, scheme = request.param
+    calibration, plan = make(planner, method, scheme, speech, tmp_path_factory.mktemp("plan") / "a")
+    return calibration, plan, request.param
+
+
+def test_every_site_is_decided_in_forward_order(planned):
+    calibration, plan, _ = planned
+    found = sites.discover(calibration.recognizer.model)
+    assert list(plan.sites) == [site.name for site in found]
+    assert [choice.reason for choice in plan.sites.values()] == [site.reason for site in found]
+
+
+def test_the_plan_says_which_scheme_and_method_it_is_of(planned):
+    _, plan, (_, method, scheme) = planned
+    assert (plan.scheme, plan.method) == (scheme, method)
+    assert {(c.weight_bits, c.input_bits) for c in plan.quantized().values()} == {BITS[scheme]}
+
+
+def test_the_plan_survives_json_byte_for_byte(planned):
+    _, plan, _ = planned
+    assert Plan.from_json(plan.to_json()) == plan
+    assert Plan.from_json(plan.to_json()).to_json() == plan.to_json()
+
+
+def test_the_same_plan_twice(planned, speech, tmp_path):
+    _, plan, (planner, method, scheme) = planned
+    assert make(planner, method, scheme, speech, tmp_path / "b")[1].to_json() == plan.to_json()
+
+
+def test_grid_points_and_evidence_follow_from_the_ranges(planned):
+    calibration, plan, _ = planned
+    for name, choice in plan.quantized().items():
+        seen = calibration.stats[name]
+        assert (choice.scale, choice.zero_point) == affine(choice.low, choice.high, choice.input_grid)
+        assert seen.minimum - seen.width <= choice.low <= choice.high <= seen.maximum + seen.width
+        assert choice.clipped_share == pytest.approx(seen.share_outside(choice.low, choice.high), abs=1e-8)
+        assert choice.input_sqnr_db > 0
+        assert choice.weight_sqnr_db > 0
+
+
+def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned):
+    _, plan, (planner, *_) = planned
+    assert bool(plan.layers) == (planner != "uniform")
+    for name, layer in plan.layers.items():
+        assert layer.why
+        assert layer.selected == (layer.clip_percent is not None) == bool(layer.candidates)
+        clips = {choice.clip_percent for choice in plan.quantized().values() if choice.layer == name}
+        assert clips == {layer.clip_percent}
+        scores = {choice.probe_score for choice in plan.quantized().values() if choice.layer == name}
+        assert scores == {layer.probe_score}
+
+
+def test_integer_weights_are_there_for_every_quantized_site(planned):
+    calibration, plan, _ = planned
+    weights = calibration.round(plan)
+    assert set(weights) == set(plan.quantized())
+    for name, weight in weights.items():
+        grid = plan.sites[name].weight_grid
+        assert grid.low <= int(weight.codes.min()) <= int(weight.codes.max()) <= grid.high
+        assert (weight.shift is not None) == bool(plan.sites[name].bias_corrected)
+
+
+def test_the_whole_plan_is_scored(planned):
+    calibration, plan, _ = planned
+    verified = calibration.verify(plan, calibration.round(plan))
+    assert 0 < verified.score["whole_model"] < 100
+    assert verified.sites == plan.sites
+    assert verified.calibration["float_passes"] <= calibrate_module.BUDGET

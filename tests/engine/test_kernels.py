@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stablequant.engine import kernels
+
+
+def codes(rng, rows, columns, bits=(8, 8)):
+    """Activation codes (rows, columns) uint8 and weight codes (columns, columns + 1) int8, extremes included."""
+    x = rng.integers(0, 2 ** bits[0], (rows, columns))
+    w = rng.integers(1 - 2 ** (bits[1] - 1), 2 ** (bits[1] - 1), (columns + 1, columns))
+    x.flat[0], w.flat[0] = 2 ** bits[0] - 1, 1 - 2 ** (bits[1] - 1)
+    return x, w
+
+
+def multiply(x, zero_point, w, **keywords):
+    ones, zeros = torch.ones(len(w)), torch.zeros(len(w))
+    packed = kernels.pack_linear(torch.from_numpy(w.astype(np.int8)))
+    return kernels.linear(torch.from_numpy(x.astype(np.uint8)), 1.0, zero_point, packed, ones, zeros, **keywords)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 200), st.integers(0, 255))
+def test_sums_are_those_of_integers(seed, rows, columns, zero_point):
+    x, w = codes(np.random.default_rng(seed), rows, columns)
+    expected = (x.astype(np.int64) - zero_point) @ w.T
+    assert np.abs(expected).max() < 2**24  # so that float32 holds each of them
+    assert np.array_equal(multiply(x, zero_point, w).numpy().astype(np.int64), expected)
+
+
+@pytest.mark.parametrize("zero_point", [0, 128, 255])
+def test_the_largest_sums_do_not_saturate(zero_point):
+    x, w = np.full((2, 4096), 255), np.full((3, 4096), 127)
+    w[1] = -127
+    x[1] = 0
+    expected = (x.astype(np.int64) - zero_point) @ w.T  # up to 4096 * 255 * 127, eight times 2^24
+    found = multiply(x, zero_point, w).double().numpy()
+    assert np.abs(found - expected).max() <= 2**-24 * np.abs(expected).max()
+
+
+def test_scales_bias_gelu_and_requantization_follow_the_sum():
+    rng = np.random.default_rng(0)
+    x, w = codes(rng, 50, 64)
+    scales = torch.from_numpy(rng.uniform(0.001, 0.02, 65).astype(np.float32))
+    bias = torch.from_numpy(rng.standard_normal(65).astype(np.float32))
+    packed = kernels.pack_linear(torch.from_numpy(w.astype(np.int8)))
+    exact = torch.from_numpy((x.astype(np.int64) - 100) @ w.T).double() * scales.double() * 0.01 + bias.double()
+
+    def run(**keywords):
+        return kernels.linear(torch.from_numpy(x.astype(np.uint8)), 0.01, 100, packed, scales, bias, **keywords)
+
+    assert (run().double() - exact).abs().max() <= 1e-5 * exact.abs().max()
+    assert (run(gelu=True).double() - F.gelu(exact)).abs().max() <= 1e-5 * exact.abs().max()
+    requantized = run(gelu=True, requantize=(0.05, 9))
+    assert requantized.dtype == torch.uint8
+    steps = F.gelu(exact) / 0.05 + 9
+    expected = steps.round().clamp(0, 255)
+    near_a_tie = ((steps - steps.floor()) - 0.5).abs() < 1e-3
+    assert torch.equal(requantized.double()[~near_a_tie], expected[~near_a_tie])
+    assert (requantized.double() - expected).abs().max() <= 1
+    assert (expected == 255).any()
+    assert (expected < 9).any()
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 9), st.integers(0, 20), st.integers(0, 3))
+def test_windows_are_those_of_a_convolution(kernel, stride, channels, longer, offset):
+    memory = torch.arange((offset + kernel + longer) * channels).view(-1, channels)
+    x = memory[offset:]
+    found = kernels.windows(x, kernel, stride)
+    expected = x.unfold(0, kernel, stride).transpose(1, 2).flatten(1)
+    assert torch.equal(found, expected)
+    assert found.data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "channels"), [(3, 2, 32), (16, 1, 16), (10, 5, 1), (5, 1, 3), (128, 1, 48)]
+)
+def test_overlapping_windows_multiply_as_copied_ones(kernel, stride, channels):
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.integers(0, 256, (300, channels)).astype(np.uint8))
+    w = rng.integers(-127, 128, (24, kernel * channels))
+    packed = kernels.pack_linear(torch.from_numpy(w.astype(np.int8)))
+    view = kernels.windows(x, kernel, stride)
+    scales, zeros = torch.full((24,), 1e-3), torch.zeros(24)
+    found = kernels.linear(view, 1.0, 37, packed, scales, zeros)
+    expected = (view.numpy().astype(np.int64) - 37) @ w.T * float(scales[0])
+    assert np.abs(found.double().numpy() - expected).max() <= 1e-6 * np.abs(expected).max()
