@@ -170,11 +170,11 @@ class Calibration:
                 cost[site.layer] += _multiply_adds(site, self.stats[site.name])
         return sum(list(cost.values())[self.layers.index(layer) :]) / sum(cost.values())
 
-    def affordable(self, selected: Sequence[str], candidates: int) -> float:
-        """Share of the probe recordings on which the budget lets `candidates` be tried for each selected layer."""
-        each = candidates * sum(self.suffix(layer) for layer in selected) + 2  # two stages compute the float model
+    def affordable(self, selected: Sequence[str]) -> float:
+        """How many candidates for each selected layer the budget lets be tried on all the probe recordings."""
         left = BUDGET - self.passes - 3  # what comes after: bias correction, and the score of the whole plan
-        return max(0.0, min(1.0, left / each))
+        left -= 2  # the float model, once for each of two stages
+        return max(0.0, left / max(1e-9, sum(self.suffix(layer) for layer in selected)))
 
     def plan(self, choices: dict[str, Choice], layers: dict[str, LayerChoice] | None = None) -> Plan:
         """The plan that consists of these choices, with the evidence added."""

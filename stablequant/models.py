@@ -71,7 +71,9 @@ class Recognizer:
 def load(path: str) -> Recognizer:
     """The recogniser in a folder or hub id, float or written by `sfm-quant calibrate`.
 
-    Raises InputError when it is not a CTC model of the family, when weights are missing, cut short or left over.
+    Raises InputError when it is not a CTC model of the family, or when weights are missing, cut short or of another
+    shape. Weights that a float model has no use for are left alone, as transformers does (checkpoints of the hub often
+    carry the pre-training heads); a quantized model must match its file key by key.
     """
     config = _config(path)
     scheme = _scheme(path, config)

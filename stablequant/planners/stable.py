@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..plan import LayerChoice, Plan
 from ..score import Trial
 
@@ -49,9 +51,13 @@ def search(calibration: Calibration, selected: set[str]) -> Candidates:
     """Step 2: the score of the candidates for each selected layer, the layer alone with its final kind of range."""
     order = [layer for layer in calibration.layers if layer in selected]
     found: Candidates = {layer: {} for layer in order}
-    share_of_recordings = calibration.affordable(order, len(COARSE) + REFINED)
-    _try(calibration, "search", dict.fromkeys(order, COARSE), found, share_of_recordings)
-    _try(calibration, "refine", {layer: _between(found[layer]) for layer in order}, found, share_of_recordings)
+    affordable, recordings = calibration.affordable(order), len(calibration.probe_recordings)
+    part = min(1.0, affordable / (len(COARSE) + REFINED))
+    if part * recordings >= 1:
+        _try(calibration, "search", dict.fromkeys(order, COARSE), found, part)
+        _try(calibration, "refine", {layer: _between(found[layer]) for layer in order}, found, part)
+    else:  # not even one recording for all candidates: fewer of them, and the best of those is not refined
+        _try(calibration, "search", dict.fromkeys(order, _thinned(int(affordable * recordings))), found, part)
     return found
 
 
@@ -64,6 +70,12 @@ def _try(
     scores = calibration.run(stage, list(trials.values()), part)
     for (layer, share), trial in trials.items():
         found[layer][share] = scores[trial.key]
+
+
+def _thinned(count: int) -> tuple[float, ...]:
+    """At least one and at most `count` of the coarse shares, evenly spread."""
+    places = np.linspace(0, len(COARSE) - 1, max(1, count) + 2)[1:-1]
+    return tuple(sorted({COARSE[round(place)] for place in places}))
 
 
 def _between(scores: dict[float, float]) -> tuple[float, ...]:
