@@ -9,6 +9,8 @@ operators, onednn.qconv1d_pointwise and qconv2d_pointwise, are slower and give w
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,19 @@ def windows(x: Tensor, kernel: int, stride: int) -> Tensor:
     """Windows of a convolution over channels-last (T, C) as rows: a view (frames, kernel * C) of the same memory."""
     frames = (x.shape[0] - kernel) // stride + 1
     return x.as_strided((frames, kernel * x.shape[1]), (stride * x.shape[1], 1), x.storage_offset())
+
+
+@functools.cache
+def are_exact() -> bool:
+    """Whether the kernel adds u8 x s8 products exactly on this CPU, found by asking it for the largest sum.
+
+    x86 without VNNI adds pairs of products in 16 bits, where 255 * 127 * 2 saturates (oneDNN's guide to int8).
+    """
+    terms = 64
+    x = torch.full((1, terms), 255, dtype=torch.uint8)
+    packed = pack_linear(torch.full((1, terms), 127, dtype=torch.int8))
+    result = linear(x, 1.0, 0, packed, torch.ones(1), torch.zeros(1))
+    return float(result) == 255 * 127 * terms
 
 
 def _zeros(n: int) -> Tensor:

@@ -14,6 +14,7 @@ Weights are packed for the kernel on the first call and kept; the portable codes
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ from torch import Tensor, nn
 from ..grid import QTensor, activation_grid, quantize
 from ..plan import Choice
 from . import kernels
+
+SATURATES = (
+    "the int8 kernels of this CPU saturate (it has no VNNI), so results can differ from the plan's and words can be "
+    "lost; evaluate the model on this machine before you trust it"
+)
 
 
 class IntegerModule(nn.Module):
@@ -69,6 +75,8 @@ class IntegerModule(nn.Module):
     def packed(self) -> tuple[Tensor, ...]:
         """The weight as the kernel wants it, one tensor for each group."""
         if self._packed is None:
+            if not kernels.are_exact():
+                warnings.warn(SATURATES, stacklevel=2)
             self._packed = self._pack()
         return self._packed
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.engine import kernels
+from stablequant.engine.modules import IntegerLinear
 
 
 def codes(rng, rows, columns, bits=(8, 8)):
@@ -87,3 +88,11 @@ def test_overlapping_windows_multiply_as_copied_ones(kernel, stride, channels):
     found = kernels.linear(view, 1.0, 37, packed, scales, zeros)
     expected = (view.numpy().astype(np.int64) - 37) @ w.T * float(scales[0])
     assert np.abs(found.double().numpy() - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_this_cpu_adds_exactly_or_a_warning_says_so(monkeypatch):
+    module = IntegerLinear(torch.nn.Linear(8, 4), 8)
+    monkeypatch.setattr(kernels, "are_exact", lambda: False)
+
+    with pytest.warns(UserWarning, match="saturate"):
+        module(torch.zeros(1, 8))
