@@ -18,7 +18,6 @@ import numpy as np
 from tqdm import tqdm
 
 from . import audio, checkpoint, models, registry, sites, stats
-from .correction import corrected
 from .errors import InputError
 from .grid import QTensor, activation_grid, affine, sqnr_db, symmetric_scale, weight_grid
 from .journal import Journal
@@ -172,7 +171,7 @@ class Calibration:
 
     def affordable(self, selected: Sequence[str]) -> float:
         """How many candidates for each selected layer the budget lets be tried on all the probe recordings."""
-        left = BUDGET - self.passes - 3  # what comes after: bias correction, and the score of the whole plan
+        left = BUDGET - self.passes - 2  # the score of the whole plan comes after
         left -= 2  # the float model, once for each of two stages
         return max(0.0, left / max(1e-9, sum(self.suffix(layer) for layer in selected)))
 
@@ -187,18 +186,11 @@ class Calibration:
         return Plan(self.options.scheme, self.method, scored, layers, about, self.about)
 
     def round(self, plan: Plan) -> dict[str, QTensor]:
-        """The integer weights of a plan, with their biases corrected where it says so."""
+        """The integer weights of a plan."""
         choices = plan.quantized()
         if not choices:
             raise InputError(f"{self.options.model}: nothing in this model can be quantized")
-        weights = self.weights(choices)
-        to_correct = {name: choice for name, choice in choices.items() if choice.bias_corrected}
-        if not to_correct:
-            return weights
-        self.passes += 1
-        waveforms = (r.read() for r in _bar(self.probe_recordings, "bias correction", 0))
-        shifted = {name: weights[name] for name in to_correct}
-        return weights | corrected(self.recognizer.model, to_correct, shifted, self.recognizer.logits, waveforms)
+        return self.weights(choices)
 
     def verify(self, plan: Plan, weights: dict[str, QTensor]) -> Plan:
         """The plan with the score of the whole of it."""

@@ -180,7 +180,7 @@ def _result(options: Options, recognizers: list[Recognizer], heard: list[Heard],
         delta=delta,
         gates=_gates(options, delta) if delta else (),
         data=_data(heard, tallies[0].words),
-        environment=_environment(options.seed),
+        environment=environment(options.seed),
         normalize=options.normalize,
         warnings=tuple(_warnings(options, measured, tallies[0], heard)),
         predictions=tuple(_prediction(each) for each in heard),
@@ -250,7 +250,7 @@ def _data(heard: list[Heard], words: Counts) -> Data:
     )
 
 
-def _environment(seed: int) -> dict[str, Any]:
+def environment(seed: int) -> dict[str, Any]:
     able = torch.cpu.get_capabilities()
     return {
         "cpu": _cpu_name(),

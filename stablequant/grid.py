@@ -51,20 +51,10 @@ def activation_grid(bits: int) -> Grid:
 
 @dataclass(frozen=True)
 class QTensor:
-    """A quantized weight: int8 `codes` (out, n) and float32 `scale` (out,), in the canonical shape.
-
-    `shift` float32 (out,) is what its rounding adds to the bias, None for nothing.
-    """
+    """A quantized weight: int8 `codes` (out, n) and float32 `scale` (out,), in the canonical shape."""
 
     codes: Tensor
     scale: Tensor
-    shift: Tensor | None = None
-
-    def bias(self, bias: Tensor | None) -> Tensor | None:
-        """The bias (out,) that goes with this weight, from the float module's."""
-        if self.shift is None:
-            return bias
-        return self.shift if bias is None else bias + self.shift
 
     def dequantize(self) -> Tensor:
         """The float32 values on the grid, (out, n)."""

@@ -24,7 +24,6 @@ class Choice:
     weight_method: str | None = None  # range method of the weights, per output channel
     weight_sqnr_db: float | None = None
     rounding: str | None = None
-    bias_corrected: bool | None = None  # the mean error of the output was added to the bias
     input_bits: int | None = None
     method: str | None = None  # range method of the input
     clip_percent: float | None = None  # share that the percentile search removed before, in %

@@ -40,9 +40,9 @@ def _module(model: nn.Module, name: str) -> Any:
 
 
 def _quantize_site(module: Any, choice: Choice, weight: QTensor) -> list[Callable[[], None]]:
-    original, bias = module.weight, module.bias
-    if not isinstance(original, nn.Parameter) or not isinstance(bias, nn.Parameter | None):
-        raise TypeError("a site holds its weight and bias as parameters; prepare the model first")
+    original = module.weight
+    if not isinstance(original, nn.Parameter):
+        raise TypeError("a site holds its weight as a parameter; prepare the model first")
 
     def on_the_way_in(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = fake_quantize(inputs[0], choice.input_scale, choice.input_zero_point, choice.input_grid)
@@ -50,7 +50,5 @@ def _quantize_site(module: Any, choice: Choice, weight: QTensor) -> list[Callabl
 
     with torch.no_grad():
         module.weight = nn.Parameter(weight.dequantize().view(original.shape), requires_grad=False)
-        shifted = weight.bias(bias)
-        module.bias = None if shifted is None else nn.Parameter(shifted, requires_grad=False)
     handle = module.register_forward_pre_hook(on_the_way_in)
-    return [handle.remove, lambda: setattr(module, "weight", original), lambda: setattr(module, "bias", bias)]
+    return [handle.remove, lambda: setattr(module, "weight", original)]

@@ -84,19 +84,21 @@ def _first(sites: Mapping[str, Any]) -> str:
 
 
 def compare_keys(expected: Mapping[str, torch.Tensor], files: list[Path]) -> None:
-    """InputError unless the safetensors files hold exactly the expected keys, each with the expected type."""
-    found: dict[str, str] = {}
+    """InputError unless the safetensors files hold exactly the expected keys, each with its type and shape."""
+    found: dict[str, tuple[str, list[int]]] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as tensors:
-                found |= {key: tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+                slices = {key: tensors.get_slice(key) for key in tensors.keys()}  # noqa: SIM118
+                found |= {key: (each.get_dtype(), list(each.get_shape())) for key, each in slices.items()}
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file}: cut short or damaged ({error}); copy or write the model again") from error
-    retyped = {key for key, dtype in found.items() if key in expected and TYPES.get(expected[key].dtype) != dtype}
+    common = expected.keys() & found.keys()
     problems = (
         ("misses", expected.keys() - found.keys()),
         ("has an unexpected", found.keys() - expected.keys()),
-        ("has another type of number for", retyped),
+        ("has another type of number for", {k for k in common if TYPES.get(expected[k].dtype) != found[k][0]}),
+        ("has another shape for", {k for k in common if list(expected[k].shape) != found[k][1]}),
     )
     for problem, keys in problems:
         if files and keys:

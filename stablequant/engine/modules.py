@@ -7,7 +7,7 @@ stablequant fails instead of reading codes as weights:
     scales            float32 (out,)
     input_scale       float32 ()
     input_zero_point  int32 ()
-    bias              float32 (out,), 0 where the float module has none and nothing was corrected
+    bias              float32 (out,), 0 where the float module has none
 
 Weights are packed for the kernel on the first call and kept; the portable codes stay, so saving writes the same bytes.
 """
@@ -58,8 +58,6 @@ class IntegerModule(nn.Module):
         """Take the values of a plan's choice and its rounded weight."""
         self.codes.copy_(weight.codes.view(self.codes.shape))
         self.scales.copy_(weight.scale)
-        if weight.shift is not None:
-            self.bias = nn.Parameter(self.bias + weight.shift, requires_grad=False)
         self.input_scale.fill_(choice.input_scale)
         self.input_zero_point.fill_(choice.input_zero_point)
         self._packed = self._grid_point = None

@@ -3,7 +3,6 @@
 1. Quantize one layer at a time with max ranges. The layers that lose more than the threshold form S.
 2. For each layer of S search the share of its largest input values to remove, 0 to 0.5 % in steps of 0.01 %.
 3. Range of least squared error for every layer, on the histogram without the removed values for S.
-4. Beyond the paper: the mean error that is left at each output is given back in the bias (correction.py).
 
 The paper spends a WER run over the whole set on every layer and every candidate. Here a probe recomputes only what
 follows the layer, and the search runs on a coarse grid, then around the best, on as many of the probe's recordings as
@@ -12,7 +11,6 @@ the budget of float passes allows.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,8 +36,7 @@ def plan(calibration: Calibration) -> Plan:
     clip = {layer: min(scores, key=lambda share: (scores[share], share)) for layer, scores in found.items()}
     layers = {layer: _explain(layer, points, calibration, clip, found) for layer, points in lost.items()}
     choices = {site.name: calibration.choose(site, "mse", clip.get(site.layer)) for site in calibration.sites}
-    corrected = {name: replace(c, bias_corrected=True) if c.quantized else c for name, c in choices.items()}
-    return calibration.plan(corrected, layers)
+    return calibration.plan(choices, layers)
 
 
 def probe(calibration: Calibration) -> dict[str, float]:

@@ -37,12 +37,12 @@ def test_every_site_agrees_with_the_simulation(family, form, bits):
         assert tiny.relative(found, expected) <= FLOAT_ROUNDING, name
 
 
-def filled(module, bits=(8, 8), low=-2.0, high=2.5, shift=None):
+def filled(module, bits=(8, 8), low=-2.0, high=2.5):
     weight = sites.canonical_weight(module)
     scale = symmetric_scale(weight.abs().amax(1), weight_grid(bits[0]))
     grid_scale, zero_point = affine(low, high, activation_grid(bits[1]))
     choice = Choice("m", "", weight_bits=bits[0], input_bits=bits[1], scale=grid_scale, zero_point=zero_point)
-    quantized = QTensor(quantize_weight(weight, scale, weight_grid(bits[0])), scale, shift)
+    quantized = QTensor(quantize_weight(weight, scale, weight_grid(bits[0])), scale)
     return integer_module(module, bits[1]).fill(choice, quantized), choice, quantized
 
 
@@ -77,11 +77,9 @@ def test_more_outputs_than_inputs_in_a_group():
 
 @pytest.mark.parametrize("bits", [(8, 8), (6, 6), (4, 8), (2, 4), (8, 2)], ids=str)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("shift", [True, False], ids=["shift", "no shift"])
-def test_bits_biases_and_their_correction(bits, bias, shift):
-    added = torch.randn(24) if shift else None
-    assert agrees(nn.Linear(32, 24, bias=bias), torch.randn(3, 7, 32), bits=bits, shift=added)
-    assert agrees(nn.Conv1d(32, 24, 3, bias=bias), torch.randn(3, 32, 9), bits=bits, shift=added)
+def test_bits_and_biases(bits, bias):
+    assert agrees(nn.Linear(32, 24, bias=bias), torch.randn(3, 7, 32), bits=bits)
+    assert agrees(nn.Conv1d(32, 24, 3, bias=bias), torch.randn(3, 32, 9), bits=bits)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 3.0), (-3.0, 0.0), (-0.1, 3.0)])

@@ -1,0 +1,244 @@
+"""Latency of the integer model beside what a user could run instead, on published shapes with random weights.
+
+    make bench                                                        # both shapes, all peers
+    python scripts/bench.py --shapes wav2vec2-base --seconds 2 10 30 --peers
+    python scripts/bench.py --calibration --peers                     # also the cost of a full calibration
+    python scripts/bench.py --models calibration/model build/demo/model-w8a8
+
+Method. Every entry answers the same waveform of noise at batch 1 with the same number of threads; what is timed is the
+step from samples to logits. After two answers to warm up, each round times every entry once, so that a machine that
+slows down slows all alike; what counts is the ratio to torch float32 *of the same round*: the median over the rounds,
+with the smallest and the largest. A short pause before each answer lets the threads of the previous one go to sleep.
+Logits are compared with torch float32's, ||a - b|| / ||b||, to show that an entry computes the model at all; with
+random weights this says nothing about words.
+
+Peers (peers.py): torch bfloat16; ONNX Runtime, float32 and static int8 (QDQ, per channel); OpenVINO float32, and int8
+by NNCF (transformer preset) with the rest in float32 or in bfloat16. What they need is in the extra `bench`. A peer
+that cannot be built is shown with its reason. The last line is everything as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peers
+import torch
+from peers import PEERS, Answer, Workshop, torch_answer
+from provenance import compact_json, provenance
+from shapes import SHAPES, build
+from transformers.utils import logging as transformers_logging
+
+from stablequant import calibrate as calibration
+from stablequant.memory import own_peak_bytes
+from stablequant.plan import read_plan
+
+ROOT = Path(__file__).resolve().parents[1]
+RATE = 16_000  # samples a second
+WARM_UPS = 2
+PAUSE = 0.05  # seconds before each timed answer
+FLOAT = "torch-fp32"
+OURS = "stablequant"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One entry at one length of audio."""
+
+    ms: float  # median
+    speedup: float  # against torch float32 in the same round, median
+    speedup_range: tuple[float, float]
+    relative_logit_error: float | None  # None: logits of another shape
+
+
+Timings = dict[str, Timing]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What writing the integer model cost."""
+
+    method: str
+    recordings: int
+    float_passes: float
+    seconds: float
+    peak_rss_bytes: int
+    compression: float
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    quiet()
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="stablequant-bench-") as folder:
+        for model, integer, cost in models(options, Path(folder)):
+            if cost:
+                show(f"{model.name}: {describe(cost)}")
+            timings, failed = bench(model, integer, options)
+            show("\n".join([*table(model.name, timings), *failures(failed)]))
+            results[model.name] = {"calibration": cost, "timings": timings, "failed": failed}
+    asked = {key: getattr(options, key) for key in ("seconds", "threads", "rounds", "seed")}
+    result = {**provenance(options.seed), **asked, "versions": peers.versions(), "results": results}
+    print(compact_json(result))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--shapes", nargs="*", default=["wav2vec2-base", "hubert-large"], choices=SHAPES)
+    made.add_argument("--models", nargs=2, metavar=("FLOAT", "INT8"), help="time these two folders instead of shapes")
+    made.add_argument("--seconds", nargs="+", type=float, default=[10.0], help="length of the waveform")
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--rounds", type=int, default=7)
+    made.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
+    made.add_argument("--calibration", action="store_true", help="calibrate as a user would, not in the quickest way")
+    made.add_argument("--data", default=str(ROOT / "calibration/clips/calibrate"), help="what to calibrate with")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def models(options: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, Path, Calibration | None]]:
+    """Float and integer folder of each model to time; shapes are built and calibrated on the way."""
+    if options.models:
+        model, integer = options.models
+        yield Path(model), Path(integer), None
+        return
+    for shape in options.shapes:
+        model, integer = build(shape, folder / shape, options.seed), folder / f"{shape}-w8a8"
+        yield model, integer, calibrate(model, integer, options)
+
+
+def calibrate(model: Path, out: Path, options: argparse.Namespace) -> Calibration:
+    """Calibrate in a process of its own, so that its peak memory is that of calibration."""
+    method, samples = ("stable", None) if options.calibration else ("max", 2)
+    asked = calibration.Options(
+        str(model), options.data, str(out), method=method, max_samples=samples, seed=options.seed
+    )
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        told, peak = process.submit(calibrate_here, asked, options.threads).result()
+    return Calibration(
+        method=told["method"],
+        recordings=read_plan(Path(told["plan"])).calibration["recordings"],
+        float_passes=told["float_passes"],
+        seconds=told["seconds"],
+        peak_rss_bytes=peak,
+        compression=told["bytes_before"] / told["bytes_after"],
+    )
+
+
+def calibrate_here(asked: calibration.Options, threads: int) -> tuple[dict[str, Any], int]:
+    """The calibrate JSON and the peak memory of this process."""
+    torch.set_num_threads(threads)
+    quiet()
+    return calibration.calibrate(asked), own_peak_bytes()
+
+
+def bench(model: Path, integer: Path, options: argparse.Namespace) -> tuple[dict[str, Timings], dict[str, str]]:
+    """Build every entry once, then time all of them at every length; the reasons of those that cannot be built."""
+    entries: dict[str, Answer] = {FLOAT: torch_answer(model), OURS: torch_answer(integer)}
+    samples = [noise(min(options.seconds), options.seed + 1 + number) for number in range(2)]
+    with Workshop(model, samples, options.threads) as workshop, contextlib.redirect_stdout(sys.stderr):
+        built, failed = build_peers(workshop, options.peers)
+    entries |= built
+    return {f"{seconds:g}": time_all(entries, seconds, options) for seconds in options.seconds}, failed
+
+
+def build_peers(workshop: Workshop, wanted: Sequence[str]) -> tuple[dict[str, Answer], dict[str, str]]:
+    built, failed = {}, {}
+    for name in wanted:
+        try:
+            built[name] = PEERS[name](workshop)
+        except Exception as error:  # whatever a peer stumbles over is its result
+            failed[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    return built, failed
+
+
+def time_all(entries: dict[str, Answer], seconds: float, options: argparse.Namespace) -> Timings:
+    """All entries on one waveform, round by round."""
+    waveform = noise(seconds, options.seed)
+    logits = {name: warmed_up(answer, waveform) for name, answer in entries.items()}
+    rounds = [{name: timed(answer, waveform) for name, answer in entries.items()} for _ in range(options.rounds)]
+    return {name: summary(name, rounds, logits) for name in entries}
+
+
+def warmed_up(answer: Answer, waveform: np.ndarray) -> np.ndarray:
+    return [np.asarray(answer(waveform), np.float32) for _ in range(WARM_UPS)][-1]
+
+
+def timed(answer: Answer, waveform: np.ndarray) -> float:
+    time.sleep(PAUSE)
+    start = time.perf_counter()
+    answer(waveform)
+    return time.perf_counter() - start
+
+
+def summary(name: str, rounds: Sequence[dict[str, float]], logits: dict[str, np.ndarray]) -> Timing:
+    ratios = [each[FLOAT] / each[name] for each in rounds]
+    return Timing(
+        ms=1000 * statistics.median(each[name] for each in rounds),
+        speedup=statistics.median(ratios),
+        speedup_range=(min(ratios), max(ratios)),
+        relative_logit_error=relative_error(logits[name], logits[FLOAT]),
+    )
+
+
+def relative_error(logits: np.ndarray, reference: np.ndarray) -> float | None:
+    if logits.shape != reference.shape:
+        return None
+    return float(np.linalg.norm(logits - reference) / np.linalg.norm(reference))
+
+
+def noise(seconds: float, seed: int) -> np.ndarray:
+    """White noise of unit power (1, samples), which is what the feature extractor makes of any waveform."""
+    return np.random.default_rng(seed).standard_normal((1, round(seconds * RATE))).astype(np.float32)
+
+
+def describe(found: Calibration) -> str:
+    return (
+        f"calibrated with {found.method} on {found.recordings} recordings in {found.seconds:.0f} s, "
+        f"{found.float_passes:g} float passes, {found.peak_rss_bytes / 2**30:.1f} GiB of memory at most, "
+        f"{found.compression:.2f} times smaller"
+    )
+
+
+def table(name: str, timings: dict[str, Timings]) -> Iterator[str]:
+    for length, entries in timings.items():
+        yield f"\n| {name}, {length} s | ms | times torch float32 [least, most] | relative logit error |"
+        yield "|---|---|---|---|"
+        for entry, each in sorted(entries.items(), key=lambda item: item[1].ms):
+            low, high = each.speedup_range
+            error = "other shape" if each.relative_logit_error is None else f"{each.relative_logit_error:.1e}"
+            yield f"| {entry} | {each.ms:.1f} | {each.speedup:.2f} [{low:.2f}, {high:.2f}] | {error} |"
+
+
+def failures(failed: dict[str, str]) -> Iterator[str]:
+    return (f"- {name} could not be built: {why}" for name, why in failed.items())
+
+
+def show(text: str) -> None:
+    print(text, flush=True)
+
+
+def quiet() -> None:
+    """Keep the libraries' own remarks away from the table."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The bench: what it makes of times, of peers that fail, and of a pair of folders."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import bench  # noqa: E402
+import peers  # noqa: E402
+import shapes  # noqa: E402
+from provenance import compact_json  # noqa: E402
+
+from stablequant import models  # noqa: E402
+
+
+def test_speedup_is_the_median_of_the_ratios_within_rounds():
+    rounds = [{bench.FLOAT: 1.0, "a": 0.5}, {bench.FLOAT: 4.0, "a": 1.0}, {bench.FLOAT: 1.0, "a": 0.1}]
+    logits = {bench.FLOAT: np.ones((1, 2, 3)), "a": np.full((1, 2, 3), 1.1)}
+    found = bench.summary("a", rounds, logits)
+    assert found.speedup == 4
+    assert found.speedup_range == (2, 10)
+    assert found.ms == 500
+    assert found.relative_logit_error == pytest.approx(0.1)
+
+
+def test_logits_of_another_shape_have_no_error():
+    assert bench.relative_error(np.ones((1, 2)), np.ones((1, 3))) is None
+
+
+def test_every_entry_answers_warm_ups_and_rounds(monkeypatch):
+    monkeypatch.setattr(bench, "PAUSE", 0.0)
+    heard = []
+    entries = {
+        name: lambda waveform, name=name: heard.append((name, waveform.shape)) or np.ones((1, 1, 1))
+        for name in (bench.FLOAT, "a")
+    }
+    found = bench.time_all(entries, 0.5, Namespace(seed=0, rounds=3))
+    assert set(found) == set(entries)
+    assert {shape for _, shape in heard} == {(1, 8000)}
+    assert [name for name, _ in heard[2 * bench.WARM_UPS :]] == [bench.FLOAT, "a"] * 3
+
+
+def test_a_peer_that_fails_is_told_with_its_reason(monkeypatch):
+    def fail(_):
+        raise RuntimeError("no such operator\nat line 3")
+
+    monkeypatch.setattr(bench, "PEERS", {"good": lambda _: "answer", "bad": fail})
+    assert bench.build_peers(None, ["bad", "good"]) == ({"good": "answer"}, {"bad": "RuntimeError: no such operator"})
+
+
+def test_command_on_two_folders(float_folder, calibrated, capsys):
+    words = ["--models", str(float_folder), str(calibrated[0]), "--seconds", "0.2", "0.3", "--rounds", "1"]
+    bench.main([*words, "--threads", "1", "--peers", "torch-bf16"])
+    text = capsys.readouterr().out
+    (result,) = json.loads(text.splitlines()[-1])["results"].values()
+    assert set(result["timings"]) == {"0.2", "0.3"}
+    assert set(result["timings"]["0.2"]) == {bench.FLOAT, bench.OURS, "torch-bf16"}
+    assert result["timings"]["0.3"][bench.OURS]["relative_logit_error"] < 0.5
+    assert text.count("| stablequant |") == 2
+
+
+def test_shapes_can_be_calibrated(tmp_path, speech):
+    model = shapes.build("tiny", tmp_path / "tiny")
+    assert models.load(str(model)).processor.tokenizer.vocab_size == len(shapes.VOCABULARY)
+    cost = bench.calibrate(model, tmp_path / "w8a8", Namespace(calibration=False, data=str(speech), seed=0, threads=1))
+    assert (cost.method, cost.recordings) == ("max", 2)
+    assert cost.peak_rss_bytes > 1e8
+    assert "with max on 2 recordings" in bench.describe(cost)
+
+
+def test_large_shape_is_the_published_one():
+    config = shapes.SHAPES["hubert-large"]
+    assert (config.hidden_size, config.num_hidden_layers, config.do_stable_layer_norm) == (1024, 24, True)
+    assert shapes.SHAPES["wav2vec2-base"].hidden_size == 768
+
+
+def test_versions_are_of_what_is_installed():
+    assert set(peers.versions()) <= set(peers.PACKAGES)
+
+
+def test_compact_json_is_one_line_of_plain_values():
+    timing = bench.Timing(1.23456789, 2.0, (1.0, 3.0), None)
+    expected = '{"ms":1.2346,"speedup":2.0,"speedup_range":[1.0,3.0],"relative_logit_error":null}'
+    assert compact_json(timing) == expected
