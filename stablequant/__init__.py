@@ -4,11 +4,16 @@ Importing it registers the checkpoint format with transformers, after which `Aut
 folder that `sfm-quant calibrate` wrote.
 """
 
+import sys
 from importlib.metadata import version
+from pathlib import Path
+
+from .errors import InputError
 
 __version__ = version("stablequant")
 
-from . import checkpoint as _checkpoint  # noqa: F401  (registers the format)
-from .errors import InputError
+# The command line answers --help without waiting for torch; a command registers the format when it loads a model.
+if Path(sys.argv[0]).stem != "sfm-quant":
+    from . import checkpoint as _checkpoint  # noqa: F401
 
 __all__ = ["InputError", "__version__"]

@@ -73,7 +73,11 @@ def read_utterances(
 
 def recording(path: str | Path) -> Utterance:
     """A whole file of which nothing is known but its path."""
-    return Utterance(str(path), Path(path), None, None, offset=0.0, duration=None, source="the command line")
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder; give recordings, as in {Path(path) / '*.wav'}")
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such recording; correct the path")
+    return Utterance(str(path), Path(path), None, None, offset=0.0, duration=None, source=str(path))
 
 
 def load(utterance: Utterance, sampling_rate: int) -> np.ndarray:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from . import audio, checkpoint, models, registry, sites, stats
+from . import audio, checkpoint, models, progress, registry, sites, stats
 from .errors import InputError
 from .grid import QTensor, activation_grid, affine, sqnr_db, symmetric_scale, weight_grid
 from .journal import Journal
@@ -152,7 +151,7 @@ class Calibration:
         """Scores of trials on the first `part` of the probe recordings, in points by key."""
         chosen = self.probe_recordings[: max(1, round(part * len(self.probe_recordings)))]
         parts: dict[str, list[Part]] = {trial.key: [] for trial in trials}
-        with tqdm(total=len(chosen) * len(trials), unit="trial", disable=None if trials else True) as bar:
+        with progress.bar(total=len(chosen) * len(trials), unit="trial", disable=not trials) as bar:
             for number, recording in enumerate(chosen if trials else ()):
                 found = self._parts(f"{stage} {number}", recording, trials, bar, stage)
                 for key in parts:
@@ -233,7 +232,7 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
         seed=options.seed,
     )
     recordings, hashes, seconds, short, silent = [], [], 0.0, 0, 0
-    for utterance in tqdm(utterances, desc="reading recordings", unit="file", disable=None):
+    for utterance in progress.bar(utterances, desc="reading recordings", unit="file"):
         waveform = _read(utterance, recognizer.sampling_rate, options)
         if len(waveform) < recognizer.min_samples:
             short += 1
@@ -331,7 +330,8 @@ def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float
 
 
 def _bar(recordings: Sequence[Recording], what: str, done: int) -> Any:
-    return tqdm(recordings[done:], desc=what, initial=done, total=len(recordings), unit="recording", disable=None)
+    left = recordings[done:]
+    return progress.bar(left, desc=what, initial=done, total=len(recordings), unit="recording")
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -72,6 +73,12 @@ def _writable(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
+def _scheme(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not re.fullmatch("[wW][2-8][aA][2-8]", value):
+        raise click.BadParameter(f"{value} is not of the form w8a8, with 2 to 8 bits each", ctx, param)
+    return value
+
+
 def _example(*lines: str) -> str:
     """Lines for the end of a help text; click leaves them as they are after a backspace."""
     return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
@@ -80,7 +87,9 @@ def _example(*lines: str) -> str:
 COUNT = click.IntRange(min=1)
 data_option = click.option("--data", required=True, metavar="DATA", help="Manifest or folder of recordings.")
 samples_option = click.option("--max-samples", type=COUNT, metavar="N", help="Use N utterances, chosen by the seed.")
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the subset and the bootstrap."
+)
 json_option = click.option(
     "--json", "json_file", metavar="FILE", callback=_writable, help="Write the result as JSON; - is stdout."
 )
@@ -96,12 +105,34 @@ def main() -> None:
 @click.argument("model")
 @data_option
 @click.option("--out", required=True, metavar="DIR", help="Folder to write the quantized model to.")
-@click.option("--scheme", default="w8a8", show_default=True, help="Bits of weights and activations.")
 @click.option(
-    "--method", type=click.Choice(["stable", "max", "percentile", "mse"]), default="stable", show_default=True
+    "--scheme",
+    default="w8a8",
+    show_default=True,
+    callback=_scheme,
+    help="Bits of weights and activations, 2 to 8 each.",
 )
-@click.option("--score", type=click.Choice(["logits", "wer"]), default="logits", show_default=True)
-@click.option("--threshold", type=float, default=0.25, show_default=True, help="Score a layer may lose unselected.")
+@click.option(
+    "--method",
+    type=click.Choice(["stable", "max", "percentile", "mse"]),
+    default="stable",
+    show_default=True,
+    help="How ranges are chosen: mixed layer by layer, or one method for all.",
+)
+@click.option(
+    "--score",
+    type=click.Choice(["logits", "wer"]),
+    default="logits",
+    show_default=True,
+    help="What a layer loses, in points: posteriors that differ, or word errors (needs transcripts).",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    default=0.25,
+    show_default=True,
+    help="Points a layer may lose alone and still not be selected.",
+)
 @samples_option
 @seed_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -122,7 +153,7 @@ def calibrate(json_file: str | None, **options: Any) -> None:
 @main.command(
     "eval",
     epilog=_example(
-        "sfm-quant eval w8a8/ --data test/manifest.jsonl --baseline facebook/wav2vec2-base-960h",
+        "sfm-quant eval w8a8/ --data test/manifest.jsonl --baseline facebook/wav2vec2-base-960h \\",
         "    --max-wer-increase 0.3 --min-speedup 2 --json result.json",
     ),
 )
@@ -130,10 +161,21 @@ def calibrate(json_file: str | None, **options: Any) -> None:
 @data_option
 @click.option("--baseline", metavar="MODEL", help="Model to compare with, usually the float one.")
 @click.option("--max-wer-increase", type=float, metavar="POINTS", help="Fail when WER rises by more.")
-@click.option("--min-speedup", type=float, metavar="RATIO", help="Fail when it is less times as fast.")
-@click.option("--min-compression", type=float, metavar="RATIO", help="Fail when it is less times smaller on disk.")
+@click.option("--min-speedup", type=float, metavar="RATIO", help="Fail when the speed-up is lower.")
+@click.option(
+    "--min-compression",
+    type=float,
+    metavar="RATIO",
+    help="Fail when the model is not this many times smaller on disk.",
+)
 @click.option("--threads", type=COUNT, metavar="N", help="Threads for both models.  [default: torch's choice]")
-@click.option("--normalize", type=click.Choice(["none", "basic", "english"]), default="none", show_default=True)
+@click.option(
+    "--normalize",
+    type=click.Choice(["none", "basic", "english"]),
+    default="none",
+    show_default=True,
+    help="Of transcripts before they are compared.",
+)
 @samples_option
 @seed_option
 @json_option

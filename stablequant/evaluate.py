@@ -30,9 +30,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from . import audio, memory, metrics, models
+from . import audio, memory, metrics, models, progress
 from .audio import Utterance
 from .errors import InputError
 from .metrics import Counts
@@ -118,7 +117,7 @@ def evaluate(options: Options) -> Result:
         raise InputError(f"{options.data}: the transcripts hold no words to count errors against; give others")
     recognizers = _load(options)
     with _threads(options.threads):
-        turns = enumerate(tqdm(utterances, desc="recognise", unit="utt", disable=None))  # none when not a terminal
+        turns = enumerate(progress.bar(utterances, desc="recognise", unit="utt"))
         heard = [_hear(utterance, recognizers, turn) for turn, utterance in turns]
         longest = max(each.seconds for each in heard)
         peaks = [memory.peak_rss_bytes(each.path, longest, torch.get_num_threads()) for each in recognizers]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class Journal:
         self._scores_file = folder / "scores.jsonl"
         self._stats_file = folder / "stats.npz"
         _check_ours(folder)
+        if resume and not folder.exists():
+            print(f"{folder}: nothing to resume there; starting from the beginning", file=sys.stderr)
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
         self._open(fingerprint)

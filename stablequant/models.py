@@ -7,6 +7,7 @@ positional convolution computes its weight from a norm and a direction at every 
 
 from __future__ import annotations
 
+import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .errors import InputError
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SETTINGS = ("*.json", "*.txt", "*.model")
 
 
@@ -75,6 +77,8 @@ def load(path: str) -> Recognizer:
     shape. Weights that a float model has no use for are left alone, as transformers does (checkpoints of the hub often
     carry the pre-training heads); a quantized model must match its file key by key.
     """
+    from . import checkpoint  # noqa: F401  (registers the format with transformers)
+
     config = _config(path)
     scheme = _scheme(path, config)
     model = _model(path, config)
@@ -136,12 +140,15 @@ def _folder(path: str) -> Path:
 
 
 def _config(path: str) -> Any:
+    if not Path(path).exists() and not HUB_ID.fullmatch(path):
+        raise InputError(f"{path}: no such folder; correct the path, or give a hub id (owner/name)")
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise InputError(f"{path}: no config.json here; give the folder of a Hugging Face model")
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-        raise InputError(f"{path}: not a readable model ({_first_line(error)})") from error
+        hint = "" if Path(path).exists() else "; give a folder, or a hub id that can be reached"
+        raise InputError(f"{path}: not a readable model ({_first_line(error)}){hint}") from error
     if config.model_type not in FAMILIES:
         raise InputError(f"{path}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
     architectures = config.architectures or []
@@ -168,7 +175,9 @@ def _model(path: str, config: Any) -> Any:
             path, config=config, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{path}: the weights cannot be loaded ({_first_line(error)})") from error
+        raise InputError(
+            f"{path}: the weights cannot be loaded ({_first_line(error)}); copy the model again"
+        ) from error
     missing = sorted(info["missing_keys"])
     if missing:
         what = (

@@ -42,6 +42,8 @@ def _sites(plan: Plan) -> Iterable[str]:
     yield f"{'site':60s} {'bits':>5s} {'method':>10s} {'low':>10s} {'high':>10s} {'clipped %':>10s} {'SQNR dB':>8s}"
     for name, choice in plan.sites.items():
         yield f"{name:60s} {_site(choice)}"
+    yield "removed %: the largest values, left out before the range was searched."
+    yield "clipped %: values outside [low, high]; many per cent are the dense end of GELU's short tail, below low."
 
 
 def _site(choice: Choice) -> str:

@@ -67,7 +67,7 @@ def test_eval_from_the_shell(model, data, tmp_path):
     assert done.returncode == 1, done.stderr
     assert "FAILED: min_compression 3.5, found 1" in done.stdout
     assert "too short for the model" in done.stdout
-    assert done.stderr == ""
+    assert all(line.startswith("recognise") for line in done.stderr.split("\r") if line.strip())
     result = json.loads(files["--json"].read_text())
     assert [gate["passed"] for gate in result["gates"]] == [True, False]
     assert result["model"]["peak_rss_bytes"] > 50e6
@@ -82,18 +82,15 @@ def test_transcribe_from_the_shell(model, data):
     first, second = done.stdout.splitlines()
     assert first.startswith(f"{data / 'a.wav'}\t")
     assert second == f"{data / 'short.wav'}\t"
-    assert done.stderr == f"Error: the command line: no recording {data / 'nothing.wav'}; correct the path\n"
+    assert done.stderr == f"Error: {data / 'nothing.wav'}: no such recording; correct the path\n"
 
 
 def test_command_line_itself_imports_nothing_heavy():
-    """Torch takes seconds. The package's own __init__, which registers the format, is left out by the stand-in."""
-    code = f"""
-import sys, types
-package = types.ModuleType("stablequant")
-package.__path__ = [{str(Path(cli.__file__).parent)!r}]
-sys.modules["stablequant"] = package
+    code = """
+import sys
+sys.argv = ["/usr/bin/sfm-quant", "--help"]
 import stablequant.cli
-print(*{{"torch", "transformers", "scipy", "numpy"}} & set(sys.modules))
+print(*{"torch", "transformers", "scipy", "numpy"} & set(sys.modules))
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 

@@ -13,7 +13,7 @@ pipeline_tag: automatic-speech-recognition
 base_model: {base}
 tags: [stablequant, int8, ctc]
 ---
-# {name}, quantized to {scheme}
+# {base}, quantized to {scheme}
 
 Made by stablequant (`sfm-quant calibrate --method {method}`) from `{base}`.
 
@@ -38,15 +38,15 @@ model = AutoModelForCTC.from_pretrained("{name}")
 """
 
 
-def model_card(plan: Plan, recognizer: Recognizer, folder: Path) -> str:
-    """README.md of a folder that already holds the weights."""
+def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> str:
+    """README.md of a folder that already holds the weights and will be called `name`."""
     quantized = plan.quantized()
     first = next(iter(quantized.values()))
     selected = [name for name, layer in plan.layers.items() if layer.selected]
     whole = plan.score.get("whole_model")
     return TEMPLATE.format(
         base=Path(recognizer.path).name if Path(recognizer.path).exists() else recognizer.path,
-        name=f"{Path(recognizer.path).name}-{plan.scheme}",
+        name=name,
         scheme=plan.scheme,
         method=plan.method,
         bits=f"{first.weight_bits}-bit weights for each output channel, {first.input_bits}-bit inputs",

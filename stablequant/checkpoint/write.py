@@ -52,7 +52,7 @@ def write(recognizer: Recognizer, plan: Plan, weights: Mapping[str, QTensor], ou
         model.save_pretrained(partial)
         recognizer.processor.save_pretrained(partial)
         (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
-        (partial / "README.md").write_text(model_card(plan, recognizer, partial), encoding="utf-8")
+        (partial / "README.md").write_text(model_card(plan, recognizer, partial, out.name), encoding="utf-8")
         _usual_modes(partial)
         _swap(partial, out)
     except BaseException:
