@@ -67,7 +67,7 @@ def test_eval_from_the_shell(model, data, tmp_path):
     assert done.returncode == 1, done.stderr
     assert "FAILED: min_compression 3.5, found 1" in done.stdout
     assert "too short for the model" in done.stdout
-    assert all(line.startswith("recognise") for line in done.stderr.split("\r") if line.strip())
+    assert not {"Error", "Warning", "Traceback"} & set(done.stderr.replace(":", " ").split())  # but progress
     result = json.loads(files["--json"].read_text())
     assert [gate["passed"] for gate in result["gates"]] == [True, False]
     assert result["model"]["peak_rss_bytes"] > 50e6

@@ -22,10 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..grid import CHUNK
 from . import kernels
 from .modules import IntegerConv
-
-CHUNK_FRAMES = 512
 
 Finish = Callable[[Tensor], Tensor]  # float frames (n, C) -> the same after norm and GELU
 
@@ -101,11 +100,12 @@ def _first_layer_norm(layers: list[Any], wave: Tensor) -> Tensor:
 
 def _in_chunks(frames: Tensor, weight: Tensor, bias: Tensor, finish: Finish, following: IntegerConv) -> Tensor:
     codes = frames.new_empty((len(frames), len(weight)), dtype=torch.uint8)
-    buffer = frames.new_empty((CHUNK_FRAMES, len(weight)))
-    for start in range(0, len(frames), CHUNK_FRAMES):
-        rows = frames[start : start + CHUNK_FRAMES]
+    step = _chunk_frames(len(weight))
+    buffer = frames.new_empty((step, len(weight)))
+    for start in range(0, len(frames), step):
+        rows = frames[start : start + step]
         out = finish(torch.addmm(bias, rows, weight.T, out=buffer[: len(rows)]))
-        following.quantize_input(out, codes[start : start + CHUNK_FRAMES])
+        following.quantize_input(out, codes[start : start + step])
     return codes
 
 
@@ -124,8 +124,9 @@ def _normed(here: Any, following: Any, codes: Tensor) -> Tensor:
     finish = _norm_gelu(here)
     count = (len(codes) - conv.kernel) // conv.stride + 1
     result = codes.new_empty((count, len(conv.scales)), dtype=torch.float32 if following is None else torch.uint8)
-    for start in range(0, count, CHUNK_FRAMES):
-        stop = min(count, start + CHUNK_FRAMES)
+    step = _chunk_frames(len(conv.scales))
+    for start in range(0, count, step):
+        stop = min(count, start + step)
         piece = codes[start * conv.stride : (stop - 1) * conv.stride + conv.kernel]
         out = finish(conv.rows(piece))
         if following is None:
@@ -143,6 +144,10 @@ def _norm_gelu(layer: Any) -> Finish:
         return out
 
     return finish
+
+
+def _chunk_frames(channels: int) -> int:
+    return max(1, CHUNK // channels)
 
 
 def _windows(conv: nn.Conv1d, wave: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ Weights are packed for the kernel on the first call and kept; the portable codes
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,14 @@ SATURATES = (
     "the int8 kernels of this CPU saturate (it has no VNNI), so results can differ from the plan's and words can be "
     "lost; evaluate the model on this machine before you trust it"
 )
+
+
+class Packed(NamedTuple):
+    """One group of a site as the kernel takes it."""
+
+    codes: Tensor  # opaque
+    scales: Tensor  # float32 (out / groups,)
+    bias: Tensor  # float32 (out / groups,)
 
 
 class IntegerModule(nn.Module):
@@ -51,7 +59,7 @@ class IntegerModule(nn.Module):
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32, device=device))
         bias = torch.zeros(out_channels, device=device) if source.bias is None else source.bias.detach()
         self.bias = nn.Parameter(bias, requires_grad=False)
-        self._packed: tuple[Tensor, ...] | None = None
+        self._packed: tuple[Packed, ...] | None = None
         self._grid_point: tuple[float, int] | None = None
 
     def fill(self, choice: Choice, weight: QTensor) -> IntegerModule:
@@ -70,7 +78,7 @@ class IntegerModule(nn.Module):
             self._grid_point = float(self.input_scale), int(self.input_zero_point)
         return self._grid_point
 
-    def packed(self) -> tuple[Tensor, ...]:
+    def packed(self) -> tuple[Packed, ...]:
         """The weight as the kernel wants it, one tensor for each group."""
         if self._packed is None:
             if not kernels.are_exact():
@@ -82,7 +90,7 @@ class IntegerModule(nn.Module):
         """uint8 codes of a float32 input, same shape and memory order."""
         return quantize(x, *self.input_grid_point, activation_grid(self.input_bits), out)
 
-    def _pack(self) -> tuple[Tensor, ...]:
+    def _pack(self) -> tuple[Packed, ...]:
         raise NotImplementedError
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -97,13 +105,13 @@ class IntegerModule(nn.Module):
 class IntegerLinear(IntegerModule):
     """x (..., in) float32 -> (..., out) float32."""
 
-    def _pack(self) -> tuple[Tensor, ...]:
-        return (kernels.pack_linear(self.codes),)
+    def _pack(self) -> tuple[Packed, ...]:
+        return (Packed(kernels.pack_linear(self.codes), self.scales, self.bias.detach()),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers, return float32."""
         rows = self.quantize_input(x.reshape(-1, x.shape[-1]))
-        out = kernels.linear(rows, *self.input_grid_point, self.packed()[0], self.scales, self.bias)
+        out = kernels.linear(rows, *self.input_grid_point, *self.packed()[0])
         return out.view(*x.shape[:-1], -1)
 
 
@@ -115,9 +123,10 @@ class IntegerConv(IntegerModule):
         self.kernel, self.stride, self.padding = source.kernel_size[0], source.stride[0], int(source.padding[0])
         self.groups = source.groups
 
-    def _pack(self) -> tuple[Tensor, ...]:
+    def _pack(self) -> tuple[Packed, ...]:
         rows = self.codes.transpose(1, 2).flatten(1)  # (out, kernel * in / groups), as a window lies in memory
-        return tuple(kernels.pack_linear(group) for group in rows.chunk(self.groups))
+        parts = zip(*(x.chunk(self.groups) for x in (rows, self.scales, self.bias.detach())), strict=True)
+        return tuple(Packed(kernels.pack_linear(codes), scales, bias) for codes, scales, bias in parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers window by window, return float32."""
@@ -137,9 +146,7 @@ class IntegerConv(IntegerModule):
         """One group of one utterance, padded, channels-last: uint8 (T, C / groups) -> (frames, out / groups)."""
         scale, zero_point = self.input_grid_point
         view = kernels.windows(codes, self.kernel, self.stride)
-        scales = self.scales.chunk(self.groups)[group]
-        bias, packed = self.bias.chunk(self.groups)[group], self.packed()[group]
-        return kernels.linear(view, scale, zero_point, packed, scales, bias, gelu=gelu, requantize=requantize)
+        return kernels.linear(view, scale, zero_point, *self.packed()[group], gelu=gelu, requantize=requantize)
 
 
 def integer_module(source: nn.Module, input_bits: int) -> IntegerModule:
