@@ -20,6 +20,7 @@ from transformers import (
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
+    WavLMConfig,
 )
 
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
@@ -43,6 +44,7 @@ TINY: dict[str, Any] = {
 SHAPES: dict[str, PretrainedConfig] = {
     "wav2vec2-base": Wav2Vec2Config(vocab_size=len(VOCABULARY)),  # the defaults are facebook/wav2vec2-base-960h
     "hubert-large": HubertConfig(vocab_size=len(VOCABULARY), **LARGE),
+    "wavlm-base": WavLMConfig(vocab_size=len(VOCABULARY)),  # the defaults are microsoft/wavlm-base
     "tiny": Wav2Vec2Config(vocab_size=len(VOCABULARY), **TINY),  # to see that a script runs
 }
 

@@ -16,6 +16,7 @@ Commands::
 
     python scripts/train_default.py --minutes 90              # about 90 minutes of two cores
     python scripts/train_default.py --minutes 90 --resume     # go on after an interruption
+    python scripts/train_default.py --init calibration/model --curriculum 0 0 --augment 0.55     # a second run
     python scripts/train_default.py --evaluate                # only measure calibration/model
 
 Many short allocations of large tensors cost page faults; with glibc these settings save a sixth of the time::
@@ -30,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -302,6 +302,11 @@ class Trainer:
         model.load_state_dict(self.average)
         return model.eval()
 
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of an earlier run; its optimiser, word head and step count are not kept."""
+        self.model.load_state_dict(Wav2Vec2ForCTC.from_pretrained(folder).state_dict())
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
     def save(self, path: Path) -> None:
         """Everything needed to resume."""
         state: dict[str, object] = {"steps": self.steps, "seconds": self.seconds, "average": self.average}
@@ -381,6 +386,8 @@ def train(options: argparse.Namespace) -> None:
     trainer, processor = Trainer(options.seed, options.rate), build_processor()
     if options.resume and (options.work / "checkpoint.pt").exists():
         trainer.load(options.work / "checkpoint.pt")
+    elif options.init:
+        trainer.start_from(options.init)
     sampler = Sampler(material, options.seed + trainer.steps, options.batch_seconds, options.augment)
     print(f"{len(material.synthetic)} synthetic strings, {len(material.voices.speakers)} voices", flush=True)
     loop(options, trainer, sampler, processor)
@@ -420,8 +427,9 @@ def set_stage(trainer: Trainer, sampler: Sampler, options: argparse.Namespace) -
     """Advance the curriculum, and cut the accented words anew from time to time as the model improves."""
     singles, pairs = options.curriculum
     sampler.stage = 0 if trainer.steps < singles else 1 if trainer.steps < pairs else 2
-    due = trainer.steps >= pairs + 200 and (trainer.steps - pairs - 200) % 600 == 0
-    if due or (trainer.steps > pairs + 200 and not sampler.material.accented.speakers):
+    first = pairs + (0 if options.init else 200)
+    due = trainer.steps >= first and (trainer.steps - first) % 600 == 0
+    if due or (trainer.steps > first and not sampler.material.accented.speakers):
         strings = sampler.material.accented_strings
         sampler.material.accented = cut_accented(trainer.averaged_model(), strings)
 
@@ -442,6 +450,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--init", type=Path, help="start from the weights of an earlier run (use --curriculum 0 0)")
     parser.add_argument("--evaluate", action="store_true")
     return parser.parse_args(arguments)
 
@@ -454,7 +463,6 @@ def main() -> None:
         model = Wav2Vec2ForCTC.from_pretrained(options.output).eval()
         report(model, Wav2Vec2Processor.from_pretrained(options.output), options.speech)
         return
-    (Path(tempfile.gettempdir()) / "train.pid").write_text(str(os.getpid()))
     train(options)
 
 

@@ -75,7 +75,7 @@ def affine(low: float, high: float, grid: Grid) -> tuple[float, int]:
 
 
 def quantize(x: Tensor, scale: float, zero_point: int, grid: Grid, out: Tensor | None = None) -> Tensor:
-    """uint8 codes of a float32 tensor, of the same shape and memory order; in chunks that stay in cache.
+    """uint8 codes of a float32 or bfloat16 tensor, of the same shape and memory order; in chunks that stay in cache.
 
     They go into `out` where one is given. Codes have no gradient.
     """
@@ -86,11 +86,13 @@ def quantize(x: Tensor, scale: float, zero_point: int, grid: Grid, out: Tensor |
     flat = _in_memory_order(x)
     codes = torch.empty_like(x, dtype=torch.uint8) if out is None else out
     flat_codes = _in_memory_order(codes)
-    buffer = flat.new_empty(min(CHUNK, flat.numel()))
+    buffer = flat.new_empty(min(CHUNK, flat.numel()), dtype=torch.float32)
+    steps_per_unit = buffer.new_tensor([1.0 / scale])  # a tensor, so that bfloat16 is multiplied in float32
     for start in range(0, flat.numel(), CHUNK):
         piece = flat[start : start + CHUNK]
-        steps = torch.mul(piece, 1.0 / scale, out=buffer[: piece.numel()])
-        # Adding 1/2 and truncating is floor(x + 1/2) here, because the clamp leaves nothing below 0.
+        steps = torch.mul(piece, steps_per_unit, out=buffer[: piece.numel()])
+        # Adding 1/2 and truncating is floor(x + 1/2) here, because the clamp leaves nothing below 0. (One fused
+        # multiply-add would be faster, but rounds otherwise at the end of a vector: codes would depend on chunks.)
         steps.add_(zero_point + 0.5).clamp_(0.0, grid.high + 0.5)
         flat_codes[start : start + CHUNK].copy_(steps)
     return codes

@@ -1,10 +1,20 @@
 """The plan on integer kernels: modules that hold codes and run them on oneDNN's int8 operators through torch.
 
 `modules` is the seam: one integer module for each site, with its state (what a checkpoint stores) and its own forward,
-so that a model of them runs as it is. `extractor` is the first structure that is run fused on top of that state.
+so that a model of them runs as it is. `extractor` and `encoder` are the structures that run fused on top of that
+state, and `packed` runs several utterances at once.
 """
 
-from .convert import convert, skeleton
-from .extractor import fuse
+from torch import nn
 
-__all__ = ["convert", "fuse", "skeleton"]
+from . import encoder, extractor
+from .convert import convert, skeleton
+from .packed import can_pack, packed_logits
+
+__all__ = ["can_pack", "convert", "fuse", "packed_logits", "skeleton"]
+
+
+def fuse(model: nn.Module) -> dict[str, str]:
+    """Run everything fused whose structure is known, in place; {part: why it runs module by module} of the rest."""
+    reason = extractor.fuse(model)
+    return encoder.fuse(model) | ({"feature_extractor": reason} if reason is not None else {})

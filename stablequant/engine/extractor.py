@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..grid import CHUNK
 from . import kernels
+from .encoder import is_gelu
 from .modules import IntegerConv
 
 Finish = Callable[[Tensor], Tensor]  # float frames (n, C) -> the same after norm and GELU
@@ -43,7 +44,7 @@ def fuse(model: nn.Module) -> str | None:
 
 def _unknown_structure(layers: list[Any]) -> str | None:
     for layer in layers:
-        if not _is_gelu(layer.activation):
+        if not is_gelu(layer.activation):
             return f"activation {type(layer.activation).__name__} is not GELU"
     first, rest = layers[0].conv, [layer.conv for layer in layers[1:]]
     if not isinstance(first, nn.Conv1d) or first.in_channels != 1 or first.padding[0] or first.dilation[0] != 1:
@@ -55,11 +56,6 @@ def _unknown_structure(layers: list[Any]) -> str | None:
         per_channel = norms[0].num_groups == norms[0].num_channels
         return None if per_channel and not any(norms[1:]) else "a group norm of another form"
     return None if all(isinstance(norm, nn.LayerNorm) for norm in norms) else "norms of another form"
-
-
-def _is_gelu(activation: nn.Module) -> bool:
-    probe = torch.tensor([-1.0, 0.5])
-    return not any(activation.parameters()) and torch.equal(activation(probe), F.gelu(probe))
 
 
 @torch.no_grad()

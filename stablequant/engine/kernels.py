@@ -10,42 +10,72 @@ operators, onednn.qconv1d_pointwise and qconv2d_pointwise, are slower and give w
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def pack_linear(codes: Tensor) -> Tensor:
-    """Weight codes int8 (out, n) in the layout the kernel wants."""
-    packed: Tensor = torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
-    return packed
+class Packed(NamedTuple):
+    """A weight as the kernel takes it."""
+
+    codes: Tensor  # opaque
+    scales: Tensor  # float32 (out,)
+    zeros: Tensor  # int64 (out,): the zero points of a symmetric weight
+    bias: Tensor  # float32 (out,)
+
+
+def pack(codes: Tensor, scales: Tensor, bias: Tensor) -> Packed:
+    """Weight codes int8 (out, n), scales and bias float32 (out,) in the layout the kernel wants."""
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    return Packed(torch.ops.onednn.qlinear_prepack(codes.contiguous(), None), scales, zeros, bias)
 
 
 def linear(
     x: Tensor,
-    x_scale: float,
-    x_zero_point: int,
-    packed: Tensor,
-    scales: Tensor,
-    bias: Tensor,
+    grid_point: tuple[float, int],
+    weight: Packed,
     *,
     gelu: bool = False,
     requantize: tuple[float, int] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """uint8 (m, n) times packed (out, n): float32 (m, out), or uint8 with the `requantize` (scale, zero point)."""
+    """uint8 (m, n) with its (scale, zero point) times a packed weight: `dtype` (m, out), float32 or bfloat16.
+
+    With `requantize`, the (scale, zero point) of the reader, the result is uint8 instead.
+    """
     scale, zero_point = requantize or (1.0, 0)
-    result: Tensor = torch.ops.onednn.qlinear_pointwise(
+    result: Tensor = torch.ops.onednn.qlinear_pointwise.default(
         x,
-        x_scale,
-        x_zero_point,
-        packed,
-        scales,
-        _zeros(len(scales)),
-        bias,
+        *grid_point,
+        *weight[:3],
+        weight.bias,
         scale,
         zero_point,
-        torch.float32 if requantize is None else torch.uint8,
+        dtype if requantize is None else torch.uint8,
         "gelu" if gelu else "none",
+        [],
+        "none",
+    )
+    return result
+
+
+def linear_plus(x: Tensor, grid_point: tuple[float, int], weight: Packed, other: Tensor) -> Tensor:
+    """As `linear` in float32, plus `other` (m, out) float32, added in the kernel."""
+    result: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+        x,
+        *grid_point,
+        *weight[:3],
+        other,
+        weight.bias,
+        1.0,
+        0,
+        torch.float32,
+        1.0,
+        0,
+        "add",
+        1.0,
+        "none",
         [],
         "none",
     )
@@ -66,10 +96,6 @@ def are_exact() -> bool:
     """
     terms = 64
     x = torch.full((1, terms), 255, dtype=torch.uint8)
-    packed = pack_linear(torch.full((1, terms), 127, dtype=torch.int8))
-    result = linear(x, 1.0, 0, packed, torch.ones(1), torch.zeros(1))
+    weight = pack(torch.full((1, terms), 127, dtype=torch.int8), torch.ones(1), torch.zeros(1))
+    result = linear(x, (1.0, 0), weight)
     return float(result) == 255 * 127 * terms
-
-
-def _zeros(n: int) -> Tensor:
-    return torch.zeros(n, dtype=torch.int64)

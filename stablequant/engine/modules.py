@@ -15,7 +15,7 @@ Weights are packed for the kernel on the first call and kept; the portable codes
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +24,12 @@ from torch import Tensor, nn
 from ..grid import QTensor, activation_grid, quantize
 from ..plan import Choice
 from . import kernels
+from .kernels import Packed
 
 SATURATES = (
     "the int8 kernels of this CPU saturate (it has no VNNI), so results can differ from the plan's and words can be "
     "lost; evaluate the model on this machine before you trust it"
 )
-
-
-class Packed(NamedTuple):
-    """One group of a site as the kernel takes it."""
-
-    codes: Tensor  # opaque
-    scales: Tensor  # float32 (out / groups,)
-    bias: Tensor  # float32 (out / groups,)
 
 
 class IntegerModule(nn.Module):
@@ -59,8 +52,7 @@ class IntegerModule(nn.Module):
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32, device=device))
         bias = torch.zeros(out_channels, device=device) if source.bias is None else source.bias.detach()
         self.bias = nn.Parameter(bias, requires_grad=False)
-        self._packed: tuple[Packed, ...] | None = None
-        self._grid_point: tuple[float, int] | None = None
+        self.forget()
 
     def fill(self, choice: Choice, weight: QTensor) -> IntegerModule:
         """Take the values of a plan's choice and its rounded weight."""
@@ -68,8 +60,14 @@ class IntegerModule(nn.Module):
         self.scales.copy_(weight.scale)
         self.input_scale.fill_(choice.input_scale)
         self.input_zero_point.fill_(choice.input_zero_point)
-        self._packed = self._grid_point = None
+        self.forget()
         return self
+
+    def forget(self) -> None:
+        """Drop what was derived from the values, because they change."""
+        self._packed: tuple[Packed, ...] | None = None
+        self._joined: Packed | None = None
+        self._grid_point: tuple[float, int] | None = None
 
     @property
     def input_grid_point(self) -> tuple[float, int]:
@@ -81,8 +79,7 @@ class IntegerModule(nn.Module):
     def packed(self) -> tuple[Packed, ...]:
         """The weight as the kernel wants it, one tensor for each group."""
         if self._packed is None:
-            if not kernels.are_exact():
-                warnings.warn(SATURATES, stacklevel=2)
+            _warn_if_it_saturates()
             self._packed = self._pack()
         return self._packed
 
@@ -95,23 +92,32 @@ class IntegerModule(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._packed = self._grid_point = None
+        self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes: the packed weight can not be copied, and is packed again from the codes."""
-        return {**self.__dict__, "_packed": None, "_grid_point": None}
+        return {**self.__dict__, "_packed": None, "_joined": None, "_grid_point": None}
 
 
 class IntegerLinear(IntegerModule):
     """x (..., in) float32 -> (..., out) float32."""
 
     def _pack(self) -> tuple[Packed, ...]:
-        return (Packed(kernels.pack_linear(self.codes), self.scales, self.bias.detach()),)
+        return (kernels.pack(self.codes, self.scales, self.bias.detach()),)
+
+    def joined(self, *others: IntegerLinear) -> Packed:
+        """The weights of this and other modules with the same input as one; it is packed once, with this module's."""
+        if self._joined is None:
+            _warn_if_it_saturates()
+            parts = [self, *others]
+            codes, scales = torch.cat([each.codes for each in parts]), torch.cat([each.scales for each in parts])
+            self._joined = kernels.pack(codes, scales, torch.cat([each.bias.detach() for each in parts]))
+        return self._joined
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers, return float32."""
         rows = self.quantize_input(x.reshape(-1, x.shape[-1]))
-        out = kernels.linear(rows, *self.input_grid_point, *self.packed()[0])
+        out = kernels.linear(rows, self.input_grid_point, self.packed()[0])
         return out.view(*x.shape[:-1], -1)
 
 
@@ -126,7 +132,7 @@ class IntegerConv(IntegerModule):
     def _pack(self) -> tuple[Packed, ...]:
         rows = self.codes.transpose(1, 2).flatten(1)  # (out, kernel * in / groups), as a window lies in memory
         parts = zip(*(x.chunk(self.groups) for x in (rows, self.scales, self.bias.detach())), strict=True)
-        return tuple(Packed(kernels.pack_linear(codes), scales, bias) for codes, scales, bias in parts)
+        return tuple(kernels.pack(codes, scales, bias) for codes, scales, bias in parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers window by window, return float32."""
@@ -144,9 +150,13 @@ class IntegerConv(IntegerModule):
         self, codes: Tensor, group: int = 0, *, gelu: bool = False, requantize: tuple[float, int] | None = None
     ) -> Tensor:
         """One group of one utterance, padded, channels-last: uint8 (T, C / groups) -> (frames, out / groups)."""
-        scale, zero_point = self.input_grid_point
         view = kernels.windows(codes, self.kernel, self.stride)
-        return kernels.linear(view, scale, zero_point, *self.packed()[group], gelu=gelu, requantize=requantize)
+        return kernels.linear(view, self.input_grid_point, self.packed()[group], gelu=gelu, requantize=requantize)
+
+
+def _warn_if_it_saturates() -> None:
+    if not kernels.are_exact():
+        warnings.warn(SATURATES, stacklevel=3)
 
 
 def integer_module(source: nn.Module, input_bits: int) -> IntegerModule:

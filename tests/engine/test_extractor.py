@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stablequant.engine import convert, extractor, fuse
+from stablequant.engine import convert, extractor
+from stablequant.engine.extractor import fuse
 
 # Codes of a layer differ by one where a value lies on the border of two steps to the rounding of float32; one step is
 # up to 1/255 of the range. That is what the fused and the unfused extractor may differ by, at few places.

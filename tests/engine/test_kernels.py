@@ -19,8 +19,8 @@ def codes(rng, rows, columns, bits=(8, 8)):
 
 def multiply(x, zero_point, w, **keywords):
     ones, zeros = torch.ones(len(w)), torch.zeros(len(w))
-    packed = kernels.pack_linear(torch.from_numpy(w.astype(np.int8)))
-    return kernels.linear(torch.from_numpy(x.astype(np.uint8)), 1.0, zero_point, packed, ones, zeros, **keywords)
+    weight = kernels.pack(torch.from_numpy(w.astype(np.int8)), ones, zeros)
+    return kernels.linear(torch.from_numpy(x.astype(np.uint8)), (1.0, zero_point), weight, **keywords)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 200), st.integers(0, 255))
@@ -46,14 +46,18 @@ def test_scales_bias_gelu_and_requantization_follow_the_sum():
     x, w = codes(rng, 50, 64)
     scales = torch.from_numpy(rng.uniform(0.001, 0.02, 65).astype(np.float32))
     bias = torch.from_numpy(rng.standard_normal(65).astype(np.float32))
-    packed = kernels.pack_linear(torch.from_numpy(w.astype(np.int8)))
+    weight = kernels.pack(torch.from_numpy(w.astype(np.int8)), scales, bias)
     exact = torch.from_numpy((x.astype(np.int64) - 100) @ w.T).double() * scales.double() * 0.01 + bias.double()
 
     def run(**keywords):
-        return kernels.linear(torch.from_numpy(x.astype(np.uint8)), 0.01, 100, packed, scales, bias, **keywords)
+        return kernels.linear(torch.from_numpy(x.astype(np.uint8)), (0.01, 100), weight, **keywords)
 
     assert (run().double() - exact).abs().max() <= 1e-5 * exact.abs().max()
     assert (run(gelu=True).double() - F.gelu(exact)).abs().max() <= 1e-5 * exact.abs().max()
+    assert torch.equal(run(dtype=torch.bfloat16), run().bfloat16())
+    other = torch.from_numpy(rng.standard_normal((50, 65)).astype(np.float32))
+    plus = kernels.linear_plus(torch.from_numpy(x.astype(np.uint8)), (0.01, 100), weight, other)
+    assert (plus.double() - exact - other).abs().max() <= 1e-5 * exact.abs().max()
     requantized = run(gelu=True, requantize=(0.05, 9))
     assert requantized.dtype == torch.uint8
     steps = F.gelu(exact) / 0.05 + 9
@@ -82,10 +86,10 @@ def test_overlapping_windows_multiply_as_copied_ones(kernel, stride, channels):
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.integers(0, 256, (300, channels)).astype(np.uint8))
     w = rng.integers(-127, 128, (24, kernel * channels))
-    packed = kernels.pack_linear(torch.from_numpy(w.astype(np.int8)))
-    view = kernels.windows(x, kernel, stride)
     scales, zeros = torch.full((24,), 1e-3), torch.zeros(24)
-    found = kernels.linear(view, 1.0, 37, packed, scales, zeros)
+    weight = kernels.pack(torch.from_numpy(w.astype(np.int8)), scales, zeros)
+    view = kernels.windows(x, kernel, stride)
+    found = kernels.linear(view, (1.0, 37), weight)
     expected = (view.numpy().astype(np.int64) - 37) @ w.T * float(scales[0])
     assert np.abs(found.double().numpy() - expected).max() <= 1e-6 * np.abs(expected).max()
 
