@@ -1,6 +1,6 @@
 """Latency of the integer model beside what a user could run instead, on published shapes with random weights.
 
-    make bench                                                        # both shapes, all peers
+    make bench                                      # three shapes at 2, 10 and 30 s, all peers, time split, floor
     python scripts/bench.py --shapes wav2vec2-base --seconds 2 10 30 --peers
     python scripts/bench.py --calibration --peers                     # also the cost of a full calibration
     python scripts/bench.py --models calibration/model build/demo/model-w8a8
@@ -14,7 +14,11 @@ random weights this says nothing about words.
 
 Peers (peers.py): torch bfloat16; ONNX Runtime, float32 and static int8 (QDQ, per channel); OpenVINO float32, and int8
 by NNCF (transformer preset) with the rest in float32 or in bfloat16. What they need is in the extra `bench`. A peer
-that cannot be built is shown with its reason. The last line is everything as JSON.
+that cannot be built is shown with its reason.
+
+Beside the table: where our time goes and the floor under it (anatomy.py), the seconds that loading takes and the peak
+memory of a process that loads a model and transcribes the waveform, float and integer in turn. The last line is
+everything as JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import contextlib
 import logging
 import multiprocessing
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +39,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anatomy
 import numpy as np
 import peers
 import torch
@@ -43,13 +49,22 @@ from shapes import SHAPES, build
 from transformers.utils import logging as transformers_logging
 
 from stablequant import calibrate as calibration
-from stablequant.memory import own_peak_bytes
+from stablequant.memory import own_peak_bytes, peak_rss_bytes
+from stablequant.models import prepare
 from stablequant.plan import read_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000  # samples a second
 WARM_UPS = 2
 PAUSE = 0.05  # seconds before each timed answer
+LOAD = """
+import sys, time
+import stablequant
+from transformers import AutoModelForCTC
+start = time.perf_counter()
+AutoModelForCTC.from_pretrained(sys.argv[1])
+print(time.perf_counter() - start)
+"""
 FLOAT = "torch-fp32"
 OURS = "stablequant"
 
@@ -65,6 +80,14 @@ class Timing:
 
 
 Timings = dict[str, Timing]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What starting a model costs, medians over a few new processes."""
+
+    load_seconds: float
+    peak_rss_bytes: int
 
 
 @dataclass(frozen=True)
@@ -88,9 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for model, integer, cost in models(options, Path(folder)):
             if cost:
                 show(f"{model.name}: {describe(cost)}")
+            footprints = footprint({FLOAT: model, OURS: integer}, options)
+            show("\n".join(f"{model.name}: {line}" for line in footprint_lines(footprints)))
+            splits, floors = anatomy_of(model, integer, options)
+            show("\n".join(anatomy_table(model.name, splits, floors)))
             timings, failed = bench(model, integer, options)
             show("\n".join([*table(model.name, timings), *failures(failed)]))
-            results[model.name] = {"calibration": cost, "timings": timings, "failed": failed}
+            about = {"calibration": cost, "footprint": footprints, "split_ms": splits, "floor_ms": floors}
+            results[model.name] = about | {"timings": timings, "failed": failed}
     asked = {key: getattr(options, key) for key in ("seconds", "threads", "rounds", "seed")}
     result = {**provenance(options.seed), **asked, "versions": peers.versions(), "results": results}
     print(compact_json(result))
@@ -98,9 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--shapes", nargs="*", default=["wav2vec2-base", "hubert-large"], choices=SHAPES)
+    made.add_argument("--shapes", nargs="*", default=["wav2vec2-base", "hubert-large", "wavlm-base"], choices=SHAPES)
     made.add_argument("--models", nargs=2, metavar=("FLOAT", "INT8"), help="time these two folders instead of shapes")
-    made.add_argument("--seconds", nargs="+", type=float, default=[10.0], help="length of the waveform")
+    made.add_argument("--seconds", nargs="+", type=float, default=[2.0, 10.0, 30.0], help="length of the waveform")
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--rounds", type=int, default=7)
     made.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
@@ -144,6 +172,45 @@ def calibrate_here(asked: calibration.Options, threads: int) -> tuple[dict[str, 
     torch.set_num_threads(threads)
     quiet()
     return calibration.calibrate(asked), own_peak_bytes()
+
+
+def footprint(folders: dict[str, Path], options: argparse.Namespace, rounds: int = 3) -> dict[str, Footprint]:
+    """Each model loaded in new processes, in turn; the memory is that of answering the second of the lengths."""
+    seconds = sorted(options.seconds)[len(options.seconds) // 2]
+    peaks = {name: peak_rss_bytes(str(path), seconds, options.threads) for name, path in folders.items()}
+    loads: dict[str, list[float]] = {name: [] for name in folders}
+    for _ in range(rounds):
+        for name, path in folders.items():
+            command = [sys.executable, "-c", LOAD, str(path)]
+            loads[name].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    return {name: Footprint(statistics.median(loads[name]), peaks[name] or 0) for name in folders}
+
+
+def footprint_lines(found: dict[str, Footprint]) -> Iterator[str]:
+    for name, each in found.items():
+        yield f"{name} loads in {each.load_seconds:.2f} s, {each.peak_rss_bytes / 1e6:.0f} MB of memory at most"
+
+
+def anatomy_of(
+    model: Path, integer: Path, options: argparse.Namespace
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Milliseconds by part, and the floor, at every length."""
+    loaded, plain = peers.load(integer), prepare(peers.load(model))
+    splits, floors = {}, {}
+    for seconds in options.seconds:
+        waveform = torch.from_numpy(noise(seconds, options.seed))
+        splits[f"{seconds:g}"] = anatomy.time_split(loaded, waveform, options.rounds)
+        floors[f"{seconds:g}"] = anatomy.floor_ms(anatomy.multiply_adds(plain, waveform))
+    return splits, floors
+
+
+def anatomy_table(name: str, splits: dict[str, dict[str, float]], floors: dict[str, float]) -> Iterator[str]:
+    parts = list(dict.fromkeys(part for split in splits.values() for part in split))
+    yield f"\n| {name}, ms | {' | '.join(parts)} | floor of the arithmetic |"
+    yield "|---" * (len(parts) + 2) + "|"
+    for length, split in splits.items():
+        cells = " | ".join(f"{split.get(part, 0.0):.1f}" for part in parts)
+        yield f"| {length} s | {cells} | {floors[length]:.1f} |"
 
 
 def bench(model: Path, integer: Path, options: argparse.Namespace) -> tuple[dict[str, Timings], dict[str, str]]:

@@ -208,17 +208,23 @@ def evaluate(ctx: click.Context, json_file: str | None, predictions: str | None,
 def transcribe(model: str, recordings: tuple[str, ...]) -> None:
     """Print what MODEL hears.
 
-    A line for each recording: its path, a tab and the words.
+    A line for each recording: its path, a tab and the words. One that cannot be read is told on stderr and left out,
+    and the exit code is 3.
     """
     _quiet()
     from . import models
-    from .audio import load, recording
+    from .transcribe import transcribe_files
 
     recognizer = models.load(model)
-    for path in recordings:
-        waveform = load(recording(path), recognizer.sampling_rate)
-        text = recognizer.transcribe(waveform) if len(waveform) >= recognizer.min_samples else ""
-        click.echo(f"{path}\t{text}")
+    unreadable = 0
+    for path, text in transcribe_files(recognizer, recordings):
+        if isinstance(text, InputError):
+            unreadable += 1
+            click.echo(f"Error: {text}", err=True)
+        else:
+            click.echo(f"{path}\t{text}")
+    if unreadable:
+        raise InputError(f"{unreadable} of {len(recordings)} recordings could not be read; the others are transcribed")
 
 
 @main.command(epilog=_example("sfm-quant inspect w8a8/"))

@@ -4,7 +4,11 @@ How speed is measured. Both models answer each utterance in turn, and who goes f
 slows down slows both. Each answers twice: oneDNN compiles its kernels for every new input length, so the first answer
 warms up and gives the hypothesis, the second is timed, after the other model has had the caches. Timed is all that
 `Recognizer.transcribe` does: features, network and decoding, one utterance at a time, never padded. Loading and
-resampling the recording is not.
+resampling the recording is not. That is the latency, and `speedup` is its ratio.
+
+A model that can pack also answers half a minute of utterances in one call, warmed up and timed likewise. Throughput
+is that of each model's better way (the float model has only the one: two utterances at once on a core each were no
+faster, scripts/LOG.md), and `speedup_packed` is its ratio.
 
 An utterance too short for the model to give one frame counts as recognised as nothing: all its words are deletions.
 It has no time, and is left out of the speed.
@@ -22,11 +26,11 @@ import math
 import operator
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -99,12 +103,21 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Utterances that fit one packed call, and the seconds of each model to answer them so; None: it does not pack."""
+
+    heard: list[Heard]
+    packed_seconds: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Tally:
     """What one model made of all utterances."""
 
     words: Counts
     characters: Counts
     seconds: np.ndarray  # (answered utterances,), the same utterances for every model
+    group_seconds: np.ndarray  # (groups,), likewise
 
 
 def evaluate(options: Options) -> Result:
@@ -117,11 +130,10 @@ def evaluate(options: Options) -> Result:
         raise InputError(f"{options.data}: the transcripts hold no words to count errors against; give others")
     recognizers = _load(options)
     with _threads(options.threads):
-        turns = enumerate(progress.bar(utterances, desc="recognise", unit="utt"))
-        heard = [_hear(utterance, recognizers, turn) for turn, utterance in turns]
-        longest = max(each.seconds for each in heard)
+        groups = list(_hear_all(progress.bar(utterances, desc="recognise", unit="utt"), recognizers))
+        longest = max(each.seconds for group in groups for each in group.heard)
         peaks = [memory.peak_rss_bytes(each.path, longest, torch.get_num_threads()) for each in recognizers]
-        return _result(options, recognizers, heard, peaks)
+        return _result(options, recognizers, groups, peaks)
 
 
 def _load(options: Options) -> list[Recognizer]:
@@ -145,29 +157,62 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _hear(utterance: Utterance, recognizers: Sequence[Recognizer], turn: int) -> Heard:
-    """Every model's answer to an utterance; at odd turns the last model goes first."""
-    rate = recognizers[0].sampling_rate
-    waveform = audio.load(utterance, rate)
+def _hear_all(utterances: Iterable[Utterance], recognizers: Sequence[Recognizer]) -> Iterator[Group]:
+    """Every model's answers, a group at a time: no more audio than that is held."""
+    rate, fewest = recognizers[0].sampling_rate, max(each.min_samples for each in recognizers)
+    heard: list[Heard] = []
+    waveforms: list[np.ndarray] = []
+    for turn, utterance in enumerate(utterances):
+        waveform = audio.load(utterance, rate)
+        if heard and sum(map(len, waveforms)) + len(waveform) > models.PACK_SECONDS * rate:
+            yield Group(heard, _hear_packed(waveforms, recognizers, turn))
+            heard, waveforms = [], []
+        heard.append(_hear(utterance, waveform, recognizers, turn))
+        waveforms += [waveform] if len(waveform) >= fewest else []
+    if heard:
+        yield Group(heard, _hear_packed(waveforms, recognizers, len(heard)))
+
+
+def _hear(utterance: Utterance, waveform: np.ndarray, recognizers: Sequence[Recognizer], turn: int) -> Heard:
+    """Every model's answer to an utterance."""
     if len(waveform) < max(each.min_samples for each in recognizers):
         answers = [Answer("", None) for _ in recognizers]
     else:
-        step = -1 if turn % 2 else 1
-        texts = [each.transcribe(waveform) for each in recognizers[::step]]
-        seconds = [_timed(each, waveform) for each in recognizers[::step]]
-        answers = [Answer(*pair) for pair in zip(texts, seconds, strict=True)][::step]
-    return Heard(utterance, len(waveform) / rate, audio.content_hash(waveform), tuple(answers))
+        answers = [Answer(*each) for each in _in_turn(recognizers, turn, lambda model: model.transcribe(waveform))]
+    seconds = len(waveform) / recognizers[0].sampling_rate
+    return Heard(utterance, seconds, audio.content_hash(waveform), tuple(answers))
 
 
-def _timed(recognizer: Recognizer, waveform: np.ndarray) -> float:
+def _hear_packed(
+    waveforms: list[np.ndarray], recognizers: Sequence[Recognizer], turn: int
+) -> tuple[float | None, ...]:
+    """The seconds of each model that packs to answer them in one call."""
+    packing = [each for each in recognizers if each.packs and waveforms]
+    answers = iter(_in_turn(packing, turn, lambda model: model.transcribe_all(waveforms)))
+    return tuple(next(answers)[1] if each in packing else None for each in recognizers)
+
+
+T = TypeVar("T")
+
+
+def _in_turn(recognizers: Sequence[Recognizer], turn: int, answer: Callable[[Recognizer], T]) -> list[tuple[T, float]]:
+    """What each model answers, and the seconds of its second answer; at odd turns the last model goes first."""
+    step = -1 if turn % 2 else 1
+    answers = [answer(each) for each in recognizers[::step]]
+    seconds = [_timed(answer, each) for each in recognizers[::step]]
+    return list(zip(answers, seconds, strict=True))[::step]
+
+
+def _timed(answer: Callable[[Recognizer], T], recognizer: Recognizer) -> float:
     start = time.perf_counter()
-    recognizer.transcribe(waveform)
+    answer(recognizer)
     return time.perf_counter() - start
 
 
-def _result(options: Options, recognizers: list[Recognizer], heard: list[Heard], peaks: list[int | None]) -> Result:
+def _result(options: Options, recognizers: list[Recognizer], groups: list[Group], peaks: list[int | None]) -> Result:
     normalize = metrics.normalizer(options.normalize)
-    tallies = [_tally(heard, place, normalize) for place in range(len(recognizers))]
+    tallies = [_tally(groups, place, normalize) for place in range(len(recognizers))]
+    heard = [each for group in groups for each in group.heard]
     if not len(tallies[0].seconds):
         raise InputError(f"{options.data}: every recording is too short for the model; give longer ones")
     answered = sum(each.seconds for each in heard if each.answers[0].seconds is not None)
@@ -181,18 +226,30 @@ def _result(options: Options, recognizers: list[Recognizer], heard: list[Heard],
         data=_data(heard, tallies[0].words),
         environment=environment(options.seed),
         normalize=options.normalize,
-        warnings=tuple(_warnings(options, measured, tallies[0], heard)),
+        warnings=tuple(_warnings(options, recognizers, measured, tallies[0], groups)),
         predictions=tuple(_prediction(each) for each in heard),
     )
 
 
-def _tally(heard: list[Heard], place: int, normalize: Callable[[str], str]) -> Tally:
+def _tally(groups: list[Group], place: int, normalize: Callable[[str], str]) -> Tally:
     """Errors and times of the model at `place`."""
+    heard = [each for group in groups for each in group.heard]
     references = [normalize(each.utterance.text or "") for each in heard]
     hypotheses = [normalize(each.answers[place].text) for each in heard]
-    seconds = [answer.seconds for each in heard if (answer := each.answers[place]).seconds is not None]
-    words = metrics.count_words(references, hypotheses)
-    return Tally(words, metrics.count_characters(references, hypotheses), np.array(seconds))
+    alone = [[s for each in group.heard if (s := each.answers[place].seconds) is not None] for group in groups]
+    packed = [group.packed_seconds[place] for group in groups]
+    return Tally(
+        words=metrics.count_words(references, hypotheses),
+        characters=metrics.count_characters(references, hypotheses),
+        seconds=np.concatenate([np.array(each) for each in alone]),
+        group_seconds=_better_way(np.array([sum(each) for each in alone]), packed),
+    )
+
+
+def _better_way(alone: np.ndarray, packed: Sequence[float | None]) -> np.ndarray:
+    """The seconds of all groups one utterance at a time or packed, whichever is less in all."""
+    together = np.array([one if many is None else many for one, many in zip(alone, packed, strict=True)])
+    return together if together.sum() < alone.sum() else alone
 
 
 def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seconds: float, seed: int) -> Measured:
@@ -208,6 +265,7 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
         deletions=int(tally.words.deletions.sum()),
         insertions=int(tally.words.insertions.sum()),
         rtfx=audio_seconds / float(tally.seconds.sum()),
+        rtfx_packed=audio_seconds / float(tally.group_seconds.sum()),
         latency_ms={"p50": float(p50), "p95": float(p95)},
         peak_rss_bytes=peak,
         sites=recognizer.sites,
@@ -217,12 +275,14 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
 def _delta(measured: list[Measured], tallies: list[Tally], seed: int) -> Delta:
     worse = metrics.compare(tallies[0].words, tallies[1].words, seed)
     faster = metrics.ratio(tallies[1].seconds, tallies[0].seconds, seed)
+    packed = metrics.ratio(tallies[1].group_seconds, tallies[0].group_seconds, seed)
     return Delta(
         wer_percent_points=worse.points,
         wer_ci95=worse.ci95,
         p_value=worse.p_value,
         speedup=faster.value,
         speedup_ci95=faster.ci95,
+        speedup_packed=packed.value,
         compression=measured[1].bytes_on_disk / measured[0].bytes_on_disk,
     )
 
@@ -267,8 +327,13 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _warnings(options: Options, measured: list[Measured], tally: Tally, heard: list[Heard]) -> Iterator[str]:
+def _warnings(
+    options: Options, recognizers: list[Recognizer], measured: list[Measured], tally: Tally, groups: list[Group]
+) -> Iterator[str]:
     """What a reader of the numbers should know, a sentence each."""
+    heard = [each for group in groups for each in group.heard]
+    for recognizer in recognizers:
+        yield from recognizer.notices
     short = sum(each.answers[0].seconds is None for each in heard)
     if short:
         yield f"{short} of {len(heard)} recordings are too short for the model and count as recognised as nothing"
@@ -278,7 +343,7 @@ def _warnings(options: Options, measured: list[Measured], tally: Tally, heard: l
             yield f"{len(seen)} of the recordings calibrated {each.path}: its error rate may flatter; use others"
         if each.peak_rss_bytes is None:
             yield f"{each.path}: its peak memory could not be measured, the process for it failed"
-    caseless = _tally(heard, 0, lambda text: metrics.normalizer(options.normalize)(text).lower())
+    caseless = _tally(groups, 0, lambda text: metrics.normalizer(options.normalize)(text).lower())
     if 2 * caseless.words.errors.sum() < tally.words.errors.sum():
         yield "most word errors are of letter case only; --normalize basic or english ignores case"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .errors import InputError
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PACK_SECONDS = 30.0  # of audio in one call: longer gains little speed and takes more memory
 SETTINGS = ("*.json", "*.txt", "*.model")
 
 
@@ -41,6 +43,7 @@ class Recognizer:
     sampling_rate: int  # Hz
     sites: dict[str, int]  # how many sites run "integer", "simulated", "float"
     min_samples: int  # the shortest waveform that gives one frame
+    notices: tuple[str, ...] = ()  # what runs slower or less exactly on this machine than it should
 
     def input_values(self, waveform: np.ndarray) -> Tensor:
         """The model's input (1, samples) for a mono float32 waveform (samples,) at `sampling_rate`."""
@@ -62,6 +65,21 @@ class Recognizer:
     def transcribe(self, waveform: np.ndarray) -> str:
         return self.decode(self.logits(waveform))
 
+    @property
+    def packs(self) -> bool:
+        """Whether `transcribe_all` answers several utterances in one call, not one after another."""
+        from .engine import can_pack
+
+        return can_pack(self.model)
+
+    def transcribe_all(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+        """What is said in each of several utterances, which together should last no more than PACK_SECONDS."""
+        if not self.packs:
+            return [self.transcribe(waveform) for waveform in waveforms]
+        from .engine import packed_logits
+
+        return [self.decode(each) for each in packed_logits(self.model, [self.input_values(w)[0] for w in waveforms])]
+
     def bytes_on_disk(self) -> int:
         """Bytes of the files that loading reads: weights in one format, config, plan, processor."""
         folder = _folder(self.path)
@@ -77,7 +95,7 @@ def load(path: str) -> Recognizer:
     shape. Weights that a float model has no use for are left alone, as transformers does (checkpoints of the hub often
     carry the pre-training heads); a quantized model must match its file key by key.
     """
-    from . import checkpoint  # noqa: F401  (registers the format with transformers)
+    from . import checkpoint, engine  # noqa: F401  (the first registers the format with transformers)
 
     config = _config(path)
     scheme = _scheme(path, config)
@@ -92,6 +110,7 @@ def load(path: str) -> Recognizer:
         sampling_rate=int(processor.feature_extractor.sampling_rate),
         sites=_count_sites(model),
         min_samples=receptive_field(config),
+        notices=() if scheme == "float32" else engine.notices(model, path),
     )
 
 

@@ -34,6 +34,8 @@ class Fake:
     scheme: str = "float32"
     sampling_rate: int = 16000
     min_samples: int = 400
+    packed_pace: float | None = None  # seconds for a second of audio in a packed call, three times that at first
+    notices: tuple[str, ...] = ()
 
     def __post_init__(self):
         self.sites = {"integer": 0, "simulated": 0, "float": 3}
@@ -46,6 +48,19 @@ class Fake:
         self.met.add(len(waveform))
         self.clock.now += first * self.pace * len(waveform) / self.sampling_rate
         return self.texts[len(waveform)]
+
+    @property
+    def packs(self):
+        return self.packed_pace is not None
+
+    def transcribe_all(self, waveforms):
+        assert self.packs
+        assert waveforms
+        lengths = tuple(map(len, waveforms))
+        first = 1 if lengths in self.met else 3
+        self.met.add(lengths)
+        self.clock.now += first * self.packed_pace * sum(lengths) / self.sampling_rate
+        return [self.texts[length] for length in lengths]
 
     def bytes_on_disk(self):
         return self.size
@@ -108,6 +123,34 @@ def test_speed_is_of_the_second_answer_to_what_could_be_answered(bench):
     assert found.data.audio_seconds == pytest.approx(3.5 + 100 / 16000)
 
 
+@pytest.mark.parametrize(("pace", "speedup"), [(0.25, 4.0), (0.75, 2.0)], ids=["packed faster", "packed slower"])
+def test_throughput_is_that_of_the_better_way(bench, pace, speedup):
+    bench[0]["ours"].packed_pace = pace
+    found = run(bench)
+    assert found.model.rtfx == pytest.approx(2.0)
+    assert found.model.rtfx_packed == pytest.approx(speedup)
+    assert found.baseline.rtfx_packed == pytest.approx(1.0)
+    assert found.delta.speedup == pytest.approx(2.0)
+    assert found.delta.speedup_packed == pytest.approx(speedup)
+
+
+def test_groups_hold_half_a_minute(bench, tmp_path):
+    fake = bench[0]["ours"]
+    fake.packed_pace, calls = 0.25, []
+    fake.texts = dict.fromkeys((20 * 16000, 9 * 16000, 40 * 16000), "ONE")
+    plain = fake.transcribe_all
+    fake.transcribe_all = lambda waveforms: calls.append([len(w) // 16000 for w in waveforms]) or plain(waveforms)
+    lengths = (20, 9, 9, 40, 20)
+    rows = [(f"{place}.wav", seconds * 16000, "ONE") for place, seconds in enumerate(lengths)]
+    evaluate.evaluate(Options("ours", write_data(tmp_path, [*rows, ("x.wav", 100, "ONE")])))
+    assert calls == [[20, 9], [20, 9], [9], [9], [40], [40], [20], [20]]  # each once to warm up
+
+
+def test_what_runs_slower_than_it_should_is_told(bench):
+    bench[0]["ours"].notices = ("ours: slow",)
+    assert "ours: slow" in run(bench).warnings
+
+
 def test_models_take_turns_and_go_first_in_turn(bench):
     run(bench)
     there, back = ["ours", "float"] * 2, ["float", "ours"] * 2
@@ -125,9 +168,9 @@ def test_json_has_the_fields_of_the_contract(bench):
     found = json.loads(run(bench, min_speedup=2.0).to_json())
     assert found["schema"] == 1
     model = {"path", "scheme", "bytes_on_disk", "wer_percent", "wer_ci95", "cer_percent", "substitutions", "deletions"}
-    model |= {"insertions", "rtfx", "latency_ms", "peak_rss_bytes", "sites"}
+    model |= {"insertions", "rtfx", "rtfx_packed", "latency_ms", "peak_rss_bytes", "sites"}
     assert set(found["model"]) == set(found["baseline"]) == model
-    delta = {"wer_percent_points", "wer_ci95", "p_value", "speedup", "speedup_ci95", "compression"}
+    delta = {"wer_percent_points", "wer_ci95", "p_value", "speedup", "speedup_ci95", "speedup_packed", "compression"}
     assert set(found["delta"]) == delta
     assert found["gates"] == [{"name": "min_speedup", "limit": 2.0, "value": 2.0, "passed": True}]
     assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256"}

@@ -7,14 +7,20 @@ state, and `packed` runs several utterances at once.
 
 from torch import nn
 
-from . import encoder, extractor
+from . import encoder, extractor, kernels
 from .convert import convert, skeleton
 from .packed import can_pack, packed_logits
 
-__all__ = ["can_pack", "convert", "fuse", "packed_logits", "skeleton"]
+__all__ = ["can_pack", "convert", "fuse", "kernels", "notices", "packed_logits", "skeleton"]
 
 
 def fuse(model: nn.Module) -> dict[str, str]:
     """Run everything fused whose structure is known, in place; {part: why it runs module by module} of the rest."""
     reason = extractor.fuse(model)
     return encoder.fuse(model) | ({"feature_extractor": reason} if reason is not None else {})
+
+
+def notices(model: nn.Module, name: str) -> tuple[str, ...]:
+    """What a user of an integer model should know about how it runs here, a sentence each; nothing if all is well."""
+    slow = [f"{name}: {part} runs module by module, slower: {reason}" for part, reason in fuse(model).items()]
+    return (*slow, *([] if kernels.are_exact() else [f"{name}: {kernels.SATURATES}"]))

@@ -95,13 +95,14 @@ def _layer(
     form: Form = self.form
     if self.training or _is_watched(self.attention):
         return _module_by_module(self, hidden_states, attention_mask, position_bias, keywords)
-    x = hidden_states.reshape(-1, hidden_states.shape[-1])
+    rows = hidden_states.reshape(-1, hidden_states.shape[-1])
+    x = kernels.rounded(rows)
     read = _norm(self.layer_norm, x) if form.pre_norm else x
     if form.relative and position_bias is None:
         position_bias = _distance_bias(self.attention, max(LENGTHS.get() or hidden_states.shape[1:2]))
-    context = _attention(self.attention, read, hidden_states.shape[:2], attention_mask, position_bias)
     out_proj: IntegerLinear = self.attention.out_proj
-    x = kernels.linear_plus(out_proj.quantize_input(context), out_proj.input_grid_point, out_proj.packed()[0], x)
+    context = _attention(self.attention, read, hidden_states.shape[:2], attention_mask, position_bias)
+    x = kernels.linear_plus(context, out_proj.input_grid_point, out_proj.packed()[0], x)
     if form.pre_norm:
         x = _feed_forward(self.feed_forward, _norm(self.final_layer_norm, x), x)
     else:
@@ -109,7 +110,7 @@ def _layer(
         x = _norm(self.final_layer_norm, _feed_forward(self.feed_forward, x, x))
     if form.adapter:
         x = x + self.adapter_layer(x)
-    result = x.view(hidden_states.shape)
+    result = x[: len(rows)].view(hidden_states.shape)
     return (result, position_bias) if form.relative else result
 
 
@@ -148,16 +149,17 @@ def _feed_forward(block: Any, x: Tensor, residual: Tensor) -> Tensor:
 
 
 def _attention(block: Any, x: Tensor, shape: torch.Size, mask: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Attention within each utterance of rows x (n, C) -> (n, C), before the output projection."""
-    lengths = LENGTHS.get()
-    gate = None if bias is None else _gate(block, x)
-    parts = [*_projected(block, x), *([] if gate is None else [gate])]
-    if lengths is None:
-        pieces = [[part.view(*shape, -1) for part in parts]]
-    else:
-        pieces = [list(each) for each in zip(*(part[None].split(lengths, 1) for part in parts), strict=True)]
-    contexts = [_attend(block.num_heads, piece, mask, bias) for piece in pieces]
-    return torch.cat([context.flatten(0, 1) for context in contexts])
+    """Attention within each utterance of rows x (n, C): uint8 (n, C) for the output projection."""
+    parts = [*_projected(block, x), *([] if bias is None else [_gate(block, x)])]
+    codes = torch.empty_like(x, dtype=torch.uint8)
+    start = 0
+    for length in LENGTHS.get() or (shape.numel(),):
+        batch = 1 if LENGTHS.get() else shape[0]
+        piece = [part[start : start + length].view(batch, length // batch, -1) for part in parts]
+        context = _attend(block.num_heads, piece, mask, bias).flatten(0, 1)
+        block.out_proj.quantize_input(context, codes[start : start + length])
+        start += length
+    return codes
 
 
 def _attend(heads: int, parts: list[Tensor], mask: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -208,9 +210,9 @@ def _position(conv: IntegerConv, x: Tensor) -> Tensor:
     """Rows x (T, C) -> gelu(conv(x)) (T, C): each group's windows times its weights."""
     frames = len(x)
     codes = conv.quantize_input(x).view(frames, conv.groups, -1).transpose(0, 1)
-    padding = conv.padding, conv.kernel - 1 - conv.padding
-    padded = F.pad(codes, (0, 0, *padding), value=conv.input_grid_point[1])
-    return torch.cat([conv.rows(group, number, gelu=True) for number, group in enumerate(padded)], dim=1)
+    behind = conv.kernel - 1 - conv.padding + kernels.round_rows(frames) - frames
+    padded = F.pad(codes, (0, 0, conv.padding, behind), value=conv.input_grid_point[1])
+    return torch.cat([conv.rows(group, number, gelu=True)[:frames] for number, group in enumerate(padded)], dim=1)
 
 
 def _each_positional(self: Any, hidden_states: Tensor) -> Tensor:

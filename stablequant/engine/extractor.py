@@ -69,7 +69,30 @@ def _utterance(layers: list[Any], wave: Tensor) -> Tensor:
     codes = _first_group_norm(layers, wave) if grouped else _first_layer_norm(layers, wave)
     for here, following in zip(layers[1:], [*layers[2:], None], strict=True):
         codes = _chained(here, following, codes) if grouped else _normed(here, following, codes)
-    return codes
+    return codes[: _frames(layers, len(wave))]
+
+
+def _frames(layers: list[Any], samples: int) -> int:
+    """Frames that the extractor makes of a waveform."""
+    for layer in layers:
+        kernel, stride = _geometry(layer.conv)
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+def _rounded_frames(layers: list[Any], samples: int) -> int:
+    """Frames of the first layer that give a round number of frames at the end: a few more or less than there are."""
+    frames = kernels.round_rows(_frames(layers, samples))
+    for layer in reversed(layers[1:]):
+        kernel, stride = _geometry(layer.conv)
+        frames = (frames - 1) * stride + kernel
+    return frames
+
+
+def _geometry(conv: Any) -> tuple[int, int]:
+    if isinstance(conv, IntegerConv):
+        return conv.kernel, conv.stride
+    return conv.kernel_size[0], conv.stride[0]
 
 
 def _first_group_norm(layers: list[Any], wave: Tensor) -> Tensor:
@@ -84,24 +107,33 @@ def _first_group_norm(layers: list[Any], wave: Tensor) -> Tensor:
     gain = norm.weight.double() * (variance + norm.eps).rsqrt()
     folded = (weight * gain[:, None]).float()
     bias = (norm.bias.double() - gain * (weight @ mean)).float()  # the convolution's own bias cancels in the norm
-    return _in_chunks(frames, folded, bias, torch.ops.aten.gelu_, layers[1].conv)
+    codes = _codes(layers, len(wave))
+    return _in_chunks(frames, folded, bias, torch.ops.aten.gelu_, layers[1].conv, codes)
 
 
 def _first_layer_norm(layers: list[Any], wave: Tensor) -> Tensor:
     """First layer of the large form: uint8 (frames, C) for the second."""
     conv = layers[0].conv
     bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
-    return _in_chunks(_windows(conv, wave), conv.weight.flatten(1), bias, _norm_gelu(layers[0]), layers[1].conv)
+    codes = _codes(layers, len(wave))
+    return _in_chunks(_windows(conv, wave), conv.weight.flatten(1), bias, _norm_gelu(layers[0]), layers[1].conv, codes)
 
 
-def _in_chunks(frames: Tensor, weight: Tensor, bias: Tensor, finish: Finish, following: IntegerConv) -> Tensor:
-    codes = frames.new_empty((len(frames), len(weight)), dtype=torch.uint8)
+def _codes(layers: list[Any], samples: int) -> Tensor:
+    """Room for the second layer's input."""
+    return torch.empty((_rounded_frames(layers, samples), layers[0].conv.out_channels), dtype=torch.uint8)
+
+
+def _in_chunks(
+    frames: Tensor, weight: Tensor, bias: Tensor, finish: Finish, following: IntegerConv, codes: Tensor
+) -> Tensor:
     step = _chunk_frames(len(weight))
     buffer = frames.new_empty((step, len(weight)))
+    frames = frames[: len(codes)]
     for start in range(0, len(frames), step):
         rows = frames[start : start + step]
         out = finish(torch.addmm(bias, rows, weight.T, out=buffer[: len(rows)]))
-        following.quantize_input(out, codes[start : start + step])
+        following.quantize_input(out, codes[start : start + len(rows)])
     return codes
 
 

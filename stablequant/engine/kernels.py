@@ -5,6 +5,9 @@ then (optionally) bias, GELU and requantization to u8 in the same kernel. A conv
 overlapping windows: in channels-last memory the window of output t starts at t * stride * channels, so `as_strided`
 describes the matrix without copying it. A grouped convolution is one such product for each group. (The convolution
 operators, onednn.qconv1d_pointwise and qconv2d_pointwise, are slower and give wrong sums for 16 channels a group.)
+
+oneDNN compiles a kernel for every number of rows it meets, which for 2 s of speech takes half as long as the answer.
+So rows come in round numbers (`round_rows`), a few dozen in all: what lies in the rows too many is not looked at.
 """
 
 from __future__ import annotations
@@ -13,7 +16,13 @@ import functools
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+SATURATES = (
+    "the int8 kernels of this CPU saturate (it has no VNNI), so results can differ from the plan's and words can be "
+    "lost; evaluate the model on this machine before you trust it"
+)
 
 
 class Packed(NamedTuple):
@@ -86,6 +95,22 @@ def windows(x: Tensor, kernel: int, stride: int) -> Tensor:
     """Windows of a convolution over channels-last (T, C) as rows: a view (frames, kernel * C) of the same memory."""
     frames = (x.shape[0] - kernel) // stride + 1
     return x.as_strided((frames, kernel * x.shape[1]), (stride * x.shape[1], 1), x.storage_offset())
+
+
+def round_rows(n: int) -> int:
+    """The number of rows, at least n, that a matrix of n rows is given: 16 different ones between n and 2 n."""
+    step = 1 << max(0, n.bit_length() - 5)
+    return -(-n // step) * step
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Rows x (n, C), dense, as (round_rows(n), C): a longer view where its memory goes on far enough, else a copy."""
+    rows, (n, channels) = round_rows(len(x)), x.shape
+    if n == rows:
+        return x
+    if (x.storage_offset() + rows * channels) * x.element_size() <= x.untyped_storage().nbytes():
+        return x.as_strided((rows, channels), (channels, 1), x.storage_offset())
+    return F.pad(x, (0, 0, 0, rows - n))
 
 
 @functools.cache

@@ -26,11 +26,6 @@ from ..plan import Choice
 from . import kernels
 from .kernels import Packed
 
-SATURATES = (
-    "the int8 kernels of this CPU saturate (it has no VNNI), so results can differ from the plan's and words can be "
-    "lost; evaluate the model on this machine before you trust it"
-)
-
 
 class IntegerModule(nn.Module):
     """What every integer site has in common; a subclass says how to pack and run."""
@@ -87,6 +82,12 @@ class IntegerModule(nn.Module):
         """uint8 codes of a float32 input, same shape and memory order."""
         return quantize(x, *self.input_grid_point, activation_grid(self.input_bits), out)
 
+    def quantize_rows(self, x: Tensor) -> Tensor:
+        """uint8 codes of float rows (n, C), with room up to a round number of rows."""
+        codes = x.new_empty((kernels.round_rows(len(x)), x.shape[1]), dtype=torch.uint8)
+        self.quantize_input(x, codes[: len(x)])
+        return codes
+
     def _pack(self) -> tuple[Packed, ...]:
         raise NotImplementedError
 
@@ -116,9 +117,9 @@ class IntegerLinear(IntegerModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers, return float32."""
-        rows = self.quantize_input(x.reshape(-1, x.shape[-1]))
-        out = kernels.linear(rows, self.input_grid_point, self.packed()[0])
-        return out.view(*x.shape[:-1], -1)
+        rows = x.reshape(-1, x.shape[-1])
+        out = kernels.linear(self.quantize_rows(rows), self.input_grid_point, self.packed()[0])
+        return out[: len(rows)].view(*x.shape[:-1], -1)
 
 
 class IntegerConv(IntegerModule):
@@ -156,7 +157,7 @@ class IntegerConv(IntegerModule):
 
 def _warn_if_it_saturates() -> None:
     if not kernels.are_exact():
-        warnings.warn(SATURATES, stacklevel=3)
+        warnings.warn(kernels.SATURATES, stacklevel=3)
 
 
 def integer_module(source: nn.Module, input_bits: int) -> IntegerModule:

@@ -145,3 +145,18 @@ def test_a_layer_of_another_structure_runs_as_it_is():
 def test_there_is_nothing_to_fuse_without_an_encoder():
     assert set(engine.fuse(nn.Linear(2, 2))) == {"encoder", "feature_extractor"}
     assert not engine.can_pack(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("form", ["base", "large"])
+def test_lengths_that_round_alike_give_the_kernels_the_same_shapes(form, monkeypatch):
+    model, shapes = fused(integer("wav2vec2", form)), []
+    for name in ("linear", "linear_plus"):
+        kernel = getattr(engine.kernels, name)
+        recorded = lambda x, *rest, kernel=kernel, **more: shapes.append(x.shape) or kernel(x, *rest, **more)  # noqa: E731
+        monkeypatch.setattr(engine.kernels, name, recorded)
+    seen = []
+    for frames in (178, 184):
+        shapes.clear()
+        model(torch.from_numpy(tiny.wave(0, 400 + 320 * (frames - 1) + frames))[None])
+        seen.append(tuple(shapes))
+    assert seen[0] == seen[1]

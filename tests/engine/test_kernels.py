@@ -100,3 +100,22 @@ def test_this_cpu_adds_exactly_or_a_warning_says_so(monkeypatch):
 
     with pytest.warns(UserWarning, match="saturate"):
         module(torch.zeros(1, 8))
+
+
+@given(st.integers(1, 10**6))
+def test_round_numbers_of_rows_are_few_and_near(n):
+    rows = kernels.round_rows(n)
+    assert n <= rows <= max(n, 1.07 * n)
+    assert kernels.round_rows(rows) == rows
+    assert len({kernels.round_rows(each) for each in range(n, min(2 * n, n + 5000))}) <= 17
+
+
+@pytest.mark.parametrize("room", [0, 2, 40])
+def test_rounded_rows_are_a_view_where_memory_goes_on(room):
+    memory = torch.arange((33 + room) * 3.0).view(-1, 3)
+    x = memory[:33]
+    found = kernels.rounded(x)
+    assert found.shape == (34, 3)
+    assert torch.equal(found[:33], x)
+    assert (found.data_ptr() == x.data_ptr()) == (room > 0)
+    assert kernels.rounded(found) is found

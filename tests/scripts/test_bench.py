@@ -65,6 +65,12 @@ def test_command_on_two_folders(float_folder, calibrated, capsys):
     assert set(result["timings"]["0.2"]) == {bench.FLOAT, bench.OURS, "torch-bf16"}
     assert result["timings"]["0.3"][bench.OURS]["relative_logit_error"] < 0.5
     assert text.count("| stablequant |") == 2
+    assert result["floor_ms"]["0.2"] > 0
+    split = result["split_ms"]["0.3"]
+    assert {"extractor", "positional", "products", "attention", "quantize", "norms", "rest"} == set(split)
+    assert all(milliseconds > 0 for milliseconds in split.values())
+    assert result["footprint"][bench.OURS]["peak_rss_bytes"] > 1e8
+    assert result["footprint"][bench.FLOAT]["load_seconds"] > 0
 
 
 def test_shapes_can_be_calibrated(tmp_path, speech):
