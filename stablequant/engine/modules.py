@@ -9,7 +9,8 @@ stablequant fails instead of reading codes as weights:
     input_zero_point  int32 ()
     bias              float32 (out,), 0 where the float module has none
 
-Weights are packed for the kernel on the first call and kept; the portable codes stay, so saving writes the same bytes.
+Weights are packed for the kernel on the first call and kept; the portable codes stay, so saving writes the same
+bytes. Codes that are mapped from a checkpoint take no memory beside their packed form: their pages are given back.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..grid import QTensor, activation_grid, quantize
 from ..plan import Choice
 from . import kernels
 from .kernels import Packed
+from .pages import release
 
 
 class IntegerModule(nn.Module):
@@ -76,6 +78,7 @@ class IntegerModule(nn.Module):
         if self._packed is None:
             _warn_if_it_saturates()
             self._packed = self._pack()
+            release(self.codes)
         return self._packed
 
     def quantize_input(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -113,6 +116,8 @@ class IntegerLinear(IntegerModule):
             parts = [self, *others]
             codes, scales = torch.cat([each.codes for each in parts]), torch.cat([each.scales for each in parts])
             self._joined = kernels.pack(codes, scales, torch.cat([each.bias.detach() for each in parts]))
+            for each in parts:
+                release(each.codes)
         return self._joined
 
     def forward(self, x: Tensor) -> Tensor:
