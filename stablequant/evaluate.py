@@ -37,6 +37,7 @@ import torch
 
 from . import audio, memory, metrics, models, progress
 from .audio import Utterance
+from .engine import attention, kernels
 from .errors import InputError
 from .metrics import Counts
 from .models import Recognizer
@@ -314,6 +315,8 @@ def environment(seed: int) -> dict[str, Any]:
     return {
         "cpu": _cpu_name(),
         "isa": sorted(name for name in ISA if able.get(name)),
+        "kernels": kernels.way(),
+        "attention": str(attention.number_format()).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "stablequant")},
         "seed": seed,

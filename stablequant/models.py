@@ -224,11 +224,13 @@ def _processor(path: str) -> Any:
 
 
 def _count_sites(model: nn.Module) -> dict[str, int]:
+    from .engine import kernels
     from .engine.modules import IntegerModule
 
-    integer = sum(isinstance(module, IntegerModule) for module in model.modules())
+    quantized = sum(isinstance(module, IntegerModule) for module in model.modules())
     floating = sum(isinstance(module, nn.Linear | nn.Conv1d) for module in model.modules())
-    return {"integer": integer, "simulated": 0, "float": floating}
+    simulated = quantized if kernels.way() == "float" else 0
+    return {"integer": quantized - simulated, "simulated": simulated, "float": floating}
 
 
 def _first_line(error: BaseException) -> str:

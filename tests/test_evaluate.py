@@ -174,7 +174,7 @@ def test_json_has_the_fields_of_the_contract(bench):
     assert set(found["delta"]) == delta
     assert found["gates"] == [{"name": "min_speedup", "limit": 2.0, "value": 2.0, "passed": True}]
     assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256"}
-    environment = {"cpu", "isa", "threads", "torch", "transformers", "stablequant", "seed"}
+    environment = {"cpu", "isa", "kernels", "attention", "threads", "torch", "transformers", "stablequant", "seed"}
     assert set(found["environment"]) == environment
     assert found["environment"]["torch"] == torch.__version__
     assert found["normalize"] == "none"

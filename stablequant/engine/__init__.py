@@ -7,11 +7,11 @@ state, and `packed` runs several utterances at once.
 
 from torch import nn
 
-from . import encoder, extractor, kernels
+from . import attention, encoder, extractor, kernels
 from .convert import convert, skeleton
 from .packed import can_pack, packed_logits
 
-__all__ = ["can_pack", "convert", "fuse", "kernels", "notices", "packed_logits", "skeleton"]
+__all__ = ["attention", "can_pack", "convert", "fuse", "kernels", "notices", "packed_logits", "skeleton"]
 
 
 def fuse(model: nn.Module) -> dict[str, str]:
@@ -23,4 +23,4 @@ def fuse(model: nn.Module) -> dict[str, str]:
 def notices(model: nn.Module, name: str) -> tuple[str, ...]:
     """What a user of an integer model should know about how it runs here, a sentence each; nothing if all is well."""
     slow = [f"{name}: {part} runs module by module, slower: {reason}" for part, reason in fuse(model).items()]
-    return (*slow, *([] if kernels.are_exact() else [f"{name}: {kernels.SATURATES}"]))
+    return (*slow, *([] if kernels.way() == "exact" else [f"{name}: {kernels.NOTICES[kernels.way()]}"]))

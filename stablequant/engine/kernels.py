@@ -19,16 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SATURATES = (
-    "the int8 kernels of this CPU saturate (it has no VNNI), so results can differ from the plan's and words can be "
-    "lost; evaluate the model on this machine before you trust it"
-)
+from ..grid import activation_grid, quantize
+
+GridPoint = tuple[float, int]  # scale and zero point
+
+NOTICES = {  # by `way`
+    "halves": "this CPU has no VNNI and its int8 kernels saturate: products are computed in halves, exact but slower",
+    "float": "this build of torch has no int8 kernels for this CPU: integer sites are simulated in float32, not fast",
+}
 
 
 class Packed(NamedTuple):
     """A weight as the kernel takes it."""
 
-    codes: Tensor  # opaque
+    codes: Tensor  # opaque; int8 (out, n) where there is no kernel
     scales: Tensor  # float32 (out,)
     zeros: Tensor  # int64 (out,): the zero points of a symmetric weight
     bias: Tensor  # float32 (out,)
@@ -37,22 +41,38 @@ class Packed(NamedTuple):
 def pack(codes: Tensor, scales: Tensor, bias: Tensor) -> Packed:
     """Weight codes int8 (out, n), scales and bias float32 (out,) in the layout the kernel wants."""
     zeros = torch.zeros(len(scales), dtype=torch.int64)
-    return Packed(torch.ops.onednn.qlinear_prepack(codes.contiguous(), None), scales, zeros, bias)
+    packed = codes.clone() if way() == "float" else torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
+    return Packed(packed, scales, zeros, bias)
 
 
 def linear(
     x: Tensor,
-    grid_point: tuple[float, int],
+    grid_point: GridPoint,
     weight: Packed,
     *,
     gelu: bool = False,
-    requantize: tuple[float, int] | None = None,
+    requantize: GridPoint | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """uint8 (m, n) with its (scale, zero point) times a packed weight: `dtype` (m, out), float32 or bfloat16.
 
     With `requantize`, the (scale, zero point) of the reader, the result is uint8 instead.
     """
+    if way() == "exact":
+        return _kernel(x, grid_point, weight, gelu, requantize, dtype)
+    result = _slow(x, grid_point, weight)
+    result = F.gelu(result) if gelu else result
+    return result.to(dtype) if requantize is None else quantize(result, *requantize, activation_grid(8))
+
+
+def linear_plus(x: Tensor, grid_point: GridPoint, weight: Packed, other: Tensor) -> Tensor:
+    """As `linear` in float32, plus `other` (m, out) float32, added in the kernel."""
+    return _kernel_plus(x, grid_point, weight, other) if way() == "exact" else _slow(x, grid_point, weight) + other
+
+
+def _kernel(
+    x: Tensor, grid_point: GridPoint, weight: Packed, gelu: bool, requantize: GridPoint | None, dtype: torch.dtype
+) -> Tensor:
     scale, zero_point = requantize or (1.0, 0)
     result: Tensor = torch.ops.onednn.qlinear_pointwise.default(
         x,
@@ -69,8 +89,7 @@ def linear(
     return result
 
 
-def linear_plus(x: Tensor, grid_point: tuple[float, int], weight: Packed, other: Tensor) -> Tensor:
-    """As `linear` in float32, plus `other` (m, out) float32, added in the kernel."""
+def _kernel_plus(x: Tensor, grid_point: GridPoint, weight: Packed, other: Tensor) -> Tensor:
     result: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
         x,
         *grid_point,
@@ -89,6 +108,20 @@ def linear_plus(x: Tensor, grid_point: tuple[float, int], weight: Packed, other:
         "none",
     )
     return result
+
+
+def _slow(x: Tensor, grid_point: GridPoint, weight: Packed) -> Tensor:
+    """The product in float32 on a CPU whose kernels saturate, or that has none.
+
+    Pairs of products saturate at 2^15, and those of 7-bit codes stay below: 2 * 128 * 127. So 8-bit codes are taken as
+    the sum of two halves.
+    """
+    scale, zero_point = grid_point
+    if way() == "float":
+        return (x.float() - zero_point) @ weight.codes.float().T * (scale * weight.scales) + weight.bias
+    half = x >> 1
+    first = _kernel(half, grid_point, weight, False, None, torch.float32)
+    return _kernel_plus(x - half, (scale, 0), weight._replace(bias=torch.zeros_like(weight.bias)), first)
 
 
 def windows(x: Tensor, kernel: int, stride: int) -> Tensor:
@@ -114,13 +147,18 @@ def rounded(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def are_exact() -> bool:
-    """Whether the kernel adds u8 x s8 products exactly on this CPU, found by asking it for the largest sum.
+def way() -> str:
+    """How products are computed on this CPU, found by asking the kernel for the largest sum.
 
-    x86 without VNNI adds pairs of products in 16 bits, where 255 * 127 * 2 saturates (oneDNN's guide to int8).
+    "exact": the kernel as it is. "halves": it adds pairs of u8 x s8 products in 16 bits, as x86 without VNNI does
+    (oneDNN's guide to int8), and 255 * 127 * 2 saturates. "float": there is no kernel.
     """
     terms = 64
     x = torch.full((1, terms), 255, dtype=torch.uint8)
-    weight = pack(torch.full((1, terms), 127, dtype=torch.int8), torch.ones(1), torch.zeros(1))
-    result = linear(x, (1.0, 0), weight)
-    return float(result) == 255 * 127 * terms
+    try:
+        codes = torch.ops.onednn.qlinear_prepack(torch.full((1, terms), 127, dtype=torch.int8), None)
+        weight = Packed(codes, torch.ones(1), torch.zeros(1, dtype=torch.int64), torch.zeros(1))
+        largest = float(_kernel(x, (1.0, 0), weight, False, None, torch.float32))
+    except (RuntimeError, AttributeError):  # NotImplementedError is a RuntimeError
+        return "float"
+    return "exact" if largest == 255 * 127 * terms else "halves"

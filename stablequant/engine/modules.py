@@ -15,7 +15,6 @@ bytes. Codes that are mapped from a checkpoint take no memory beside their packe
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -76,7 +75,6 @@ class IntegerModule(nn.Module):
     def packed(self) -> tuple[Packed, ...]:
         """The weight as the kernel wants it, one tensor for each group."""
         if self._packed is None:
-            _warn_if_it_saturates()
             self._packed = self._pack()
             release(self.codes)
         return self._packed
@@ -112,7 +110,6 @@ class IntegerLinear(IntegerModule):
     def joined(self, *others: IntegerLinear) -> Packed:
         """The weights of this and other modules with the same input as one; it is packed once, with this module's."""
         if self._joined is None:
-            _warn_if_it_saturates()
             parts = [self, *others]
             codes, scales = torch.cat([each.codes for each in parts]), torch.cat([each.scales for each in parts])
             self._joined = kernels.pack(codes, scales, torch.cat([each.bias.detach() for each in parts]))
@@ -158,11 +155,6 @@ class IntegerConv(IntegerModule):
         """One group of one utterance, padded, channels-last: uint8 (T, C / groups) -> (frames, out / groups)."""
         view = kernels.windows(codes, self.kernel, self.stride)
         return kernels.linear(view, self.input_grid_point, self.packed()[group], gelu=gelu, requantize=requantize)
-
-
-def _warn_if_it_saturates() -> None:
-    if not kernels.are_exact():
-        warnings.warn(kernels.SATURATES, stacklevel=3)
 
 
 def integer_module(source: nn.Module, input_bits: int) -> IntegerModule:

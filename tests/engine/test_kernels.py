@@ -1,3 +1,8 @@
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.engine import kernels
-from stablequant.engine.modules import IntegerLinear
 
 
 def codes(rng, rows, columns, bits=(8, 8)):
@@ -94,12 +98,52 @@ def test_overlapping_windows_multiply_as_copied_ones(kernel, stride, channels):
     assert np.abs(found.double().numpy() - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
-def test_this_cpu_adds_exactly_or_a_warning_says_so(monkeypatch):
-    module = IntegerLinear(torch.nn.Linear(8, 4), 8)
-    monkeypatch.setattr(kernels, "are_exact", lambda: False)
+OTHER_CPU = """
+import sys
+import torch
+from stablequant.engine import kernels
+torch.manual_seed(0)
+x = torch.randint(0, 256, (9, 700), dtype=torch.uint8)
+x[0] = 255
+codes = torch.randint(-127, 128, (6, 700), dtype=torch.int8)
+codes[0] = 127
+weight = kernels.pack(codes, torch.full((6,), 0.01), torch.arange(6.0))
+exact = (x.double() - 37) @ codes.double().T * 0.01 * 0.5 + torch.arange(6.0).double()
+found = kernels.linear(x, (0.5, 37), weight)
+plus = kernels.linear_plus(x, (0.5, 37), weight, torch.ones(9, 6))
+codes = kernels.linear(x, (0.5, 37), weight, gelu=True, requantize=(3.0, 4))
+steps = torch.nn.functional.gelu(exact) / 3 + 4
+assert (found - exact).abs().max() <= 1e-6 * exact.abs().max()
+assert (plus - 1 - exact).abs().max() <= 1e-6 * exact.abs().max()
+assert (codes.double() - steps.clamp(0, 255)).abs().max() <= 0.501
+assert kernels.linear(x, (0.5, 37), weight, dtype=torch.bfloat16).dtype == torch.bfloat16
+print(kernels.way())
+"""
 
-    with pytest.warns(UserWarning, match="saturate"):
-        module(torch.zeros(1, 8))
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN can be held to older instructions on x86-64 only")
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"])
+def test_products_are_exact_on_older_cpus(isa):
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": isa}
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_CPU], env=environment, capture_output=True, text=True, check=True
+    )
+    if "avx512_vnni" in torch.cpu.get_capabilities() or "VNNI" not in isa:
+        assert done.stdout.strip() == ("exact" if "VNNI" in isa else "halves")
+
+
+def test_products_are_exact_without_a_kernel(monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "way", lambda: "float")
+    exec(OTHER_CPU, {})
+    assert capsys.readouterr().out == "float\n"
+
+
+def test_a_missing_operator_is_noticed(monkeypatch):
+    def missing(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", missing)
+    assert kernels.way.__wrapped__() == "float"
 
 
 @given(st.integers(1, 10**6))
