@@ -364,6 +364,8 @@ def _prediction(heard: Heard) -> dict[str, Any]:
         "duration": heard.seconds,
         "text": heard.utterance.text,
     }
+    if heard.utterance.speaker is not None:
+        row["speaker"] = heard.utterance.speaker
     for prefix, answer in zip(("", "baseline_"), heard.answers, strict=False):
         row |= {f"{prefix}pred_text": answer.text, f"{prefix}time": answer.seconds}
     return row

@@ -81,21 +81,23 @@ def quantize(x: Tensor, scale: float, zero_point: int, grid: Grid, out: Tensor |
     """
     x = x.detach()
     x = x if torch.ops.aten.is_non_overlapping_and_dense(x) else x.contiguous()
-    if out is not None and out.stride() != x.stride():
-        return out.copy_(quantize(x, scale, zero_point, grid))
-    flat = _in_memory_order(x)
     codes = torch.empty_like(x, dtype=torch.uint8) if out is None else out
-    flat_codes = _in_memory_order(codes)
-    buffer = flat.new_empty(min(CHUNK, flat.numel()), dtype=torch.float32)
-    steps_per_unit = buffer.new_tensor([1.0 / scale])  # a tensor, so that bfloat16 is multiplied in float32
+    if x.numel() <= CHUNK or codes.stride() != x.stride():
+        return codes.copy_(_steps(x, scale, zero_point, grid))
+    flat, flat_codes = _in_memory_order(x), _in_memory_order(codes)
     for start in range(0, flat.numel(), CHUNK):
-        piece = flat[start : start + CHUNK]
-        steps = torch.mul(piece, steps_per_unit, out=buffer[: piece.numel()])
-        # Adding 1/2 and truncating is floor(x + 1/2) here, because the clamp leaves nothing below 0. (One fused
-        # multiply-add would be faster, but rounds otherwise at the end of a vector: codes would depend on chunks.)
-        steps.add_(zero_point + 0.5).clamp_(0.0, grid.high + 0.5)
-        flat_codes[start : start + CHUNK].copy_(steps)
+        flat_codes[start : start + CHUNK].copy_(_steps(flat[start : start + CHUNK], scale, zero_point, grid))
     return codes
+
+
+def _steps(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tensor:
+    """Floats whose integer part is the code.
+
+    Adding 1/2 and cutting off is floor(x + 1/2), because the clamp leaves nothing below 0. (One fused multiply-add
+    would be faster, but rounds otherwise at the end of a vector: codes would depend on chunks.)
+    """
+    steps = x.mul(1.0 / scale) if x.dtype == torch.float32 else x.float().mul_(1.0 / scale)
+    return steps.add_(zero_point + 0.5).clamp_(0.0, grid.high + 0.5)
 
 
 def dequantize(codes: Tensor, scale: float, zero_point: int) -> Tensor:

@@ -7,7 +7,7 @@ state, and `packed` runs several utterances at once.
 
 from torch import nn
 
-from . import attention, encoder, extractor, kernels
+from . import attention, encoder, extractor, kernels, pages
 from .convert import convert, skeleton
 from .packed import can_pack, packed_logits
 
@@ -16,6 +16,7 @@ __all__ = ["attention", "can_pack", "convert", "fuse", "kernels", "notices", "pa
 
 def fuse(model: nn.Module) -> dict[str, str]:
     """Run everything fused whose structure is known, in place; {part: why it runs module by module} of the rest."""
+    pages.keep()
     reason = extractor.fuse(model)
     return encoder.fuse(model) | ({"feature_extractor": reason} if reason is not None else {})
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-QUERIES = 128  # of a block with a bias: block x frames x heads floats fit the cache
+BIASES = 3 << 20  # numbers of a block of biases (heads x queries x frames): 12 MB
 
 
 @functools.cache
@@ -45,14 +45,16 @@ def attend_relative(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor,
     q, k, v = (_by_head(each, heads) for each in (q, k, v))
     # Query i reads bias[j - i + T - 1] at key j: with the queries in reverse order, row r starts at bias[r].
     windows = bias.unfold(1, frames, 1)
+    q, gate = q.flip(2), gate.flip(2)[..., None]
     result = torch.empty_like(q)
-    for start in range(0, frames, QUERIES):
-        stop = min(frames, start + QUERIES)
-        block = windows[:, frames - stop : frames - start].flip(1) * gate[:, :, start:stop, None]
+    step = max(1, BIASES // (heads * frames))
+    for start in range(0, frames, step):
+        rows = slice(start, start + step)
+        block = windows[:, rows] * gate[:, :, rows]
         if keep is not None:
             block = block.masked_fill(~keep[:, None, None, :], -math.inf)
-        result[:, :, start:stop] = F.scaled_dot_product_attention(q[:, :, start:stop], k, v, attn_mask=block)
-    return _joined(result)
+        result[:, :, rows] = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=block)
+    return _joined(result.flip(2))
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

@@ -9,13 +9,15 @@ Recognised by structure: convolutions without padding, each followed by GELU, wi
 - large: LayerNorm over the channels after every convolution, which needs the float values of a frame: product, norm,
   GELU and quantization run on a chunk of frames that stays in the core's cache.
 
-Everything is computed one utterance at a time: results do not depend on what else is in a batch.
+Everything is computed one utterance at a time: results do not depend on what else is in a batch. And a segment at a
+time, since an output depends on 25 ms of audio only: memory between the layers does not grow with the audio.
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +30,8 @@ from .encoder import is_gelu
 from .modules import IntegerConv
 
 Finish = Callable[[Tensor], Tensor]  # float frames (n, C) -> the same after norm and GELU
+First = Callable[[Tensor, IntegerConv, int], Tensor]  # windows of the waveform, second layer, rows -> its input
+SEGMENT = 256  # frames, 5 s: what lies between the layers stays small enough for malloc to keep, and for the cache
 
 
 def fuse(model: nn.Module) -> str | None:
@@ -65,41 +69,40 @@ def _forward(self: Any, input_values: Tensor) -> Tensor:
 
 
 def _utterance(layers: list[Any], wave: Tensor) -> Tensor:
+    """Features (frames, C) of a waveform (samples,), a segment at a time."""
     grouped = isinstance(layers[0].layer_norm, nn.GroupNorm)
-    codes = _first_group_norm(layers, wave) if grouped else _first_layer_norm(layers, wave)
-    for here, following in zip(layers[1:], [*layers[2:], None], strict=True):
-        codes = _chained(here, following, codes) if grouped else _normed(here, following, codes)
-    return codes[: _frames(layers, len(wave))]
+    windows = _windows(layers[0].conv, wave)
+    first = _group_normed(layers[0], windows) if grouped else _layer_normed(layers[0])
+    frames, hop = len(windows), 1
+    for kernel, stride in map(_geometry, layers[1:]):
+        frames, hop = (frames - kernel) // stride + 1, hop * stride
+    result = wave.new_empty((frames, len(layers[-1].conv.scales)))
+    for start in range(0, frames, SEGMENT):
+        count = min(SEGMENT, frames - start)
+        rows = _rows_for(layers, count)
+        codes = first(windows[start * hop : start * hop + rows], layers[1].conv, rows)
+        for here, following in zip(layers[1:], [*layers[2:], None], strict=True):
+            codes = _chained(here, following, codes) if grouped else _normed(here, following, codes)
+        result[start : start + count] = codes[:count]
+    return result
 
 
-def _frames(layers: list[Any], samples: int) -> int:
-    """Frames that the extractor makes of a waveform."""
-    for layer in layers:
-        kernel, stride = _geometry(layer.conv)
-        samples = (samples - kernel) // stride + 1
-    return samples
+def _rows_for(layers: list[Any], frames: int) -> int:
+    """Outputs of the first layer from which the last one makes a round number of frames, at least `frames`."""
+    rows = kernels.round_rows(frames)
+    for kernel, stride in map(_geometry, reversed(layers[1:])):
+        rows = (rows - 1) * stride + kernel
+    return rows
 
 
-def _rounded_frames(layers: list[Any], samples: int) -> int:
-    """Frames of the first layer that give a round number of frames at the end: a few more or less than there are."""
-    frames = kernels.round_rows(_frames(layers, samples))
-    for layer in reversed(layers[1:]):
-        kernel, stride = _geometry(layer.conv)
-        frames = (frames - 1) * stride + kernel
-    return frames
+def _geometry(layer: Any) -> tuple[int, int]:
+    return layer.conv.kernel, layer.conv.stride
 
 
-def _geometry(conv: Any) -> tuple[int, int]:
-    if isinstance(conv, IntegerConv):
-        return conv.kernel, conv.stride
-    return conv.kernel_size[0], conv.stride[0]
-
-
-def _first_group_norm(layers: list[Any], wave: Tensor) -> Tensor:
-    """First layer of the base form, its norm folded: uint8 (frames, C) for the second."""
-    conv, norm = layers[0].conv, layers[0].layer_norm
-    frames = _windows(conv, wave)
-    exact = frames.double()
+def _group_normed(layer: Any, windows: Tensor) -> First:
+    """The first layer of the base form, its norm over all windows (n, kernel) of the utterance folded into it."""
+    conv, norm = layer.conv, layer.layer_norm
+    exact = windows.double()
     mean = exact.mean(0)
     covariance = exact.T @ exact / len(exact) - torch.outer(mean, mean)
     weight = conv.weight.flatten(1).double()
@@ -107,33 +110,27 @@ def _first_group_norm(layers: list[Any], wave: Tensor) -> Tensor:
     gain = norm.weight.double() * (variance + norm.eps).rsqrt()
     folded = (weight * gain[:, None]).float()
     bias = (norm.bias.double() - gain * (weight @ mean)).float()  # the convolution's own bias cancels in the norm
-    codes = _codes(layers, len(wave))
-    return _in_chunks(frames, folded, bias, torch.ops.aten.gelu_, layers[1].conv, codes)
+    return partial(_in_chunks, folded, bias, torch.ops.aten.gelu_)
 
 
-def _first_layer_norm(layers: list[Any], wave: Tensor) -> Tensor:
-    """First layer of the large form: uint8 (frames, C) for the second."""
-    conv = layers[0].conv
+def _layer_normed(layer: Any) -> First:
+    """The first layer of the large form."""
+    conv = layer.conv
     bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
-    codes = _codes(layers, len(wave))
-    return _in_chunks(_windows(conv, wave), conv.weight.flatten(1), bias, _norm_gelu(layers[0]), layers[1].conv, codes)
-
-
-def _codes(layers: list[Any], samples: int) -> Tensor:
-    """Room for the second layer's input."""
-    return torch.empty((_rounded_frames(layers, samples), layers[0].conv.out_channels), dtype=torch.uint8)
+    return partial(_in_chunks, conv.weight.flatten(1), bias, _norm_gelu(layer))
 
 
 def _in_chunks(
-    frames: Tensor, weight: Tensor, bias: Tensor, finish: Finish, following: IntegerConv, codes: Tensor
+    weight: Tensor, bias: Tensor, finish: Finish, windows: Tensor, following: IntegerConv, rows: int
 ) -> Tensor:
+    """uint8 (rows, C) for the second layer; rows for which there is no window are left as they are."""
+    codes = windows.new_empty((rows, len(weight)), dtype=torch.uint8)
     step = _chunk_frames(len(weight))
-    buffer = frames.new_empty((step, len(weight)))
-    frames = frames[: len(codes)]
-    for start in range(0, len(frames), step):
-        rows = frames[start : start + step]
-        out = finish(torch.addmm(bias, rows, weight.T, out=buffer[: len(rows)]))
-        following.quantize_input(out, codes[start : start + len(rows)])
+    buffer = windows.new_empty((step, len(weight)))
+    for start in range(0, len(windows), step):
+        piece = windows[start : start + step]
+        out = finish(torch.addmm(bias, piece, weight.T, out=buffer[: len(piece)]))
+        following.quantize_input(out, codes[start : start + len(piece)])
     return codes
 
 

@@ -9,8 +9,8 @@ from stablequant.engine import attention
 from stablequant.simulate import simulate
 
 # Relative error of the logits, Euclidean. What differs are codes on the border of two steps (float32), and all that
-# follows attention by up to 0.4 % (bfloat16); in models with random weights nothing dampens it, and the random adapter of
-# Data2Vec-audio makes it ten times as large.
+# follows attention by up to 0.4 % (bfloat16); in models with random weights nothing dampens it, and the random adapter
+# of Data2Vec-audio makes it ten times as large.
 BOUND = {torch.float32: 1e-2, torch.bfloat16: 3e-2}
 ILL_CONDITIONED = {("data2vec-audio", "adapter"): 5}
 SECOND, MINUTE = 16_000, 960_000

@@ -79,10 +79,21 @@ def test_the_folded_group_norm_is_that_of_float64(kind):
     exact = F.gelu(F.group_norm(exact, norm.num_groups, norm.weight.double(), norm.bias.double(), norm.eps))[0].T
     scale, zero_point = second.input_grid_point
     steps = exact / scale + zero_point
-    codes = extractor._first_group_norm(layers, wave)
-    there = min(len(codes), len(steps))  # a few more or less than the waveform has
-    assert there > 0.9 * len(steps)
-    assert (codes[:there].double() - steps[:there].clamp(0, 255)).abs().max() <= 0.5 + 0.01
+    windows = extractor._windows(first, wave)
+    codes = extractor._group_normed(layers[0], windows)(windows, second, len(windows) + 3)
+    assert codes.shape == (len(steps) + 3, 32)
+    assert (codes[:-3].double() - steps.clamp(0, 255)).abs().max() <= 0.5 + 0.01
+
+
+@every_extractor
+def test_segments_change_nothing(family, form, monkeypatch):
+    model = integer(family, form)
+    fuse(model)
+    x = torch.from_numpy(tiny.wave(5, 20_003))[None]
+    whole = model.base_model.feature_extractor(x)
+    for frames in (1, 7, 16, whole.shape[-1]):
+        monkeypatch.setattr(extractor, "SEGMENT", frames)
+        assert tiny.relative(model.base_model.feature_extractor(x), whole) <= BOUND[8]
 
 
 def test_fused_reads_a_waveform_that_is_a_slice():

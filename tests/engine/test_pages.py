@@ -1,5 +1,7 @@
 """Pages of a mapped file are given back, and nothing else is."""
 
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,3 +60,25 @@ def test_memory_of_our_own_stays():
 def test_elsewhere_than_on_linux_nothing_happens(mapped, monkeypatch, tmp_path):
     monkeypatch.setattr(pages, "MAPS", tmp_path / "nothing")
     assert not pages.release(mapped)
+
+
+FAULTS = """
+import resource, sys, torch
+from stablequant.engine import pages
+if sys.argv[1] == "keep":
+    pages.keep()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(2 << 20, dtype=torch.uint8) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([faults() for _ in range(3)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that returns pages")
+def test_kept_memory_is_not_faulted_in_again():
+    counts = [
+        int(subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout)
+        for way in ("return", "keep")
+    ]
+    assert counts[1] < 100 < counts[0]
