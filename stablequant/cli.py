@@ -85,7 +85,9 @@ def _example(*lines: str) -> str:
 
 
 COUNT = click.IntRange(min=1)
-data_option = click.option("--data", required=True, metavar="DATA", help="Manifest or folder of recordings.")
+data_option = click.option(
+    "--data", required=True, metavar="DATA", help="Manifest or folder of recordings; - is a manifest on stdin."
+)
 samples_option = click.option("--max-samples", type=COUNT, metavar="N", help="Use N utterances, chosen by the seed.")
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the subset and the bootstrap."
@@ -225,6 +227,24 @@ def transcribe(model: str, recordings: tuple[str, ...]) -> None:
             click.echo(f"{path}\t{text}")
     if unreadable:
         raise InputError(f"{unreadable} of {len(recordings)} recordings could not be read; the others are transcribed")
+
+
+@main.command(epilog=_example("sfm-quant data test/manifest.jsonl"))
+@click.argument("data", metavar="DATA")
+@json_option
+def data(data: str, json_file: str | None) -> None:
+    """Print what is in DATA: its layout, hours, speakers, lengths and problems.
+
+    Exits with 3 when there are problems; what is good is counted all the same.
+    """
+    from .layouts._summary import summary, table
+
+    found = summary(data)
+    _print(table(found), json.dumps(found, indent=1, allow_nan=False) + "\n", json_file)
+    if found["problems"]:
+        raise InputError(
+            f"{data}: not all of it can be used (problems: {len(found['problems'])}); mend or remove the entries"
+        )
 
 
 @main.command(epilog=_example("sfm-quant inspect w8a8/"))

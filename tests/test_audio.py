@@ -1,5 +1,7 @@
 import json
+import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,38 +41,6 @@ def manifest(folder, *entries):
 
 def read(data, require_text=True, **options):
     return audio.read_utterances(data, require_text=require_text, **options)
-
-
-# ---- layouts
-
-
-def test_manifest(tmp_path):
-    entry = {"audio_filepath": "a/1.wav", "text": "ÇA VA", "duration": 0.3, "offset": 0.1, "speaker": 7}
-    path = manifest(tmp_path, entry, "", {"audio_filepath": "2.wav", "text": ""})
-    first, second = read(path)
-    assert first == Utterance("a/1.wav@0.1", tmp_path / "a/1.wav", "ÇA VA", "7", 0.1, 0.3, f"{path}:1")
-    assert second == Utterance("2.wav", tmp_path / "2.wav", "", None, 0.0, None, f"{path}:3")
-    assert read(tmp_path) == [first, second], "the folder of a manifest is the manifest"
-
-
-def test_librispeech(tmp_path):
-    folder = tmp_path / "84" / "121"
-    write(folder / "84-121-0000.flac")
-    write(folder / "84-121-0001.wav")
-    (folder / "84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 BUT\n")
-    first, second = read(tmp_path)
-    assert (first.id, first.text, first.speaker) == ("84-121-0000", "GO DO YOU HEAR", "84")
-    assert first.path == folder / "84-121-0000.flac"
-    assert (second.path, second.source) == (folder / "84-121-0001.wav", f"{folder / '84-121.trans.txt'}:2")
-
-
-def test_folder_of_recordings(tmp_path):
-    for name in ("b.wav", "sub/a.FLAC", "._b.wav"):
-        write(tmp_path / name)
-    (tmp_path / "b.txt").write_text("two\nlines\n")
-    (tmp_path / "notes.md").write_text("not a recording")
-    found = read(tmp_path, require_text=False)
-    assert [(each.id, each.text) for each in found] == [("b.wav", "two lines"), ("sub/a.FLAC", None)]
 
 
 # ---- what is wrong with the data
@@ -120,10 +90,66 @@ def test_no_manifest_fails_in_another_way_than_told(tmp_path_factory, lines):
         read(path)
 
 
-def test_first_of_many_problems_is_told_with_their_number(tmp_path):
-    path = manifest(tmp_path, "x", {"audio_filepath": "a.wav", "text": "A"}, "y", "z")
-    with pytest.raises(InputError, match=r":1: not JSON.* \(2 more like this\)$"):
+def test_all_problems_are_told_once_in_order(tmp_path):
+    good, lost = {"audio_filepath": "a.wav", "text": "A"}, '{"audio_filepath": "no.wav", "text": "A"}'
+    path = manifest(tmp_path, "x", good, lost, "z")
+    with pytest.raises(InputError) as error:
         read(path)
+    told = str(error.value).splitlines()
+    assert [line.removeprefix(str(path))[:5] for line in told] == [":1: n", ":3: n", ":4: n"]
+
+
+def test_twenty_problems_are_told_and_the_number_of_the_others(tmp_path):
+    with pytest.raises(InputError, match=r"\nand 5 more$") as error:
+        read(manifest(tmp_path, *["x"] * 25))
+    assert len(str(error.value).splitlines()) == 21
+
+
+def test_skip_bad_leaves_out_what_is_bad_and_tells_it(tmp_path):
+    path = manifest(tmp_path, "x", *({"audio_filepath": f"{n}.wav", "text": "A"} for n in range(9)))
+    found = audio.listing(path, require_text=True, max_samples=4, skip_bad=True)
+    assert found.layout == "nemo"
+    assert len(found.utterances) == 4
+    assert [problem[: len(str(path)) + 2] for problem in found.problems] == [f"{path}:1"]
+
+
+def test_skip_bad_with_nothing_left_is_refused(tmp_path):
+    with pytest.raises(InputError, match=":1: not JSON"):
+        audio.listing(manifest(tmp_path, "x"), require_text=True, skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), r".*a\.wav is a folder, not a recording"),
+        (lambda path: os.mkfifo(path), r".*a\.wav is a pipe or device, not a regular file"),
+        (lambda path: path.symlink_to("gone.wav"), r"no recording .*a\.wav \(a link to a file that is not there\)"),
+    ],
+)
+def test_path_that_is_no_regular_file(tmp_path, make, message):
+    make(tmp_path / "a.wav")
+    path = tmp_path / "list.jsonl"
+    path.write_text('{"audio_filepath": "a.wav", "text": "A"}')
+    with pytest.raises(InputError, match=f":1: {message}; correct the path or remove the entry$"):
+        read(path)
+
+
+def test_name_too_long_for_a_file(tmp_path):
+    path = tmp_path / "list.jsonl"
+    path.write_text(json.dumps({"audio_filepath": "a" * 300, "text": "A"}))
+    with pytest.raises(InputError, match=r":1: no recording .*a{300}"):
+        read(path)
+
+
+def test_links_and_paths_out_of_the_folder_are_followed(tmp_path):
+    write(tmp_path / "elsewhere/a.wav")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/link.wav").symlink_to("../elsewhere/a.wav")
+    names = ["link.wav", "../elsewhere/a.wav", str(tmp_path / "elsewhere/a.wav")]
+    path = tmp_path / "here/list.jsonl"
+    path.write_text("\n".join(json.dumps({"audio_filepath": name, "text": "A"}) for name in names))
+    waveforms = [audio.load(each, 16000) for each in read(path)]
+    assert all(np.array_equal(each, waveforms[0]) for each in waveforms)
 
 
 def test_transcript_is_not_needed_to_calibrate(tmp_path):
@@ -259,12 +285,31 @@ def test_recording_shorter_than_its_manifest_says(tmp_path):
     path = write(tmp_path / "a.wav", tone(2.0))
     with pytest.raises(InputError, match=r"^manifest\.jsonl:1: .*a\.wav holds 2\.000 s of the 9\.000 s it should"):
         audio.load(utterance(path, duration=9.0), 16000)
+    with pytest.raises(InputError, match=r"holds 2\.000 s of the 9\.000 s"):
+        audio.length(utterance(path, duration=9.0))
+
+
+@pytest.mark.parametrize(("offset", "duration", "seconds"), [(0, None, 2), (0.5, 0.25, 0.25), (1.5, 0.55, 0.5)])
+def test_length_is_that_of_the_waveform(tmp_path, offset, duration, seconds):
+    each = utterance(write(tmp_path / "a.wav", tone(2.0, 8000), 8000), offset, duration)
+    assert audio.length(each) == seconds == len(audio.load(each, 16000)) / 16000
+
+
+def test_sound_inside_a_data_set(tmp_path):
+    content = write(tmp_path / "a.flac").read_bytes()
+    each = Utterance("0", tmp_path / "0", None, None, 0.0, None, "set row 0", lambda: content)
+    assert np.array_equal(audio.load(each, 16000), audio.load(utterance(tmp_path / "a.flac"), 16000))
+    for bad, message in ((b"", "set row 0: the file is empty"), (b"hello", "set row 0: cannot be decoded")):
+        with pytest.raises(InputError, match=message):
+            audio.load(replace(each, content=lambda bad=bad: bad), 16000)
 
 
 def test_offset_past_the_end(tmp_path):
     path = write(tmp_path / "a.wav")
     with pytest.raises(InputError, match=r"^manifest\.jsonl:1: offset 3 s lies past the end of .*a\.wav \(0\.500 s\)"):
         audio.load(utterance(path, offset=3.0), 16000)
+    with pytest.raises(InputError, match="lies past the end"):
+        audio.length(utterance(path, offset=3.0))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

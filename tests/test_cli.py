@@ -192,7 +192,7 @@ def test_choices_are_the_methods_that_there_are():
     assert tuple(normalize.type.choices) == metrics.NORMALIZERS
 
 
-@pytest.mark.parametrize("command", ["calibrate", "eval", "transcribe", "inspect"])
+@pytest.mark.parametrize("command", ["calibrate", "eval", "transcribe", "inspect", "data"])
 def test_help_has_an_example(command):
     done = invoke(command, "--help")
     assert done.exit_code == 0
@@ -236,6 +236,35 @@ def test_bad_manifest_is_named_with_its_line(tmp_path):
     done = invoke("eval", "m", "--data", tmp_path)
     assert done.exit_code == 3
     assert done.stderr.startswith(f"Error: {tmp_path}/manifest.jsonl:1: no audio_filepath")
+
+
+# ---- data
+
+
+def test_data_prints_what_is_there(data, tmp_path):
+    done = invoke("data", data, "--json", tmp_path / "data.json")
+    assert done.exit_code == 0, done.stderr
+    assert "utterances  3, 3 with a transcript" in done.stdout
+    assert json.loads((tmp_path / "data.json").read_text())["layout"] == "nemo"
+
+
+def test_data_with_problems_counts_the_others_and_exits_with_3(data):
+    lines = (data / "manifest.jsonl").read_text() + "\n{"
+    done = subprocess.run(
+        [SFM_QUANT, "data", "-", "--json", "-"], input=lines, cwd=data, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    found = json.loads(done.stdout)
+    assert (found["layout"], found["utterances"]) == ("stdin", 3)
+    assert found["problems"][0].startswith("standard input:4: not JSON")
+    assert "problems    1" in done.stderr
+    assert done.stderr.endswith("Error: -: not all of it can be used (problems: 1); mend or remove the entries\n")
+
+
+def test_data_in_no_layout(tmp_path):
+    done = invoke("data", tmp_path)
+    assert done.exit_code == 3
+    assert "not data in a known layout; give one of these: " in done.stderr
 
 
 # ---- where the output goes
