@@ -3,10 +3,12 @@
 Two scores, both 0 for the float model:
 
 - `wer`: word error rate on the transcripts minus that of the float model, in points (the paper's score).
-- `logits`: total variation distance between the CTC posteriors of the float and the quantized model,
-  100 / frames * sum_t 1/2 sum_v |p_float(t, v) - p(t, v)|: the share of frames, in %, whose symbol would differ if
-  both were drawn from their posteriors under the best coupling. It needs no transcript, and unlike a word count
-  it moves with every change.
+- `logits`: total variation distance between the CTC posteriors of the float and the quantized model, over the symbols
+  that the float model writes, 100 / symbols * sum_t 1/2 sum_v |p_float(t, v) - p(t, v)|. The sum is the number of
+  frames whose symbol would differ if both were drawn from their posteriors under the best coupling, and a written
+  symbol changes only where a frame does: so it is, as `wer`, in % of what is written. (Over frames it would shrink
+  with the blanks between symbols, and the threshold would mean something else for every vocabulary.) It needs no
+  transcript, and unlike a word count it moves with every change.
 
 A *trial* quantizes some layers. `run_trials` computes the float model once for each recording, keeps the outputs of
 its layers, and answers each trial by recomputing only from the first quantized layer on: the prefix that the trial
@@ -69,7 +71,13 @@ def total(parts: Sequence[Part]) -> float:
 
 def _total_variation(recognizer: Recognizer, recording: Recording, reference: Tensor, logits: Tensor) -> Part:
     distance = 0.5 * (reference.softmax(-1) - logits.softmax(-1)).abs().sum()
-    return float(distance), float(len(reference))
+    return float(distance), float(max(1, _written(reference.argmax(-1), recognizer.model.config.pad_token_id)))
+
+
+def _written(path: Tensor, blank: int) -> int:
+    """Symbols that greedy CTC writes for the best symbols of the frames."""
+    begins = torch.cat([torch.tensor([True]), path[1:] != path[:-1]])
+    return int((begins & (path != blank)).sum())
 
 
 def _word_errors(recognizer: Recognizer, recording: Recording, reference: Tensor, logits: Tensor) -> Part:
@@ -87,7 +95,7 @@ def _errors(reference: str, hypothesis: str) -> int:
 
 
 SCORES = {
-    "logits": Score("logits", "% of frames whose symbol changes (total variation)", _total_variation),
+    "logits": Score("logits", "frames that change for 100 symbols (total variation)", _total_variation),
     "wer": Score("wer", "points of word error rate lost", _word_errors),
 }
 

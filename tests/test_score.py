@@ -37,25 +37,36 @@ def recognizer(tmp_path_factory):
 
 def test_a_model_that_is_the_same_loses_nothing(recognizer):
     logits = torch.randn(20, 8)
-    assert measure("logits", logits, logits) == 0.0
+    assert measure("logits", logits, logits, recognizer=recognizer) == 0.0
     assert measure("wer", logits, logits, "A B", recognizer) == 0.0
 
 
-def test_a_model_that_hears_something_else_in_every_frame_loses_100_points():
-    certain = torch.full((5, 4), -1e4).index_fill(1, torch.tensor([0]), 0.0)
-    assert measure("logits", certain, certain.flip(1)) == pytest.approx(100.0)
+def test_every_frame_that_changes_counts_over_the_symbols_written(recognizer):
+    blank, others = tiny.VOCABULARY.index("<pad>"), torch.tensor([5, 5, 0, 0, 5, 6, 0])  # "AAB": three symbols
+    assert blank == 0
+    certain = torch.full((7, 8), -1e4).scatter(1, others[:, None], 0.0)
+    elsewhere = certain.roll(1, 1)
+    assert measure("logits", certain, elsewhere, recognizer=recognizer) == pytest.approx(100 * 7 / 3)
+    silent = torch.full((5, 8), -1e4).index_fill(1, torch.tensor([0]), 0.0)
+    assert measure("logits", silent, silent.roll(1, 1), recognizer=recognizer) == pytest.approx(500)
 
 
-def test_total_variation_is_the_mean_over_frames_of_half_the_absolute_difference():
+def test_total_variation_is_half_the_absolute_difference(recognizer):
     rng = np.random.default_rng(0)
-    p, q = rng.dirichlet(np.ones(6), 9), rng.dirichlet(np.ones(6), 9)
-    expected = 100 * np.maximum(p - q, 0).sum(1).mean()
-    assert measure("logits", torch.tensor(p).log(), torch.tensor(q).log()) == pytest.approx(expected)
-    assert measure("logits", torch.tensor(q).log(), torch.tensor(p).log()) == pytest.approx(expected)
-    assert 0 < expected < 100
+    p, q = rng.dirichlet(np.ones(8), 9), rng.dirichlet(np.ones(8), 9)
+    for one, other in ((p, q), (q, p)):
+        written = (
+            1
+            + np.count_nonzero(np.diff(one.argmax(1)))
+            - np.count_nonzero((one.argmax(1) == 0) & np.diff(one.argmax(1), prepend=-1).astype(bool))
+        )
+        expected = 100 * np.maximum(one - other, 0).sum() / written
+        assert measure("logits", torch.tensor(one).log(), torch.tensor(other).log(), recognizer=recognizer) == (
+            pytest.approx(expected)
+        )
 
 
-def test_recordings_count_by_their_frames():
+def test_recordings_count_by_what_is_written_in_them():
     assert total([(1.0, 10.0), (0.0, 30.0)]) == 2.5
 
 
