@@ -6,19 +6,20 @@ that of the 8-bit grid that reads it; it is three times faster than float32 at e
 CPUs keep float32. Integer products do not pay: both operands would be packed anew for every head and utterance.
 
 WavLM adds a bias to the scores that depends on head and distance, times a gate of head and query. A bias by distance
-is a row of 2 T - 1 numbers for each head; only a block of queries is ever spread out into a matrix.
+is a row of 2 T - 1 numbers for each head; only a few heads at a time are ever spread out into matrices.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BIASES = 3 << 20  # numbers of a block of biases (heads x queries x frames): 12 MB
+BIASES = 3 << 20  # numbers of a block of biases (heads x queries x frames), 12 MB: whole heads where they fit
 
 
 @functools.cache
@@ -47,13 +48,14 @@ def attend_relative(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor,
     windows = bias.unfold(1, frames, 1)
     q, gate = q.flip(2), gate.flip(2)[..., None]
     result = torch.empty_like(q)
-    step = max(1, BIASES // (heads * frames))
-    for start in range(0, frames, step):
-        rows = slice(start, start + step)
-        block = windows[:, rows] * gate[:, :, rows]
+    several, step = max(1, BIASES // frames**2), min(frames, max(1, BIASES // frames))
+    for head, start in itertools.product(range(0, heads, several), range(0, frames, step)):
+        some, rows = slice(head, head + several), slice(start, start + step)
+        block = windows[some, rows] * gate[:, some, rows]
         if keep is not None:
             block = block.masked_fill(~keep[:, None, None, :], -math.inf)
-        result[:, :, rows] = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=block)
+        part = q[:, some, rows], k[:, some], v[:, some]
+        result[:, some, rows] = F.scaled_dot_product_attention(*part, attn_mask=block)
     return _joined(result.flip(2))
 
 

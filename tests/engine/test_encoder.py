@@ -90,6 +90,19 @@ def test_packed_utterances_equal_themselves_alone(family, form, number_format):
     assert encoder.LENGTHS.get() is None
 
 
+@pytest.mark.parametrize("biases", [1, 50, 40 * 40, 3 * 40 * 40, 10**6])
+def test_blocks_of_biases_change_nothing(biases, monkeypatch):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 40, 32)
+    gate, bias = torch.rand(2, 4, 40), torch.randn(4, 79)
+    distances = torch.arange(40)[None] - torch.arange(40)[:, None]
+    scores = torch.einsum("bihd,bjhd->bhij", q.view(2, 40, 4, 8), k.view(2, 40, 4, 8)) / 8**0.5
+    scores = scores + gate[..., None] * bias[:, distances + 39]
+    expected = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v.view(2, 40, 4, 8)).reshape(2, 40, 32)
+    monkeypatch.setattr(attention, "BIASES", biases)
+    assert tiny.relative(attention.attend_relative(q, k, v, gate, bias), expected) <= 1e-6
+
+
 def test_packing_ends_when_the_model_fails():
     model = fused(integer())
     model.base_model.encoder.layers[1].forward = None
