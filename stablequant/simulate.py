@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .errors import InputError
@@ -45,10 +44,14 @@ def _quantize_site(module: Any, choice: Choice, weight: QTensor) -> list[Callabl
         raise TypeError("a site holds its weight as a parameter; prepare the model first")
 
     def on_the_way_in(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # In float only while the module runs: a whole model has no room for a second copy of its weights
+        module.weight = nn.Parameter(weight.dequantize().view(original.shape), requires_grad=False)
         x = fake_quantize(inputs[0], choice.input_scale, choice.input_zero_point, choice.input_grid)
         return (x, *inputs[1:])
 
-    with torch.no_grad():
-        module.weight = nn.Parameter(weight.dequantize().view(original.shape), requires_grad=False)
-    handle = module.register_forward_pre_hook(on_the_way_in)
-    return [handle.remove, lambda: setattr(module, "weight", original)]
+    def restore(*_: Any) -> None:
+        module.weight = original
+
+    before = module.register_forward_pre_hook(on_the_way_in)
+    after = module.register_forward_hook(restore, always_call=True)
+    return [restore, before.remove, after.remove]
