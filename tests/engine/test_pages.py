@@ -81,4 +81,4 @@ def test_kept_memory_is_not_faulted_in_again():
         int(subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout)
         for way in ("return", "keep")
     ]
-    assert counts[1] < 100 < counts[0]
+    assert counts[1] < counts[0] / 4  # not none: the system may take pages back on its own
