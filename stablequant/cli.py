@@ -226,7 +226,7 @@ def transcribe(model: str, recordings: tuple[str, ...]) -> None:
         else:
             click.echo(f"{path}\t{text}")
     if unreadable:
-        raise InputError(f"{unreadable} of {len(recordings)} recordings could not be read; the others are transcribed")
+        raise InputError(f"{unreadable} of {len(recordings)} recordings could not be read")
 
 
 @main.command(epilog=_example("sfm-quant data test/manifest.jsonl"))

@@ -22,7 +22,7 @@ def _head(plan: Plan) -> Iterable[str]:
     about = plan.calibration
     yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
     if about:
-        audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s"
+        audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s of audio"
         yield f"calibrated on {audio}; {about['float_passes']} float passes"
     if plan.score:
         yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
