@@ -8,18 +8,20 @@ scores of trials on the probe recordings, and an account of what those cost in f
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import audio, checkpoint, models, progress, registry, sites, stats
+from . import audio, checkpoint, layerwise, models, progress, registry, sites, stats
 from .errors import InputError
-from .grid import QTensor, activation_grid, affine, sqnr_db, symmetric_scale, weight_grid
+from .grid import QTensor, activation_grid, affine, sqnr_db
 from .journal import Journal
+from .lattice import WeightFormat
 from .models import Recognizer
 from .plan import Choice, LayerChoice, Plan, parse_scheme, to_entry
 from .ranges import percentile
@@ -31,6 +33,7 @@ MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says othe
 PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
 MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
 BUDGET = 38.0  # float passes over the probe recordings, for the whole calibration
+LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
 SAVE_EVERY = 8  # recordings between two saves of the statistics
 
 
@@ -48,6 +51,11 @@ class Options:
     max_samples: int | None = None
     seed: int = 0
     resume: bool = False
+    group_size: int | None = 64  # weights that share a step, at 4 bits and fewer; None: a whole row
+    rounding: str | None = None  # None: compensated at 4 bits and fewer, nearest above
+    avg_bits: float | None = None  # of a weight on disk, scales counted: bits are allocated (planners/mixed.py)
+    target_compression: float | None = None  # bytes of the float model over those of the quantized one: likewise
+    max_wer_increase: float | None = None  # points, on recordings that calibrate nothing: the smallest model in it
 
 
 def calibrate(options: Options) -> dict[str, Any]:
@@ -61,10 +69,11 @@ def calibrate(options: Options) -> dict[str, Any]:
         _journal_folder(options.out), _fingerprint(options, recognizer, recordings, about), options.resume
     )
 
-    calibration = Calibration(recognizer, recordings, journal, options, about)
+    recordings, held_out = _held_out(recordings, options)
+    calibration = Calibration(recognizer, recordings, journal, options, about, held_out)
     calibration.collect()
     plan = planner.plan(calibration)
-    weights = calibration.round(plan)
+    plan, weights = calibration.round(plan)
     plan = calibration.verify(plan, weights)
 
     checkpoint.write(recognizer, plan, weights, Path(options.out))
@@ -81,9 +90,10 @@ class Calibration:
     journal: Journal
     options: Options
     about: dict[str, Any]  # of the recordings, for the plan
+    held_out: Sequence[Recording] = ()  # that calibrate nothing, for a bound on the word error rate
     passes: float = 0.0  # float passes over the probe recordings so far
     stats: dict[str, Histogram] = field(default_factory=dict)
-    _weights: dict[tuple[str, str], tuple[QTensor, float | None]] = field(default_factory=dict)
+    _weights: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.method = self.options.method
@@ -116,8 +126,11 @@ class Calibration:
         """Layers with something to quantize, in forward order."""
         return sites.layers(tuple(site for site in self.sites if site.reason is None))
 
-    def choose(self, site: Site, method: str, clip: float | None = None) -> Choice:
-        """The range that a method gives for a site, after removing the `clip` % largest of its input values."""
+    def choose(self, site: Site, method: str, clip: float | None = None, *, trial: bool = False) -> Choice:
+        """The range that a method gives for a site, after removing the `clip` % largest of its input values.
+
+        In a trial of ranges a weight of 4 bits and fewer has 8: its own noise would hide what the range does.
+        """
         if site.reason is not None:
             return Choice(site.layer, site.kind, site.reason)
         grid, seen = activation_grid(self.input_bits), self.stats[site.name]
@@ -128,10 +141,7 @@ class Calibration:
         return Choice(
             layer=site.layer,
             kind=site.kind,
-            weight_bits=self.weight_bits,
-            weight_method=method,
-            weight_sqnr_db=_rounded(self._weight(site.name, method)[1]),
-            rounding="nearest",
+            **self.weight_choice(8 if trial and WeightFormat(self.weight_bits).packed else self.weight_bits, method),
             input_bits=self.input_bits,
             method=method,
             clip_percent=clip,
@@ -143,9 +153,20 @@ class Calibration:
             input_sqnr_db=_rounded(sqnr_db(seen.power(), noise)),
         )
 
+    def weight_choice(self, bits: int, method: str) -> dict[str, Any]:
+        """The fields of a choice that say how a weight is quantized to `bits`."""
+        packed = WeightFormat(bits).packed
+        return {
+            "weight_bits": bits,
+            "weight_group": self.options.group_size if packed else None,
+            "weight_asymmetric": True if packed else None,
+            "weight_method": "mse" if packed else method,  # in groups the range is a step, searched for least error
+            "rounding": self.options.rounding or ("compensated" if packed else "nearest"),
+        }
+
     def weights(self, choices: Mapping[str, Choice]) -> dict[str, QTensor]:
-        """The integer weights of the quantized sites in `choices`."""
-        return {n: self._weight(n, str(c.weight_method))[0] for n, c in choices.items() if c.quantized}
+        """The integer weights of the quantized sites in `choices`, for a trial: rounded to nearest."""
+        return {name: self._nearest(name, choice) for name, choice in choices.items() if choice.quantized}
 
     def run(self, stage: str, trials: Sequence[Trial], part: float = 1.0) -> dict[str, float]:
         """Scores of trials on the first `part` of the probe recordings, in points by key."""
@@ -184,12 +205,18 @@ class Calibration:
         about = {"name": self.score.name, "unit": self.score.unit, "threshold": self.threshold}
         return Plan(self.options.scheme, self.method, scored, layers, about, self.about)
 
-    def round(self, plan: Plan) -> dict[str, QTensor]:
-        """The integer weights of a plan."""
+    def round(self, plan: Plan) -> tuple[Plan, dict[str, QTensor]]:
+        """The integer weights of a plan, and the plan with what rounding did to them."""
         choices = plan.quantized()
         if not choices:
             raise InputError(f"{self.options.model}: nothing in this model can be quantized")
-        return self.weights(choices)
+        weights: dict[str, QTensor] = {}
+        layers = layerwise.round_layers(self.recognizer, self.sites, choices, self._waveforms)
+        bar = progress.bar(layers, desc="rounding", total=len({c.layer for c in choices.values()}), unit="layer")
+        for _, found in bar:
+            weights |= found
+        done = {n: replace(c, weight_sqnr_db=self._weight_sqnr_db(n, weights[n])) for n, c in choices.items()}
+        return replace(plan, sites={**plan.sites, **done}), weights
 
     def verify(self, plan: Plan, weights: dict[str, QTensor]) -> Plan:
         """The plan with the score of the whole of it."""
@@ -198,15 +225,41 @@ class Calibration:
         about = {**plan.calibration, "float_passes": round(self.passes, 2)}
         return replace(plan, score={**plan.score, "whole_model": round(points, 6)}, calibration=about)
 
-    def _weight(self, name: str, method: str) -> tuple[QTensor, float | None]:
-        if (name, method) not in self._weights:
+    def bytes_written(self, plan: Plan) -> int:
+        """Bytes on disk of the model that a plan gives."""
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.write(self.recognizer, plan, self.weights(plan.quantized()), Path(folder) / "m")
+            return replace(self.recognizer, path=str(Path(folder) / "m")).bytes_on_disk()
+
+    def held_out_increase(self, plan: Plan) -> float:
+        """Points of word error rate that a plan loses on the recordings that calibrate nothing."""
+        _, weights = self.round(plan)
+        choices = plan.quantized()
+        trial = Trial("held out", self.layers[0], choices, weights)
+        layers = sites.layers(self.sites)
+        parts = [
+            run_trials(self.recognizer, layers, each, [trial], SCORES["wer"], lambda _: None)[trial.key]
+            for each in self.held_out
+        ]
+        self.passes += 2 * len(self.held_out) / len(self.probe_recordings)
+        return total(parts)
+
+    def _nearest(self, name: str, choice: Choice) -> QTensor:
+        key = name, f"{choice.weight_format} {choice.weight_method}"
+        if key not in self._weights:
             weight = sites.canonical_weight(self.recognizer.model.get_submodule(name))
-            grid = weight_grid(self.weight_bits)
-            scale = symmetric_scale(registry.get("ranges", method).weights(weight, grid), grid)
-            rounded = registry.get("rounding", "nearest").round_weight(weight, scale, grid)
-            error = (rounded.dequantize() - weight).double().square().mean()
-            self._weights[name, method] = rounded, sqnr_db(float(weight.double().square().mean()), float(error))
-        return self._weights[name, method]
+            self._weights[key] = layerwise.round_site(weight, replace(choice, rounding="nearest"))
+        return self._weights[key]
+
+    def _weight_sqnr_db(self, name: str, rounded: QTensor) -> float | None:
+        weight = sites.canonical_weight(self.recognizer.model.get_submodule(name))
+        error = (rounded.dequantize() - weight).double().square().mean()
+        return _rounded(sqnr_db(float(weight.double().square().mean()), float(error)))
+
+    def _waveforms(self, layer: str) -> Iterable[np.ndarray]:
+        """The recordings that a layer's Gram matrices are gathered over."""
+        self.passes += (1 - self.suffix(layer)) * len(self.recordings) / len(self.probe_recordings)
+        return (recording.read() for recording in self.recordings)
 
     def _parts(self, key: str, recording: Recording, trials: Sequence[Trial], bar: Any, stage: str) -> dict[str, Any]:
         def tick(trial: str) -> None:
@@ -227,7 +280,7 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
     """The calibration recordings and what the plan says of them; each is read once here, so bad ones stop it early."""
     utterances = audio.read_utterances(
         options.data,
-        require_text=options.score == "wer",
+        require_text=_needs_text(options),
         max_samples=options.max_samples or MAX_RECORDINGS,
         seed=options.seed,
     )
@@ -262,17 +315,28 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
 def _read(utterance: audio.Utterance, sampling_rate: int, options: Options) -> np.ndarray:
     waveform = audio.load(utterance, sampling_rate)
     # A transcript covers the whole recording, so only the score that needs none may cut it.
-    return waveform if options.score == "wer" else waveform[: int(MAX_SECONDS * sampling_rate)]
+    return waveform if _needs_text(options) else waveform[: int(MAX_SECONDS * sampling_rate)]
 
 
 def _planner(options: Options) -> Any:
     if options.score not in SCORES:
         raise InputError(f"no score {options.score!r}; there are {', '.join(SCORES)}")
-    parse_scheme(options.scheme)
-    if options.method in registry.names("planners") and options.method != "uniform":
-        return registry.get("planners", options.method)
+    weight_bits, _ = parse_scheme(options.scheme)
+    limits = [name for name in LIMITS if getattr(options, name) is not None]
+    if len(limits) > 1:
+        raise InputError(f"give one of {', '.join(_flag(name) for name in limits)}, not several")
+    if limits and weight_bits != 8:
+        raise InputError(f"{_flag(limits[0])} decides the bits of the weights itself; leave them out of --scheme (w8)")
+    if limits and options.method in ("stable", *registry.names("ranges")):
+        return registry.get("planners", "mixed")
+    if options.method == "stable":
+        return registry.get("planners", "stable")
     registry.get("ranges", options.method)
     return registry.get("planners", "uniform")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _float_model(path: str) -> Recognizer:
@@ -282,6 +346,19 @@ def _float_model(path: str) -> Recognizer:
             f"{path}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
         )
     return recognizer
+
+
+def _needs_text(options: Options) -> bool:
+    return options.score == "wer" or options.max_wer_increase is not None
+
+
+def _held_out(recordings: list[Recording], options: Options) -> tuple[list[Recording], list[Recording]]:
+    """The recordings that calibrate, and those that are held out: every other one where a bound asks for them."""
+    if options.max_wer_increase is None:
+        return recordings, []
+    if len(recordings) < 2:
+        raise InputError(f"{options.data}: --max-wer-increase needs recordings of its own; give at least 2")
+    return recordings[::2], recordings[1::2]
 
 
 def _probe_subset(recordings: Sequence[Recording], options: Options) -> list[Recording]:
@@ -305,7 +382,7 @@ def _journal_folder(out: str) -> Path:
 def _fingerprint(
     options: Options, recognizer: Recognizer, recordings: Sequence[Recording], about: dict[str, Any]
 ) -> dict[str, Any]:
-    keep = ("scheme", "method", "score", "threshold", "seed")
+    keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {
         **{key: getattr(options, key) for key in keep},
         "weights": checkpoint.weights_hash(recognizer.model),

@@ -135,11 +135,38 @@ def main() -> None:
     show_default=True,
     help="Points a layer may lose alone and still not be selected.",
 )
+@click.option(
+    "--group-size",
+    type=click.Choice(["32", "64", "128", "channel"]),
+    default="64",
+    show_default=True,
+    help="Weights that share a step, at 4 bits and fewer.",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(["nearest", "compensated"]),
+    help="Of weights.  [default: compensated at 4 bits and fewer, nearest above]",
+)
+@click.option(
+    "--avg-bits", type=click.FloatRange(2, 8), metavar="BITS", help="Mix 8, 4, 3 and 2 bits to this average."
+)
+@click.option(
+    "--target-compression",
+    type=click.FloatRange(1, min_open=True),
+    metavar="RATIO",
+    help="Mix bits until the model is this many times smaller.",
+)
+@click.option(
+    "--max-wer-increase",
+    type=float,
+    metavar="POINTS",
+    help="Mix bits to the smallest model that loses no more on held-out recordings of DATA.",
+)
 @samples_option
 @seed_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @json_option
-def calibrate(json_file: str | None, **options: Any) -> None:
+def calibrate(json_file: str | None, group_size: str, **options: Any) -> None:
     """Quantize MODEL with the recordings in DATA.
 
     MODEL is a folder or a hub id.
@@ -148,7 +175,8 @@ def calibrate(json_file: str | None, **options: Any) -> None:
     from .calibrate import Options
     from .calibrate import calibrate as run
 
-    result = run(Options(**options))
+    group = None if group_size == "channel" else int(group_size)
+    result = run(Options(group_size=group, **options))
     _print(_calibrate_table(result), json.dumps(result, indent=1, allow_nan=False) + "\n", json_file)
 
 

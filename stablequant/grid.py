@@ -17,9 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .lattice import Lattice
 
 SMALLEST_SCALE = 2.0**-126  # its reciprocal is a float32
 CHUNK = 1 << 18  # elements quantized at a time: 1 MiB of float32, which stays in a core's cache
@@ -51,10 +55,14 @@ def activation_grid(bits: int) -> Grid:
 
 @dataclass(frozen=True)
 class QTensor:
-    """A quantized weight: int8 `codes` (out, n) and float32 `scale` (out,), in the canonical shape."""
+    """A quantized weight: int8 `codes` (out, n) and float32 `scale` (out,), in the canonical shape.
+
+    `lattice` says how the codes of 4 bits and fewer are stored more densely; None where they are stored as they are.
+    """
 
     codes: Tensor
     scale: Tensor
+    lattice: Lattice | None = None
 
     def dequantize(self) -> Tensor:
         """The float32 values on the grid, (out, n)."""

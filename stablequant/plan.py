@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import InputError
 from .grid import Grid, activation_grid, weight_grid
+from .lattice import WeightFormat
 
 SCHEMA = 1
 
@@ -21,6 +22,8 @@ class Choice:
     kind: str
     reason: str | None = None
     weight_bits: int | None = None
+    weight_group: int | None = None  # weights that share a step, in bits of 4 and fewer; None: the whole row
+    weight_asymmetric: bool | None = None  # groups have offsets of their own
     weight_method: str | None = None  # range method of the weights, per output channel
     weight_sqnr_db: float | None = None
     rounding: str | None = None
@@ -42,6 +45,10 @@ class Choice:
     @property
     def weight_grid(self) -> Grid:
         return weight_grid(_known(self.weight_bits))
+
+    @property
+    def weight_format(self) -> WeightFormat:
+        return WeightFormat(_known(self.weight_bits), self.weight_group, bool(self.weight_asymmetric))
 
     @property
     def input_grid(self) -> Grid:

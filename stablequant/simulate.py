@@ -46,6 +46,8 @@ def _quantize_site(module: Any, choice: Choice, weight: QTensor) -> list[Callabl
     def on_the_way_in(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         # In float only while the module runs: a whole model has no room for a second copy of its weights
         module.weight = nn.Parameter(weight.dequantize().view(original.shape), requires_grad=False)
+        if choice.input_bits is None:  # a trial of the weight alone
+            return inputs
         x = fake_quantize(inputs[0], choice.input_scale, choice.input_zero_point, choice.input_grid)
         return (x, *inputs[1:])
 

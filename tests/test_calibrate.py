@@ -241,7 +241,7 @@ def passes(model, tmp_path, monkeypatch, recordings, layer_score):
     calibration = calibrate_module.Calibration(replace(recognizer, model=model), rows, journal, found, {})
     calibration.collect()
     plan = registry.get("planners", "stable").plan(calibration)
-    made = calibration.verify(plan, calibration.round(plan))
+    made = calibration.verify(*calibration.round(plan))
     probe = len(calibration.probe_recordings)
     assert calibration.passes == pytest.approx((recordings + done["frames"]) / probe)
     return made.calibration["float_passes"], made

@@ -10,8 +10,8 @@ import torch
 import transformers
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-from stablequant import models, sites, stats
-from stablequant.grid import QTensor, activation_grid, affine, quantize_weight, symmetric_scale, weight_grid
+from stablequant import layerwise, models, sites, stats
+from stablequant.grid import activation_grid, affine
 from stablequant.plan import Choice
 
 RATE = 16000
@@ -122,6 +122,10 @@ def max_plan(model, bits=(8, 8), waves=None):
             site.layer,
             site.kind,
             weight_bits=bits[0],
+            weight_group=16 if bits[0] <= 4 else None,
+            weight_asymmetric=bits[0] == 4 or None,  # 3 and 2 bits lie around 0
+            weight_method="max",
+            rounding="nearest",
             input_bits=bits[1],
             low=seen.minimum,
             high=seen.maximum,
@@ -129,8 +133,7 @@ def max_plan(model, bits=(8, 8), waves=None):
             zero_point=zero_point,
         )
         weight = sites.canonical_weight(model.get_submodule(site.name))
-        scales = symmetric_scale(weight.abs().amax(1), weight_grid(bits[0]))
-        weights[site.name] = QTensor(quantize_weight(weight, scales, weight_grid(bits[0])), scales)
+        weights[site.name] = layerwise.round_site(weight, choices[site.name])
     return choices, weights
 
 

@@ -6,6 +6,15 @@ plan.json, the processor's files, README.md (model card)
 """
 
 from .hook import StableQuantConfig, StableQuantizer
-from .write import PLAN_FILE, check_destination, weights_hash, write
+from .write import PLAN_FILE, check_destination, integer_model, shallow_copy, weights_hash, write
 
-__all__ = ["PLAN_FILE", "StableQuantConfig", "StableQuantizer", "check_destination", "weights_hash", "write"]
+__all__ = [
+    "PLAN_FILE",
+    "StableQuantConfig",
+    "StableQuantizer",
+    "check_destination",
+    "integer_model",
+    "shallow_copy",
+    "weights_hash",
+    "write",
+]

@@ -20,25 +20,41 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .. import engine, models
 from ..errors import InputError
+from ..lattice import WeightFormat, parse_format
 
-FORMAT_VERSION = 1
-TYPES = {torch.float32: "F32", torch.int8: "I8", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
+FORMAT_VERSION = 2
+TYPES = {
+    torch.float32: "F32",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
 
 
 @register_quantization_config("stablequant")
 class StableQuantConfig(QuantizationConfigMixin):
-    """quantization_config of a quantized folder: the scheme and the bits of each integer site's input."""
+    """quantization_config of a quantized folder: the scheme and each integer site's weight format and input bits.
+
+    `sites` is {name: "w8a8"}; for packed weights as "w4g64za8", see lattice.WeightFormat.
+    """
 
     def __init__(self, scheme: str = "", sites: Any = None, format_version: int = FORMAT_VERSION, **_: Any) -> None:
         if format_version != FORMAT_VERSION:
             raise InputError(
                 f"the model is in format {format_version}; this version of stablequant reads {FORMAT_VERSION}"
             )
-        _check_sites(sites)
+        _formats(sites)  # what cannot be read is told here
         self.quant_method = "stablequant"
         self.format_version = format_version
         self.scheme = scheme
         self.sites = dict(sites)
+
+    @property
+    def formats(self) -> dict[str, tuple[WeightFormat, int]]:
+        """How the codes of each site are stored, and the bits of its input."""
+        return _formats(self.sites)
 
 
 @register_quantizer("stablequant")
@@ -53,13 +69,16 @@ class StableQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files: Any = None, **_: Any) -> None:
         models.prepare(model)
-        engine.skeleton(model, self.quantization_config.sites)
+        engine.skeleton(model, self.quantization_config.formats)
         loaded: Any
         for loaded in model.modules():
             loaded._is_hf_initialized = True  # or the family's _init_weights looks for weights that are codes now
         compare_keys(model.state_dict(), [Path(file) for file in checkpoint_files or []])
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        for name, module in model.named_modules():
+            if isinstance(module, engine.IntegerModule):
+                module.check(name)
         engine.fuse(model)
         return model
 
@@ -73,14 +92,18 @@ class StableQuantizer(HfQuantizer):
         return False
 
 
-def _check_sites(sites: Any) -> None:
-    if not isinstance(sites, Mapping) or not all(bits in range(2, 9) for bits in sites.values()):
-        wrong = f": {sites!r}" if not isinstance(sites, Mapping) else f" for {_first(sites)}"
-        raise InputError(f"quantization_config in config.json has no sites with 2 to 8 bits each{wrong}")
+def _formats(sites: Any) -> dict[str, tuple[WeightFormat, int]]:
+    """{name: (weight format, input bits)} of what config.json says."""
+    if not isinstance(sites, Mapping):
+        raise InputError(f"quantization_config in config.json has no sites ({sites!r}); write the model again")
+    return {name: _format(name, text) for name, text in sites.items()}
 
 
-def _first(sites: Mapping[str, Any]) -> str:
-    return next(name for name, bits in sites.items() if bits not in range(2, 9))
+def _format(name: str, text: Any) -> tuple[WeightFormat, int]:
+    weight, _, bits = str(text).rpartition("a")
+    if bits not in {"2", "3", "4", "5", "6", "7", "8"}:
+        raise InputError(f"quantization_config in config.json says {text!r} of {name}; write the model again")
+    return parse_format(weight), int(bits)
 
 
 def compare_keys(expected: Mapping[str, torch.Tensor], files: list[Path]) -> None:

@@ -62,9 +62,10 @@ def write(recognizer: Recognizer, plan: Plan, weights: Mapping[str, QTensor], ou
 
 def integer_model(model: Any, plan: Plan, weights: Mapping[str, QTensor]) -> Any:
     """The model in memory that reading the folder also gives; the float model's other weights are shared."""
-    converted = _shallow_copy(model)
+    converted = shallow_copy(model)
     engine.convert(converted, plan.quantized(), weights)
-    config = StableQuantConfig(plan.scheme, {name: c.input_grid.bits for name, c in plan.quantized().items()})
+    sites = {n: f"{engine.storage(weights[n])}a{c.input_bits}" for n, c in plan.quantized().items()}
+    config = StableQuantConfig(plan.scheme, sites)
     converted.config.quantization_config = config
     converted.hf_quantizer = StableQuantizer(config, pre_quantized=True)
     engine.fuse(converted)
@@ -80,7 +81,7 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _shallow_copy(model: Any) -> Any:
+def shallow_copy(model: Any) -> Any:
     """A copy with modules of its own that shares every tensor."""
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)

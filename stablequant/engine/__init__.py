@@ -8,10 +8,22 @@ state, and `packed` runs several utterances at once.
 from torch import nn
 
 from . import attention, encoder, extractor, kernels, pages
-from .convert import convert, skeleton
+from .convert import convert, skeleton, storage
+from .modules import IntegerModule
 from .packed import can_pack, packed_logits
 
-__all__ = ["attention", "can_pack", "convert", "fuse", "kernels", "notices", "packed_logits", "skeleton"]
+__all__ = [
+    "IntegerModule",
+    "attention",
+    "can_pack",
+    "convert",
+    "fuse",
+    "kernels",
+    "notices",
+    "packed_logits",
+    "skeleton",
+    "storage",
+]
 
 
 def fuse(model: nn.Module) -> dict[str, str]:

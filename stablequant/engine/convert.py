@@ -8,24 +8,33 @@ from torch import nn
 
 from ..errors import InputError
 from ..grid import QTensor
+from ..lattice import WeightFormat
 from ..plan import Choice
-from .modules import IntegerModule, integer_module
+from .modules import INT8, IntegerModule, integer_module
 
 
 def convert(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[str, QTensor]) -> nn.Module:
     """Replace, in place, every quantized site by its integer module."""
     for name, choice in choices.items():
         if choice.quantized:
-            module = integer_module(model.get_submodule(name), choice.input_grid.bits)
+            module = integer_module(model.get_submodule(name), choice.input_grid.bits, storage(weights[name]))
             model.set_submodule(name, module.fill(choice, weights[name]))
     return model
 
 
-def skeleton(model: nn.Module, input_bits: Mapping[str, int]) -> nn.Module:
-    """Replace, in place, the named sites by empty integer modules that a checkpoint then fills."""
-    for name, bits in input_bits.items():
+def storage(weight: QTensor) -> WeightFormat:
+    """How the codes of a weight are stored: in int8, or packed."""
+    return INT8 if weight.lattice is None else weight.lattice.format
+
+
+def skeleton(model: nn.Module, formats: Mapping[str, tuple[WeightFormat, int]]) -> nn.Module:
+    """Replace, in place, the named sites by empty integer modules that a checkpoint then fills.
+
+    `formats` gives for each site how its codes are stored, and the bits of its input.
+    """
+    for name, (format, bits) in formats.items():
         try:
-            model.set_submodule(name, integer_module(model.get_submodule(name), bits))
+            model.set_submodule(name, integer_module(model.get_submodule(name), bits, format))
         except (AttributeError, TypeError) as error:
             raise InputError(f"config.json names a quantized site that this model does not have: {name}") from error
     return model

@@ -3,14 +3,15 @@
 The state is what a checkpoint stores, under names that no float module uses (never `weight`), so a loader without
 stablequant fails instead of reading codes as weights:
 
-    codes             int8, in the shape of the float weight
+    codes             int8, in the shape of the float weight; or 4 bits and fewer packed into uint8 bytes, with
+    steps, offsets    uint8 and int8 (out, groups), as lattice.py says; offsets only where a format has its own
     scales            float32 (out,)
     input_scale       float32 ()
     input_zero_point  int32 ()
     bias              float32 (out,), 0 where the float module has none
 
-Weights are packed for the kernel on the first call and kept; the portable codes stay, so saving writes the same
-bytes. Codes that are mapped from a checkpoint take no memory beside their packed form: their pages are given back.
+Weights are expanded to int8 and packed for the kernel on the first call and kept; the portable codes stay, so saving
+writes the same bytes. Codes that are mapped from a checkpoint take no memory beside their packed form: their pages are given back.
 """
 
 from __future__ import annotations
@@ -21,28 +22,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import lattice
+from ..errors import InputError
 from ..grid import QTensor, activation_grid, quantize
+from ..lattice import WeightFormat
 from ..plan import Choice
 from . import kernels
 from .kernels import Packed
 from .pages import release
+
+INT8 = WeightFormat(8)
 
 
 class IntegerModule(nn.Module):
     """What every integer site has in common; a subclass says how to pack and run."""
 
     codes: Tensor
+    steps: Tensor
+    offsets: Tensor
     scales: Tensor
     input_scale: Tensor
     input_zero_point: Tensor
 
-    def __init__(self, source: nn.Linear | nn.Conv1d, input_bits: int) -> None:
+    def __init__(self, source: nn.Linear | nn.Conv1d, input_bits: int, format: WeightFormat = INT8) -> None:
         """An empty module with the geometry of `source`, on its device; `fill` or a checkpoint gives it values."""
         super().__init__()
         device = source.weight.device
         out_channels = source.weight.shape[0]
-        self.input_bits = input_bits
-        self.register_buffer("codes", torch.zeros(source.weight.shape, dtype=torch.int8, device=device))
+        self.input_bits, self.format, self.weight_shape = input_bits, format, source.weight.shape
+        self._register_codes(device)
         self.register_buffer("scales", torch.ones(out_channels, device=device))
         self.register_buffer("input_scale", torch.ones((), device=device))
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32, device=device))
@@ -50,9 +58,26 @@ class IntegerModule(nn.Module):
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.forget()
 
+    def _register_codes(self, device: torch.device) -> None:
+        if not self.format.packed:
+            self.register_buffer("codes", torch.zeros(self.weight_shape, dtype=torch.int8, device=device))
+            return
+        rows, columns = self.weight_shape[0], self.weight_shape[1:].numel()
+        groups, size = self.format.groups(columns), lattice.packed_bytes(rows * columns, self.format.bits)
+        self.register_buffer("codes", torch.zeros(size, dtype=torch.uint8, device=device))
+        self.register_buffer("steps", torch.ones(rows, groups, dtype=torch.uint8, device=device))
+        if self.format.asymmetric:
+            self.register_buffer("offsets", torch.zeros(rows, groups, dtype=torch.int8, device=device))
+
     def fill(self, choice: Choice, weight: QTensor) -> IntegerModule:
-        """Take the values of a plan's choice and its rounded weight."""
-        self.codes.copy_(weight.codes.view(self.codes.shape))
+        """Take the values of a plan's choice and its rounded weight, which is of this module's format."""
+        if weight.lattice is None:
+            self.codes.copy_(weight.codes.view(self.codes.shape))
+        else:
+            self.codes.copy_(lattice.pack(lattice.contract(weight.codes, weight.lattice), self.format.bits))
+            self.steps.copy_(weight.lattice.steps)
+            if self.format.asymmetric:
+                self.offsets.copy_(weight.lattice.offsets)
         self.scales.copy_(weight.scale)
         self.input_scale.fill_(choice.input_scale)
         self.input_zero_point.fill_(choice.input_zero_point)
@@ -71,6 +96,27 @@ class IntegerModule(nn.Module):
         if self._grid_point is None:
             self._grid_point = float(self.input_scale), int(self.input_zero_point)
         return self._grid_point
+
+    def weight_codes(self) -> Tensor:
+        """int8 codes in the shape of the float weight."""
+        if not self.format.packed:
+            return self.codes
+        rows, columns = self.weight_shape[0], self.weight_shape[1:].numel()
+        codes = lattice.unpack(self.codes, self.format.bits, rows * columns).view(rows, columns)
+        expanded = lattice.expand(codes, self.steps, self._group_offsets(), self.format.size(columns))
+        return expanded.view(self.weight_shape)
+
+    def _group_offsets(self) -> Tensor:
+        return self.offsets if self.format.asymmetric else lattice.symmetric_offsets(self.steps, self.format)
+
+    def check(self, name: str) -> None:
+        """InputError when steps or offsets, as a file may hold them, leave the int8 range that codes expand to."""
+        if not self.format.packed:
+            return
+        steps, low = self.steps.to(torch.int16), self._group_offsets().to(torch.int16)
+        high = low + steps * self.format.top
+        if bool((steps < 1).any() or (low < -lattice.LARGEST).any() or (high > lattice.LARGEST).any()):
+            raise InputError(f"{name}: its weights do not expand to int8, the file is damaged; write the model again")
 
     def packed(self) -> tuple[Packed, ...]:
         """The weight as the kernel wants it, one tensor for each group."""
@@ -105,13 +151,14 @@ class IntegerLinear(IntegerModule):
     """x (..., in) float32 -> (..., out) float32."""
 
     def _pack(self) -> tuple[Packed, ...]:
-        return (kernels.pack(self.codes, self.scales, self.bias.detach()),)
+        return (kernels.pack(self.weight_codes(), self.scales, self.bias.detach()),)
 
     def joined(self, *others: IntegerLinear) -> Packed:
         """The weights of this and other modules with the same input as one; it is packed once, with this module's."""
         if self._joined is None:
             parts = [self, *others]
-            codes, scales = torch.cat([each.codes for each in parts]), torch.cat([each.scales for each in parts])
+            codes = torch.cat([each.weight_codes() for each in parts])
+            scales = torch.cat([each.scales for each in parts])
             self._joined = kernels.pack(codes, scales, torch.cat([each.bias.detach() for each in parts]))
             for each in parts:
                 release(each.codes)
@@ -127,13 +174,15 @@ class IntegerLinear(IntegerModule):
 class IntegerConv(IntegerModule):
     """A Conv1d, grouped or not: x (B, C, T) float32 -> (B, out, frames) float32 in channels-last memory."""
 
-    def __init__(self, source: nn.Conv1d, input_bits: int) -> None:
-        super().__init__(source, input_bits)
+    def __init__(self, source: nn.Conv1d, input_bits: int, format: WeightFormat = INT8) -> None:
+        super().__init__(source, input_bits, format)
         self.kernel, self.stride, self.padding = source.kernel_size[0], source.stride[0], int(source.padding[0])
         self.groups = source.groups
 
     def _pack(self) -> tuple[Packed, ...]:
-        rows = self.codes.transpose(1, 2).flatten(1)  # (out, kernel * in / groups), as a window lies in memory
+        rows = (
+            self.weight_codes().transpose(1, 2).flatten(1)
+        )  # (out, kernel * in / groups), as a window lies in memory
         parts = zip(*(x.chunk(self.groups) for x in (rows, self.scales, self.bias.detach())), strict=True)
         return tuple(kernels.pack(codes, scales, bias) for codes, scales, bias in parts)
 
@@ -157,10 +206,10 @@ class IntegerConv(IntegerModule):
         return kernels.linear(view, self.input_grid_point, self.packed()[group], gelu=gelu, requantize=requantize)
 
 
-def integer_module(source: nn.Module, input_bits: int) -> IntegerModule:
+def integer_module(source: nn.Module, input_bits: int, format: WeightFormat = INT8) -> IntegerModule:
     """The empty integer module for a float one."""
     if isinstance(source, nn.Linear):
-        return IntegerLinear(source, input_bits)
+        return IntegerLinear(source, input_bits, format)
     if isinstance(source, nn.Conv1d):
-        return IntegerConv(source, input_bits)
+        return IntegerConv(source, input_bits, format)
     raise TypeError(f"no integer module for {type(source).__name__}")

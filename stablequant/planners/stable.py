@@ -87,7 +87,8 @@ def _between(scores: dict[float, float]) -> tuple[float, ...]:
 
 
 def _trial(calibration: Calibration, layer: str, method: str, clip: float | None = None) -> Trial:
-    choices = {site.name: calibration.choose(site, method, clip) for site in calibration.sites if site.layer == layer}
+    here = [site for site in calibration.sites if site.layer == layer]
+    choices = {site.name: calibration.choose(site, method, clip, trial=True) for site in here}
     key = layer if clip is None else f"{layer} {clip:.2f}"
     return Trial(key, layer, choices, calibration.weights(choices))
 

@@ -1,12 +1,15 @@
-"""Each weight to the nearest point of its grid."""
+"""Each weight to the nearest point of its lattice."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..grid import Grid, QTensor, quantize_weight
+from ..grid import QTensor
+from ..lattice import Lattice
+
+NEEDS_GRAM = False
 
 
-def round_weight(weight: Tensor, scale: Tensor, grid: Grid) -> QTensor:
-    """Codes of a weight (out, n) with one scale for each row (out,)."""
-    return QTensor(quantize_weight(weight, scale, grid), scale)
+def round_weight(weight: Tensor, lattice: Lattice, gram: tuple[Tensor, Tensor] | None = None) -> QTensor:
+    """Codes of a weight (out, n) on a lattice; the inputs do not matter."""
+    return lattice.hold(lattice.nearest(weight))

@@ -52,7 +52,8 @@ def logits(model, x=WAVE):
 
 @pytest.mark.parametrize(
     ("family", "form", "bits"),
-    [*((*each, (8, 8)) for each in tiny.MODELS), *((family, "base", (6, 6)) for family in tiny.CLASSES)],
+    [*((*each, (8, 8)) for each in tiny.MODELS), *((family, "base", (6, 6)) for family in tiny.CLASSES)]
+    + [("wav2vec2", form, (bits, 8)) for form in ("base", "large") for bits in (4, 3, 2)],
     ids=lambda each: each if isinstance(each, str) else f"w{each[0]}a{each[1]}",
 )
 def test_from_pretrained_gives_the_model_in_memory_bit_for_bit(family, form, bits, tmp_path):
@@ -211,9 +212,11 @@ EDITS = {
     "no sites": (lambda q: q.pop("sites"), "sites"),
     "sites that are a list": (lambda q: q.update(sites=["lm_head"]), "sites"),
     "bits that are a word": (lambda q: q["sites"].update(lm_head="many"), "lm_head"),
-    "too many bits": (lambda q: q["sites"].update(lm_head=16), "lm_head"),
-    "a site that is not there": (lambda q: q["sites"].update({"lm_foot": 8}), "lm_foot"),
-    "a site that is no matrix": (lambda q: q["sites"].update({"wav2vec2.encoder.layer_norm": 8}), "layer_norm"),
+    "too many bits": (lambda q: q["sites"].update(lm_head="w8a16"), "lm_head"),
+    "a weight format that is none": (lambda q: q["sites"].update(lm_head="w8g64a8"), "w8g64"),
+    "packed where the file has int8": (lambda q: q["sites"].update(lm_head="w4g64za8"), "lm_head"),
+    "a site that is not there": (lambda q: q["sites"].update({"lm_foot": "w8a8"}), "lm_foot"),
+    "a site that is no matrix": (lambda q: q["sites"].update({"wav2vec2.encoder.layer_norm": "w8a8"}), "layer_norm"),
     "a site left out": (lambda q: q["sites"].pop("lm_head"), "lm_head.weight"),
 }
 

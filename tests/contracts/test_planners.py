@@ -1,5 +1,7 @@
 """What every planner promises, tested for each file of the folder; `uniform` with every range method."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 
@@ -10,9 +12,11 @@ from stablequant.grid import affine
 from stablequant.journal import Journal
 from stablequant.plan import Plan
 
-PLANNERS = [(name, name) for name in registry.names("planners") if name != "uniform"]
+PLANNERS = [(name, "stable") for name in registry.names("planners") if name != "uniform"]
 PLANNERS += [("uniform", method) for method in registry.names("ranges")]
-BITS = {"w8a8": (8, 8), "w6a4": (6, 4)}
+BITS = {"w8a8": (8, 8), "w6a4": (6, 4), "w3a8": (3, 8)}
+LIMIT = 3.7  # bits on average, for the planner that mixes them
+SCHEMES = {name: [*BITS] if name != "mixed" else ["w8a8"] for name in registry.names("planners")}
 
 
 def make(planner, method, scheme, speech, folder):
@@ -20,6 +24,8 @@ def make(planner, method, scheme, speech, folder):
     folder.mkdir()
     recognizer = tiny.recognizer(num_hidden_layers=1, tmp_path=folder)
     options = Options("model", str(speech), str(folder / "q"), scheme=scheme, method=method, threshold=0.05)
+    if planner == "mixed":
+        options = replace(options, avg_bits=LIMIT, group_size=32)
     recordings, about = read_recordings(options, recognizer)
     calibration = Calibration(recognizer, recordings, Journal(folder / "journal", {}, False), options, about)
     calibration.collect()
@@ -27,7 +33,9 @@ def make(planner, method, scheme, speech, folder):
 
 
 @pytest.fixture(
-    scope="module", params=[(*each, scheme) for each in PLANNERS for scheme in BITS], ids=lambda each: "-".join(each)
+    scope="module",
+    params=[(*each, scheme) for each in PLANNERS for scheme in SCHEMES[each[0]]],
+    ids=lambda each: "-".join(each),
 )
 def planned(request, speech, tmp_path_factory):
     planner, method, scheme = request.param
@@ -43,9 +51,22 @@ def test_every_site_is_decided_in_forward_order(planned):
 
 
 def test_the_plan_says_which_scheme_and_method_it_is_of(planned):
-    _, plan, (_, method, scheme) = planned
-    assert (plan.scheme, plan.method) == (scheme, method)
-    assert {(c.weight_bits, c.input_bits) for c in plan.quantized().values()} == {BITS[scheme]}
+    _, plan, (planner, method, scheme) = planned
+    assert plan.method == method
+    if planner != "mixed":
+        assert plan.scheme == scheme
+        assert {(c.weight_bits, c.input_bits) for c in plan.quantized().values()} == {BITS[scheme]}
+
+
+def test_bits_that_are_mixed_stay_under_their_limit_and_use_it(planned):
+    calibration, plan, (planner, *_) = planned
+    if planner == "mixed":
+        shapes = {s.name: (s.out_channels, s.in_channels * s.kernel) for s in calibration.sites}
+        taken = sum(c.weight_format.bytes(*shapes[name]) for name, c in plan.quantized().items())
+        average = 8 * taken / sum(shapes[name][0] * shapes[name][1] for name in plan.quantized())
+        assert 0.9 * LIMIT < average <= LIMIT
+        assert plan.scheme == f"w{average:.2f}a8"
+        assert len({c.weight_bits for c in plan.quantized().values()}) > 1
 
 
 def test_the_plan_survives_json_byte_for_byte(planned):
@@ -67,7 +88,6 @@ def test_grid_points_and_evidence_follow_from_the_ranges(planned):
         assert seen.minimum - seen.width <= choice.low <= choice.high <= seen.maximum + seen.width
         assert choice.clipped_share == pytest.approx(seen.share_outside(choice.low, choice.high), abs=1e-8)
         assert choice.input_sqnr_db > 0
-        assert choice.weight_sqnr_db > 0
 
 
 def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned):
@@ -84,16 +104,20 @@ def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned)
 
 def test_integer_weights_are_there_for_every_quantized_site(planned):
     calibration, plan, _ = planned
-    weights = calibration.round(plan)
+    plan, weights = calibration.round(plan)
     assert set(weights) == set(plan.quantized())
     for name, weight in weights.items():
-        grid = plan.sites[name].weight_grid
-        assert grid.low <= int(weight.codes.min()) <= int(weight.codes.max()) <= grid.high
+        choice = plan.sites[name]
+        assert choice.weight_sqnr_db > 0
+        if choice.weight_format.packed:
+            assert weight.lattice.format == choice.weight_format
+        else:
+            assert int(weight.codes.abs().max()) <= choice.weight_grid.high
 
 
 def test_the_whole_plan_is_scored(planned):
     calibration, plan, _ = planned
-    verified = calibration.verify(plan, calibration.round(plan))
+    verified = calibration.verify(*calibration.round(plan))
     assert 0 < verified.score["whole_model"] < 100
     assert verified.sites == plan.sites
     assert verified.calibration["float_passes"] <= calibrate_module.BUDGET

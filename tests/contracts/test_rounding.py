@@ -1,4 +1,4 @@
-"""What every rounding promises, tested for each file of the folder."""
+"""What every rounding promises, tested for each file of the folder, on every format."""
 
 import numpy as np
 import pytest
@@ -6,68 +6,115 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant import registry
+from stablequant import lattice, registry
 from stablequant.grid import symmetric_scale, weight_grid
+from stablequant.lattice import WeightFormat
 from stablequant.rounding import nearest
 
 METHODS = registry.names("rounding")
+FORMATS = tuple(WeightFormat(bits) for bits in range(2, 9)) + tuple(
+    WeightFormat(bits, 8, asymmetric) for bits in (2, 3, 4) for asymmetric in (False, True)
+)
 every_method = pytest.mark.parametrize("method", METHODS)
-grids = st.sampled_from([weight_grid(bits) for bits in range(2, 9)])
+formats = st.sampled_from(FORMATS)
 
 
 def weight(seed, rows=4, columns=30):
     return torch.from_numpy(np.random.default_rng(seed).standard_t(3, (rows, columns)).astype(np.float32))
 
 
-def round_weight(method, w, grid, clip=1.0):
-    scale = symmetric_scale(w.abs().amax(1) * clip, grid)
-    return registry.get("rounding", method).round_weight(w, scale, grid)
+def points(w, format):
+    """The lattice that calibration gives a weight."""
+    if format.packed:
+        return lattice.fit(w, format)
+    grid = weight_grid(format.bits)
+    return lattice.channel_lattice(symmetric_scale(w.abs().amax(1), grid), format.bits, w.shape[1])
+
+
+def grams(seed, columns=30, frames=80):
+    """Both halves' matrices of inputs that depend on each other."""
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(
+        (rng.standard_normal((frames, columns)) @ rng.standard_normal((columns, columns))) / 6
+    ).float()
+    return x[::2].T @ x[::2], x[1::2].T @ x[1::2]
+
+
+def round_weight(method, w, on, seed=0):
+    return registry.get("rounding", method).round_weight(w, on, grams(seed, w.shape[1]))
 
 
 @every_method
-@given(seed=st.integers(0, 99), grid=grids, clip=st.sampled_from([1.0, 0.5]))
-def test_codes_are_on_the_grid_with_the_scale_that_was_given(method, seed, grid, clip):
+@given(seed=st.integers(0, 99), format=formats)
+def test_codes_are_int8_and_on_the_lattice_that_was_given(method, seed, format):
     w = weight(seed)
-    found = round_weight(method, w, grid, clip)
+    on = points(w, format)
+    found = round_weight(method, w, on, seed)
     assert found.codes.dtype == torch.int8
     assert found.codes.shape == w.shape
-    assert int(found.codes.min()) >= grid.low
-    assert int(found.codes.max()) <= grid.high
-    assert torch.equal(found.scale, symmetric_scale(w.abs().amax(1) * clip, grid))
-    assert torch.equal(found.dequantize(), found.codes.float() * found.scale[:, None])
+    assert torch.equal(found.scale, on.scale)
+    assert found.lattice is (on if format.packed else None)
+    steps = (found.codes.double() - on.of().offset.double()) / on.of().step.double()
+    assert torch.equal(steps, steps.round())
+    assert 0 <= float(steps.min()) <= float(steps.max()) <= format.top
 
 
 @every_method
-@given(seed=st.integers(0, 99), grid=grids)
-def test_a_weight_that_is_on_the_grid_already_stays(method, seed, grid):
-    codes = np.random.default_rng(seed).integers(grid.low, grid.high + 1, (4, 30))
-    codes[:, 0] = grid.high
-    w = torch.from_numpy(codes.astype(np.float32)) * torch.tensor([1.0, 0.5, 2.0, 0.125])[:, None]
-    found = registry.get("rounding", method).round_weight(w, torch.tensor([1.0, 0.5, 2.0, 0.125]), grid)
-    assert np.array_equal(found.codes.numpy(), codes)
+@given(seed=st.integers(0, 99), format=formats)
+def test_a_weight_that_is_on_the_lattice_already_stays(method, seed, format):
+    on = points(weight(seed), format)
+    w = registry.get("rounding", "nearest").round_weight(weight(seed), on).dequantize()
+    assert torch.equal(round_weight(method, w, on, seed).dequantize(), w)
 
 
 @every_method
 def test_the_float_weight_is_left_as_it_was_and_the_result_is_the_same_twice(method):
     w = weight(0)
     before = w.clone()
-    first, second = (round_weight(method, w, weight_grid(4)) for _ in range(2))
+    first, second = (round_weight(method, w, points(w, WeightFormat(4, 8, True))) for _ in range(2))
     assert torch.equal(w, before)
     assert torch.equal(first.codes, second.codes)
 
 
 @every_method
-def test_rows_are_rounded_apart_and_zeros_stay_zero(method):
+def test_zeros_stay_zero(method):
     w = weight(0)
     w[2] = 0
-    found = round_weight(method, w, weight_grid(8))
+    found = round_weight(method, w, points(w, WeightFormat(8)))
     assert not found.codes[2].any()
-    assert torch.equal(round_weight(method, w[:2], weight_grid(8)).codes, found.codes[:2])
 
 
-@given(seed=st.integers(0, 99), grid=grids)
-def test_nearest_is_never_more_than_half_a_step_off(seed, grid):
+@every_method
+@pytest.mark.parametrize("dead", [0, 7, 30], ids=lambda dead: f"{dead} silent inputs")
+def test_inputs_that_are_silent_do_no_harm(method, dead):
+    w = weight(3)
+    gram = tuple(half.clone() for half in grams(3))
+    for half in gram:
+        half[:dead] = 0
+        half[:, :dead] = 0
+    on = points(w, WeightFormat(3, 8))
+    found = registry.get("rounding", method).round_weight(w, on, gram)
+    assert found.dequantize().isfinite().all()
+
+
+@given(seed=st.integers(0, 99), format=formats)
+def test_nearest_leaves_no_point_of_the_lattice_nearer(seed, format):
     w = weight(seed)
-    scale = symmetric_scale(w.abs().amax(1), grid)
-    error = (nearest.round_weight(w, scale, grid).dequantize().double() - w.double()).abs()
-    assert (error <= 0.5 * scale[:, None].double() * (1 + 1e-6)).all()
+    on = points(w, format)
+    error = (nearest.round_weight(w, on).dequantize().double() - w.double()).abs()
+    at = on.of()
+    for code in range(format.top + 1):
+        there = (at.offset.double() + at.step.double() * code) * on.scale[:, None].double()
+        assert (error <= (there - w.double()).abs() * (1 + 1e-5) + 1e-6).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_compensated_rounding_has_less_error_in_the_output_than_nearest(bits):
+    w, gram = weight(1, 32, 96), grams(1, 96, 2000)
+    on = points(w, WeightFormat(bits, 32, True) if bits < 8 else WeightFormat(8))
+
+    def error(method):
+        wrong = registry.get("rounding", method).round_weight(w, on, gram).dequantize() - w
+        return float(((wrong @ (gram[0] + gram[1])) * wrong).sum())
+
+    assert error("compensated") < 0.7 * error("nearest")

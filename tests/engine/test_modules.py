@@ -11,7 +11,7 @@ from torch import nn
 from stablequant import sites
 from stablequant.engine import convert, skeleton
 from stablequant.engine.convert import integer_sites
-from stablequant.engine.modules import IntegerConv, IntegerLinear, integer_module
+from stablequant.engine.modules import INT8, IntegerConv, IntegerLinear, integer_module
 from stablequant.errors import InputError
 from stablequant.grid import QTensor, activation_grid, affine, quantize_weight, symmetric_scale, weight_grid
 from stablequant.plan import Choice
@@ -213,7 +213,7 @@ def test_a_skeleton_has_the_shapes_of_the_converted_model():
     model, empty = tiny.prepared(num_hidden_layers=1), tiny.prepared(num_hidden_layers=1)
     choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
     convert(model, choices, weights)
-    skeleton(empty, dict.fromkeys(choices, 8))
+    skeleton(empty, dict.fromkeys(choices, (INT8, 8)))
     shapes = [{k: (v.shape, v.dtype) for k, v in each.state_dict().items()} for each in (model, empty)]
     assert shapes[0] == shapes[1]
 
@@ -221,4 +221,4 @@ def test_a_skeleton_has_the_shapes_of_the_converted_model():
 @pytest.mark.parametrize("name", ["wav2vec2.nothing", "wav2vec2.encoder.layer_norm", ""])
 def test_a_skeleton_of_a_site_that_is_not_there_is_refused(name):
     with pytest.raises(InputError, match=r"config\.json names a quantized site"):
-        skeleton(tiny.prepared(num_hidden_layers=1), {name: 8})
+        skeleton(tiny.prepared(num_hidden_layers=1), {name: (INT8, 8)})

@@ -1,0 +1,145 @@
+"""Bits where they count: 8, 4, 3 or 2 for each weight, under a limit of bytes for all of them.
+
+1. Ranges of the inputs as the method says (stable.py, uniform.py), with 8-bit weights.
+2. Sensitivity: the score of each weight alone at each width, rounded to nearest, with every input in float.
+3. Allocation: the widths with the least sum of scores whose bytes, scales counted, stay under the limit. That is a
+   multiple-choice knapsack, and small enough for an exact integer program (HiGHS through scipy).
+4. Check: scores of single weights do not add up exactly: many small losses weigh more or less than one large one. So
+   the program is also solved for other powers of the scores, and of the plans the one with the best score as a whole
+   is taken.
+
+With a bound on the word error rate the limit itself is searched, on recordings that nothing else has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from .. import registry
+from ..errors import InputError
+from ..lattice import WeightFormat
+from ..plan import Plan
+from ..score import Trial
+from ..sites import Site
+
+if TYPE_CHECKING:
+    from ..calibrate import Calibration
+
+WIDTHS = (8, 4, 3, 2)
+POWERS = (1.0, 2.0, 0.5)
+PASSES = 12.0  # float passes over the probe recordings for the sensitivities
+STEPS = 5  # halvings of the limit, for a bound on the word error rate
+
+Points = dict[str, dict[int, float]]  # site -> bits -> score
+
+
+def plan(calibration: Calibration) -> Plan:
+    """The plan with the best score under the limit that the options set."""
+    base = registry.get("planners", "stable" if calibration.method == "stable" else "uniform").plan(calibration)
+    lost = sensitivity(calibration, base)
+    if calibration.options.max_wer_increase is not None:
+        return _smallest(calibration, base, lost, calibration.options.max_wer_increase)
+    return allocate(calibration, base, lost, _limit(calibration, base))
+
+
+def sensitivity(calibration: Calibration, base: Plan) -> Points:
+    """Step 2, on as many of the probe recordings as PASSES allows; 8 bits count as free."""
+    sites = [site for site in calibration.sites if site.name in base.quantized()]
+    trials = {(site.name, bits): _trial(calibration, base, site, bits) for site in sites for bits in WIDTHS[1:]}
+    cost = sum(calibration.suffix(trial.first) for trial in trials.values())
+    scores = calibration.run("sensitivity", list(trials.values()), min(1.0, PASSES / cost))
+    lost: Points = {site.name: {WIDTHS[0]: 0.0} for site in sites}
+    for (name, bits), trial in trials.items():
+        lost[name][bits] = max(scores[trial.key], *lost[name].values())  # fewer bits are not better, but for noise
+    return lost
+
+
+def allocate(calibration: Calibration, base: Plan, lost: Points, limit: float) -> Plan:
+    """Steps 3 and 4: the plan whose weights take at most `limit` bytes; InputError when none does."""
+    sizes = {name: {bits: site_bytes(calibration, name, bits) for bits in WIDTHS} for name in lost}
+    found = {str(bits): bits for power in POWERS for bits in [knapsack(lost, sizes, limit, power)]}
+    plans = [_with_bits(calibration, base, bits) for bits in found.values()]
+    trials = [
+        Trial(f"mixed {n}", calibration.layers[0], each.quantized(), calibration.weights(each.quantized()))
+        for n, each in enumerate(plans)
+    ]
+    scores = calibration.run(f"mixed {limit:.0f}", trials) if len(plans) > 1 else {trials[0].key: 0.0}
+    return plans[min(range(len(plans)), key=lambda n: scores[trials[n].key])]
+
+
+def knapsack(lost: Points, sizes: Mapping[str, Mapping[int, int]], limit: float, power: float) -> dict[str, int]:
+    """Bits of each site with the least sum of `lost` ** power, in at most `limit` bytes: exact."""
+    smallest = sum(min(of_site.values()) for of_site in sizes.values())
+    if smallest > limit:
+        raise InputError(
+            f"the weights need {smallest:,} bytes at {WIDTHS[-1]} bits each, more than the {limit:,.0f} that the "
+            "limit leaves; allow more"
+        )
+    choices = [(name, bits) for name in sizes for bits in WIDTHS]
+    cost = np.array([lost[name][bits] ** power for name, bits in choices])
+    size = np.array([sizes[name][bits] for name, bits in choices], float)
+    one_each = np.array([[float(name == of) for name, _ in choices] for of in sizes])
+    solved = milp(
+        cost / max(1e-30, cost.max()),
+        integrality=np.ones(len(choices)),
+        bounds=Bounds(0, 1),
+        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(size[None] / limit, -np.inf, 1.0)],
+    )
+    if not solved.success:
+        raise RuntimeError(f"the integer program was not solved: {solved.message}")
+    return {name: bits for (name, bits), taken in zip(choices, solved.x, strict=True) if taken > 0.5}
+
+
+def site_bytes(calibration: Calibration, name: str, bits: int) -> int:
+    """Bytes of a weight at a width, its scales counted."""
+    site = next(each for each in calibration.sites if each.name == name)
+    fields = calibration.weight_choice(bits, "mse")
+    format = WeightFormat(bits, fields["weight_group"], bool(fields["weight_asymmetric"]))
+    return format.bytes(site.out_channels, site.in_channels * site.kernel)
+
+
+def _limit(calibration: Calibration, base: Plan) -> float:
+    """Bytes that the weights of all quantized sites may take."""
+    options = calibration.options
+    names = base.quantized()
+    if options.avg_bits is not None:
+        count = sum(s.out_channels * s.in_channels * s.kernel for s in calibration.sites if s.name in names)
+        return options.avg_bits * count / 8
+    assert options.target_compression is not None
+    narrow = _with_bits(calibration, base, dict.fromkeys(names, 4))
+    rest = calibration.bytes_written(narrow) - sum(site_bytes(calibration, name, 4) for name in names)
+    return calibration.recognizer.bytes_on_disk() / options.target_compression - rest
+
+
+def _smallest(calibration: Calibration, base: Plan, lost: Points, bound: float) -> Plan:
+    """The smallest plan found whose word error rate on the held-out recordings rises by no more than `bound` points."""
+    low, high = (float(sum(site_bytes(calibration, name, bits) for name in lost)) for bits in (2, 8))
+    best = base
+    for _ in range(STEPS):
+        middle = (low * high) ** 0.5
+        tried = allocate(calibration, base, lost, middle)
+        if calibration.held_out_increase(tried) <= bound:
+            best, high = tried, middle
+        else:
+            low = middle
+    return best
+
+
+def _trial(calibration: Calibration, base: Plan, site: Site, bits: int) -> Trial:
+    choice = replace(base.sites[site.name], **calibration.weight_choice(bits, "mse"), input_bits=None)
+    return Trial(f"{site.name} w{bits}", site.layer, {site.name: choice}, calibration.weights({site.name: choice}))
+
+
+def _with_bits(calibration: Calibration, base: Plan, bits: Mapping[str, int]) -> Plan:
+    choices = {
+        name: replace(choice, **calibration.weight_choice(bits[name], str(choice.weight_method)))
+        for name, choice in base.quantized().items()
+    }
+    count = {s.name: s.out_channels * s.in_channels * s.kernel for s in calibration.sites}
+    average = 8 * sum(site_bytes(calibration, n, b) for n, b in bits.items()) / sum(count[n] for n in bits)
+    return replace(base, scheme=f"w{average:.2f}a{calibration.input_bits}", sites={**base.sites, **choices})
