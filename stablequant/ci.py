@@ -34,9 +34,9 @@ def _gate_case(suite: ElementTree.Element, compared: Compared, gate: Gate) -> No
     found = f"found {gate.value:.4g}, limit {gate.limit:g}"
     case = _case(suite, compared, gate.name, found)
     if not gate.passed:
-        ElementTree.SubElement(case, "failure", type=gate.name, message=found).text = _legal(
-            gate_sentence(compared, gate)
-        )
+        failure = ElementTree.Element("failure", type=gate.name, message=found)
+        failure.text = _legal(gate_sentence(compared, gate))
+        case.insert(0, failure)  # the schemas in use want it before the output
 
 
 def _case(suite: ElementTree.Element, compared: Compared, name: str, output: str) -> ElementTree.Element:

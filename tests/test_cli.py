@@ -82,21 +82,18 @@ def test_eval_from_the_shell(model, data, tmp_path):
     assert made == ["result.json", "result.xml", "said.jsonl"], "nothing is left beside"
 
 
-@pytest.mark.parametrize("to_stdout", [False, True], ids=["table to stdout", "JSON to stdout"])
-def test_eval_of_several_models_on_github_with_bad_entries(model, data, to_stdout):
+def test_eval_of_several_models_on_github_with_bad_entries(model, data):
     lines = (data / "manifest.jsonl").read_text() + '\n{"audio_filepath": "gone.wav", "text": "A"}'
-    more = ["--baseline", model, "--min-compression", 2, "--skip-bad", *(["--json", "-"] if to_stdout else [])]
+    more = ["--baseline", model, "--min-compression", 2, "--skip-bad", "--json", "-"]
     settings = {"input": lines, "cwd": data, "env": os.environ | {"GITHUB_ACTIONS": "true"}}
     done = sfm_quant("eval", model, model, "--data", "-", *more, **settings)
     assert done.returncode == 1, done.stderr
-    log = (done.stderr if to_stdout else done.stdout).splitlines()
+    found = json.loads(done.stdout)
+    assert (len(found["models"]), found["data"]["skipped_bad"]) == (2, 1)
+    log = [line for line in done.stderr.splitlines() if line.startswith("::")]
     failed = f"::error title=sfm-quant eval::FAILED: min_compression 2, found 1 ({model})"
-    assert [line for line in log if line.startswith("::error")] == [failed] * 2
-    (skipped,) = [line for line in log if "gone.wav" in line and line.startswith("::")]
-    assert skipped.startswith("::warning title=sfm-quant eval::left out: standard input:4: no recording gone.wav")
-    if to_stdout:
-        found = json.loads(done.stdout)
-        assert (len(found["models"]), found["data"]["skipped_bad"]) == (2, 1)
+    assert log[:2] == [failed] * 2
+    assert log[2].startswith("::warning title=sfm-quant eval::left out: standard input:4: no recording gone.wav")
 
 
 def test_calibrate_skips_what_is_bad(model, data, tmp_path):
@@ -326,6 +323,8 @@ def test_data_in_no_layout(tmp_path):
 
 class FakeResult:
     passed = False
+    models = ()
+    warnings = ("100 % noise",)
 
     def to_json(self):
         return '{"schema": 1}\n'
@@ -341,6 +340,12 @@ def failing_gate(monkeypatch):
 def test_json_to_stdout_sends_the_table_to_stderr(failing_gate):
     done = invoke("eval", "m", "--data", "d", "--json", "-")
     assert (done.exit_code, done.stdout, done.stderr) == (1, '{"schema": 1}\n', "the table\n")
+
+
+def test_annotations_follow_the_table(failing_gate, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    done = invoke("eval", "m", "--data", "d")
+    assert (done.stdout, done.stderr) == ("the table\n::warning title=sfm-quant eval::100 %25 noise\n", "")
 
 
 def test_json_to_a_file_though_a_gate_failed(failing_gate, tmp_path):
