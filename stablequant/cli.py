@@ -64,6 +64,8 @@ def _system_sentence(error: OSError) -> str:
 
 def _writable(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Refuse a file that cannot be written before the work, not after it."""
+    if value == "-" and param.name != "json_file":
+        raise click.BadParameter("stdout is for the table or --json; name a file", ctx, param)
     if value and value != "-":
         folder = Path(value).absolute().parent
         if Path(value).is_dir() or not os.access(folder, os.W_OK):

@@ -202,6 +202,7 @@ def test_calibrate_then_inspect_and_eval(model, data, tmp_path, monkeypatch):
         ["eval", "m", "--data", "d", "--json", "/no/such/folder/result.json"],
         ["eval", "m", "--data", "d", "--json", "/tmp"],
         ["eval", "m", "--data", "d", "--junit", "/no/such/folder/result.xml"],
+        ["eval", "m", "--data", "d", "--predictions", "-"],
         ["calibrate", "m", "--data", "d"],
         ["calibrate", "m", "--data", "d", "--out", "o", "--method", "best"],
         ["transcribe", "m"],
