@@ -17,7 +17,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -25,15 +25,28 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-from . import registry
+from . import progress, registry
 from .errors import InputError
 from .layouts._entries import SUFFIXES, Entry, Utterance
 
-__all__ = ["SUFFIXES", "Listing", "Utterance", "content_hash", "listing", "load", "read_utterances", "recording"]
+__all__ = [
+    "SUFFIXES",
+    "Listing",
+    "Utterance",
+    "content_hash",
+    "decodable",
+    "listing",
+    "load",
+    "loudness_dbfs",
+    "read_utterances",
+    "recording",
+    "told",
+]
 
 ROUNDING = 0.1  # seconds: manifests round durations; a segment that ends this near to the file's end ends with it
 MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off, and its transcript is not of it
-TOLD = 20  # problems in one message; who has more mends these first
+TOLD = 20  # sentences in one message; who has more mends these first
+FEW = 3  # problems of one kind that are told one by one
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,8 @@ class Listing:
 
     layout: str  # the file in layouts/ that read it
     utterances: list[Utterance]
-    problems: list[str]
+    problems: list[str]  # each once
+    skipped: int = 0  # entries that cannot be used; several may have one problem
 
 
 def read_utterances(
@@ -70,25 +84,43 @@ def listing(
     """
     found = survey(data, require_text=require_text)
     if found.problems and not (skip_bad and found.utterances):
-        raise InputError(told(found.problems))
+        raise InputError("\n".join(told(found.problems)))
     if not found.utterances:
         raise InputError(f"{data}: lists no utterances; give a manifest with one on each line")
     if max_samples is None:
         return found
-    return Listing(found.layout, _subset(found.utterances, max_samples, seed), found.problems)
+    return replace(found, utterances=_subset(found.utterances, max_samples, seed))
+
+
+def decodable(found: Listing, *, skip_bad: bool) -> Listing:
+    """What can be decoded of it: each recording is read once, so that the last cannot waste the work on the others.
+
+    Raises InputError with all that cannot; with `skip_bad` they are problems, unless nothing else is there.
+    """
+    good, problems = [], []
+    for utterance in progress.bar(found.utterances, desc="checking recordings", unit="file"):
+        try:
+            _decoded(utterance)
+            good.append(utterance)
+        except InputError as error:
+            problems.append(str(error))
+    if problems and not (skip_bad and good):
+        raise InputError("\n".join(told(problems)))
+    told_once = list(dict.fromkeys([*found.problems, *problems]))
+    return replace(found, utterances=good, problems=told_once, skipped=found.skipped + len(problems))
 
 
 def survey(data: str | Path, *, require_text: bool) -> Listing:
     """All that is there, good and bad; raises InputError only when no layout fits or there is no list to read."""
     layout = detect(Path(data))
     utterances: list[Utterance] = []
-    problems: dict[str, None] = {}  # ordered, and each is told once
+    problems: list[str] = []
     for entry in layout.read(Path(data)):
         if (problem := _problem(entry, require_text)) is None:
             utterances.append(entry)
         else:
-            problems[problem] = None
-    return Listing(layout.__name__.rpartition(".")[2], utterances, list(problems))
+            problems.append(problem)
+    return Listing(layout.__name__.rpartition(".")[2], utterances, list(dict.fromkeys(problems)), len(problems))
 
 
 def detect(path: Path) -> ModuleType:
@@ -109,10 +141,22 @@ def detect(path: Path) -> ModuleType:
     raise InputError(f"{path}: not data in a known layout; give one of these: {titles}")
 
 
-def told(problems: list[str]) -> str:
-    """One on a line, as many as people read."""
-    others = [f"and {len(problems) - TOLD} more"] if len(problems) > TOLD else []
-    return "\n".join([*problems[:TOLD], *others])
+def told(problems: list[str]) -> list[str]:
+    """A sentence for each, or one for all of a kind when those are many: who has a thousand has one mistake.
+
+    Of a kind are those with the same advice, which is what follows the last semicolon.
+    """
+    kinds: dict[str, list[str]] = {}
+    for problem in dict.fromkeys(problems):
+        kinds.setdefault(problem.rpartition("; ")[2], []).append(problem)
+    sentences = [each for kind in kinds.values() for each in (kind if len(kind) <= FEW else [_alike(kind)])]
+    others = [f"and {len(sentences) - TOLD} more"] if len(sentences) > TOLD else []
+    return [*sentences[:TOLD], *others]
+
+
+def _alike(problems: list[str]) -> str:
+    places = ", ".join(problem.partition(": ")[0] for problem in problems[:FEW])
+    return f"{problems[0]} ({len(problems)} entries alike: {places}, ...)"
 
 
 def recording(path: str | Path) -> Utterance:
@@ -130,10 +174,7 @@ def load(utterance: Utterance, sampling_rate: int) -> np.ndarray:
     Raises InputError when the file is missing, empty, corrupt or cut off, when the offset lies past its end, and when
     samples are not finite.
     """
-    with _opened(utterance) as file:
-        samples, rate = _read(file, utterance), file.samplerate
-    if not np.isfinite(samples).all():
-        raise InputError(f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording")
+    samples, rate = _decoded(utterance)
     return _resample(samples.mean(axis=1), rate, sampling_rate)
 
 
@@ -148,6 +189,21 @@ def length(utterance: Utterance) -> float:
 def content_hash(waveform: np.ndarray) -> str:
     """SHA-256 (hex) of a waveform (samples,) as little-endian float32: the same for a copied or renamed recording."""
     return hashlib.sha256(np.ascontiguousarray(waveform, dtype="<f4").tobytes()).hexdigest()
+
+
+def loudness_dbfs(waveform: np.ndarray) -> float | None:
+    """Root mean square of a waveform (samples,) in dB, where a square wave of full scale has 0; None for silence."""
+    power = float(np.square(waveform, dtype=np.float64).mean()) if len(waveform) else 0.0
+    return 10 * math.log10(power) if power else None
+
+
+def _decoded(utterance: Utterance) -> tuple[np.ndarray, int]:
+    """Its samples (frames, channels), float32, and their rate; raises what `load` does."""
+    with _opened(utterance) as file:
+        samples, rate = _read(file, utterance), file.samplerate
+    if not np.isfinite(samples).all():
+        raise InputError(f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording")
+    return samples, rate
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +57,7 @@ class Options:
     avg_bits: float | None = None  # of a weight on disk, scales counted: bits are allocated (planners/mixed.py)
     target_compression: float | None = None  # bytes of the float model over those of the quantized one: likewise
     max_wer_increase: float | None = None  # points, on recordings that calibrate nothing: the smallest model in it
+    skip_bad: bool = False  # leave out what cannot be used, and count it
 
 
 def calibrate(options: Options) -> dict[str, Any]:
@@ -278,12 +280,8 @@ class Calibration:
 
 def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Recording], dict[str, Any]]:
     """The calibration recordings and what the plan says of them; each is read once here, so bad ones stop it early."""
-    utterances = audio.read_utterances(
-        options.data,
-        require_text=_needs_text(options),
-        max_samples=options.max_samples or MAX_RECORDINGS,
-        seed=options.seed,
-    )
+    found = _listing(options)
+    utterances = found.utterances
     recordings, hashes, seconds, short, silent = [], [], 0.0, 0, 0
     for utterance in progress.bar(utterances, desc="reading recordings", unit="file"):
         waveform = _read(utterance, recognizer.sampling_rate, options)
@@ -306,10 +304,26 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
         "seconds": round(seconds, 3),
         "skipped_too_short": short,
         "silent": silent,
+        "skipped_bad": found.skipped,
         "seed": options.seed,
         "audio_sha256": sorted(hashes),
     }
     return recordings, about
+
+
+def _listing(options: Options) -> audio.Listing:
+    """What can be used of the data; what is left out is told at once."""
+    found = audio.listing(
+        options.data,
+        require_text=_needs_text(options),
+        max_samples=options.max_samples or MAX_RECORDINGS,
+        seed=options.seed,
+        skip_bad=options.skip_bad,
+    )
+    found = audio.decodable(found, skip_bad=options.skip_bad)
+    for sentence in audio.told(found.problems):
+        warnings.warn(f"left out: {sentence}", stacklevel=1)
+    return found
 
 
 def _read(utterance: audio.Utterance, sampling_rate: int, options: Options) -> np.ndarray:
@@ -399,6 +413,7 @@ def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float
         "method": plan.method,
         "selected_layers": [name for name, layer in plan.layers.items() if layer.selected],
         "sites": [{"name": name, **to_entry(choice)} for name, choice in plan.sites.items()],
+        "skipped_bad": plan.calibration["skipped_bad"],
         "float_passes": round(passes, 2),
         "seconds": round(seconds, 2),
         "bytes_before": recognizer.bytes_on_disk(),

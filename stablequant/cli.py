@@ -64,6 +64,8 @@ def _system_sentence(error: OSError) -> str:
 
 def _writable(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Refuse a file that cannot be written before the work, not after it."""
+    if value == "-" and param.name != "json_file":
+        raise click.BadParameter("stdout is for the table or --json; name a file", ctx, param)
     if value and value != "-":
         folder = Path(value).absolute().parent
         if Path(value).is_dir() or not os.access(folder, os.W_OK):
@@ -85,15 +87,23 @@ def _example(*lines: str) -> str:
 
 
 COUNT = click.IntRange(min=1)
+PATH = click.Path()  # nothing is checked; the shell completes it
 data_option = click.option(
-    "--data", required=True, metavar="DATA", help="Manifest or folder of recordings; - is a manifest on stdin."
+    "--data",
+    required=True,
+    metavar="DATA",
+    type=PATH,
+    help="Manifest or folder of recordings; - is a manifest on stdin.",
 )
 samples_option = click.option("--max-samples", type=COUNT, metavar="N", help="Use N utterances, chosen by the seed.")
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the subset and the bootstrap."
 )
+skip_option = click.option(
+    "--skip-bad", is_flag=True, help="Leave out entries and recordings that cannot be used; tell and count them."
+)
 json_option = click.option(
-    "--json", "json_file", metavar="FILE", callback=_writable, help="Write the result as JSON; - is stdout."
+    "--json", "json_file", metavar="FILE", type=PATH, callback=_writable, help="Write the result as JSON; - is stdout."
 )
 
 
@@ -104,9 +114,9 @@ def main() -> None:
 
 
 @main.command(epilog=_example("sfm-quant calibrate facebook/wav2vec2-base-960h --data calibration/ --out w8a8/"))
-@click.argument("model")
+@click.argument("model", type=PATH)
 @data_option
-@click.option("--out", required=True, metavar="DIR", help="Folder to write the quantized model to.")
+@click.option("--out", required=True, metavar="DIR", type=PATH, help="Folder to write the quantized model to.")
 @click.option(
     "--scheme",
     default="w8a8",
@@ -165,6 +175,7 @@ def main() -> None:
 @samples_option
 @seed_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@skip_option
 @json_option
 def calibrate(json_file: str | None, group_size: str, **options: Any) -> None:
     """Quantize MODEL with the recordings in DATA.
@@ -184,12 +195,14 @@ def calibrate(json_file: str | None, group_size: str, **options: Any) -> None:
     "eval",
     epilog=_example(
         "sfm-quant eval w8a8/ --data test/manifest.jsonl --baseline facebook/wav2vec2-base-960h \\",
-        "    --max-wer-increase 0.3 --min-speedup 2 --json result.json",
+        "    --max-wer-increase 0.3 --min-compression 3.5 --json result.json --junit result.xml",
+        "sfm-quant eval w8a8/ w6a6/ --data test/ --skip-bad --predictions heard.jsonl",
     ),
 )
-@click.argument("model")
+@click.argument("model", type=PATH)
+@click.argument("others", type=PATH, nargs=-1, metavar="[MODEL]...")
 @data_option
-@click.option("--baseline", metavar="MODEL", help="Model to compare with, usually the float one.")
+@click.option("--baseline", metavar="MODEL", type=PATH, help="Model to compare with, usually the float one.")
 @click.option("--max-wer-increase", type=float, metavar="POINTS", help="Fail when WER rises by more.")
 @click.option("--min-speedup", type=float, metavar="RATIO", help="Fail when the speed-up is lower.")
 @click.option(
@@ -198,7 +211,7 @@ def calibrate(json_file: str | None, group_size: str, **options: Any) -> None:
     metavar="RATIO",
     help="Fail when the model is not this many times smaller on disk.",
 )
-@click.option("--threads", type=COUNT, metavar="N", help="Threads for both models.  [default: torch's choice]")
+@click.option("--threads", type=COUNT, metavar="N", help="Threads for every model.  [default: torch's choice]")
 @click.option(
     "--normalize",
     type=click.Choice(["none", "basic", "english"]),
@@ -208,15 +221,30 @@ def calibrate(json_file: str | None, group_size: str, **options: Any) -> None:
 )
 @samples_option
 @seed_option
+@skip_option
 @json_option
-@click.option("--predictions", metavar="FILE", callback=_writable, help="Write what was recognised, as a manifest.")
+@click.option(
+    "--predictions",
+    metavar="FILE",
+    type=PATH,
+    callback=_writable,
+    help="Write what was recognised, a JSON line for each utterance, as a manifest.",
+)
+@click.option(
+    "--junit", metavar="FILE", type=PATH, callback=_writable, help="Write a test case for each limit, as JUnit XML."
+)
 @click.pass_context
-def evaluate(ctx: click.Context, json_file: str | None, predictions: str | None, **options: Any) -> None:
+def evaluate(
+    ctx: click.Context, json_file: str | None, predictions: str | None, junit: str | None, **options: Any
+) -> None:
     """Count word errors and measure speed and size.
 
-    DATA needs transcripts. Exits with 1 when the model is worse than a limit allows.
+    DATA needs transcripts. Several models are measured in turn on the same utterances, and each is held to the limits.
+    Exits with 1 when one is worse than a limit allows. With GITHUB_ACTIONS set, as GitHub does, missed limits and
+    warnings are annotations too.
     """
     _quiet()
+    from . import ci
     from .evaluate import Options
     from .evaluate import evaluate as run
     from .result import table
@@ -228,7 +256,12 @@ def evaluate(ctx: click.Context, json_file: str | None, predictions: str | None,
     result = run(chosen)
     if predictions:
         _write(predictions, result.predictions_jsonl())
+    if junit:
+        _write(junit, ci.junit(result))
     _print(table(result), result.to_json(), json_file)
+    if os.environ.get("GITHUB_ACTIONS"):
+        for line in ci.github_annotations(result):
+            click.echo(line, err=json_file == "-")
     ctx.exit(0 if result.passed else 1)
 
 

@@ -1,17 +1,6 @@
-"""What a model costs and gains: word errors, speed, bytes and memory, beside the model it was made from.
+"""What models cost and gain: word errors, speed, bytes and memory, beside the model they were made from.
 
-How speed is measured. Both models answer each utterance in turn, and who goes first alternates, so that a machine that
-slows down slows both. Each answers twice: oneDNN compiles its kernels for every new input length, so the first answer
-warms up and gives the hypothesis, the second is timed, after the other model has had the caches. Timed is all that
-`Recognizer.transcribe` does: features, network and decoding, one utterance at a time, never padded. Loading and
-resampling the recording is not. That is the latency, and `speedup` is its ratio.
-
-A model that can pack also answers half a minute of utterances in one call, warmed up and timed likewise. Throughput
-is that of each model's better way (the float model has only the one: two utterances at once on a core each were no
-faster, scripts/LOG.md), and `speedup_packed` is its ratio.
-
-An utterance too short for the model to give one frame counts as recognised as nothing: all its words are deletions.
-It has no time, and is left out of the speed.
+How speed is measured is in hearing.py, how sure one may be of the errors in metrics.py.
 
 References and hypotheses are compared as they are by default ("none"): it is what the model's own vocabulary was
 trained to write, nothing is forgiven silently, and a difference between two models shows in full. A warning says when
@@ -21,44 +10,26 @@ letter case makes most of the errors.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import math
 import operator
-import platform
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from . import audio, memory, metrics, models, progress
-from .audio import Utterance
-from .engine import attention, kernels
+from .audio import Listing, Utterance
+from .environment import environment
 from .errors import InputError
+from .hearing import Group, Heard, hear_all
 from .metrics import Counts
 from .models import Recognizer
 from .plan import read_plan
-from .result import Data, Delta, Gate, Measured, Result
-
-ISA = frozenset(  # what decides the speed of integer kernels, as torch.cpu names it
-    {
-        "avx2",
-        "avx512_f",
-        "avx_vnni",
-        "avx512_vnni",
-        "avx512_bf16",
-        "amx_int8",
-        "amx_bf16",
-        "neon",
-        "dot",
-        "i8mm",
-        "sve",
-    }
-)
+from .result import Compared, Data, Delta, Gate, Measured, Result
 
 
 @dataclass(frozen=True)
@@ -75,6 +46,8 @@ class Options:
     max_samples: int | None = None
     normalize: str = "none"  # one of metrics.NORMALIZERS
     seed: int = 0  # of the subset and the bootstrap
+    others: tuple[str, ...] = ()  # more models, measured in the same run and held to the same limits
+    skip_bad: bool = False  # leave out what cannot be used, and count it
 
     def __post_init__(self) -> None:
         if self.normalize not in metrics.NORMALIZERS:
@@ -88,30 +61,6 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Answer:
-    text: str
-    seconds: float | None  # None: the utterance is too short to be answered
-
-
-@dataclass(frozen=True)
-class Heard:
-    """An utterance and what each model answered, in the order of the models."""
-
-    utterance: Utterance
-    seconds: float
-    sha256: str
-    answers: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Utterances that fit one packed call, and the seconds of each model to answer them so; None: it does not pack."""
-
-    heard: list[Heard]
-    packed_seconds: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
 class Tally:
     """What one model made of all utterances."""
 
@@ -122,29 +71,41 @@ class Tally:
 
 
 def evaluate(options: Options) -> Result:
-    """Run the model, and the baseline beside it, over the data. Raises InputError for a bad model or bad data."""
-    utterances = audio.read_utterances(
-        options.data, require_text=True, max_samples=options.max_samples, seed=options.seed
-    )
-    normalize = metrics.normalizer(options.normalize)
-    if not any(normalize(each.text or "") for each in utterances):
-        raise InputError(f"{options.data}: the transcripts hold no words to count errors against; give others")
+    """Run the models, and the baseline beside them, over the data. Raises InputError for a bad model or bad data."""
+    found = _listing(options)
     recognizers = _load(options)
     with _threads(options.threads):
-        groups = list(_hear_all(progress.bar(utterances, desc="recognise", unit="utt"), recognizers))
+        groups = list(hear_all(progress.bar(found.utterances, desc="recognise", unit="utt"), recognizers))
         longest = max(each.seconds for group in groups for each in group.heard)
         peaks = [memory.peak_rss_bytes(each.path, longest, torch.get_num_threads()) for each in recognizers]
-        return _result(options, recognizers, groups, peaks)
+        return _result(options, found, recognizers, groups, peaks)
+
+
+def _listing(options: Options) -> Listing:
+    """What can be used of the data, of which some has words."""
+    found = audio.listing(
+        options.data,
+        require_text=True,
+        max_samples=options.max_samples,
+        seed=options.seed,
+        skip_bad=options.skip_bad,
+    )
+    normalize = metrics.normalizer(options.normalize)
+    if not any(normalize(each.text or "") for each in found.utterances):
+        raise InputError(f"{options.data}: the transcripts hold no words to count errors against; give others")
+    return audio.decodable(found, skip_bad=options.skip_bad)
 
 
 def _load(options: Options) -> list[Recognizer]:
-    """The model and, when there is one, the baseline."""
-    recognizers = [models.load(path) for path in (options.model, options.baseline) if path is not None]
-    rates = [each.sampling_rate for each in recognizers]
-    if len(set(rates)) > 1:
-        raise InputError(
-            f"{options.baseline}: takes {rates[1]} Hz and the model {rates[0]} Hz; give its own float model"
-        )
+    """The models in their order and, when there is one, the baseline last."""
+    paths = (options.model, *options.others, options.baseline)
+    recognizers = [models.load(path) for path in paths if path is not None]
+    rate = recognizers[0].sampling_rate
+    for each in recognizers:
+        if each.sampling_rate != rate:
+            raise InputError(
+                f"{each.path}: takes {each.sampling_rate} Hz and the model {rate} Hz; compare models of one rate"
+            )
     return recognizers
 
 
@@ -158,59 +119,13 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _hear_all(utterances: Iterable[Utterance], recognizers: Sequence[Recognizer]) -> Iterator[Group]:
-    """Every model's answers, a group at a time: no more audio than that is held."""
-    rate, fewest = recognizers[0].sampling_rate, max(each.min_samples for each in recognizers)
-    heard: list[Heard] = []
-    waveforms: list[np.ndarray] = []
-    for turn, utterance in enumerate(utterances):
-        waveform = audio.load(utterance, rate)
-        if heard and sum(map(len, waveforms)) + len(waveform) > models.PACK_SECONDS * rate:
-            yield Group(heard, _hear_packed(waveforms, recognizers, turn))
-            heard, waveforms = [], []
-        heard.append(_hear(utterance, waveform, recognizers, turn))
-        waveforms += [waveform] if len(waveform) >= fewest else []
-    if heard:
-        yield Group(heard, _hear_packed(waveforms, recognizers, len(heard)))
-
-
-def _hear(utterance: Utterance, waveform: np.ndarray, recognizers: Sequence[Recognizer], turn: int) -> Heard:
-    """Every model's answer to an utterance."""
-    if len(waveform) < max(each.min_samples for each in recognizers):
-        answers = [Answer("", None) for _ in recognizers]
-    else:
-        answers = [Answer(*each) for each in _in_turn(recognizers, turn, lambda model: model.transcribe(waveform))]
-    seconds = len(waveform) / recognizers[0].sampling_rate
-    return Heard(utterance, seconds, audio.content_hash(waveform), tuple(answers))
-
-
-def _hear_packed(
-    waveforms: list[np.ndarray], recognizers: Sequence[Recognizer], turn: int
-) -> tuple[float | None, ...]:
-    """The seconds of each model that packs to answer them in one call."""
-    packing = [each for each in recognizers if each.packs and waveforms]
-    answers = iter(_in_turn(packing, turn, lambda model: model.transcribe_all(waveforms)))
-    return tuple(next(answers)[1] if each in packing else None for each in recognizers)
-
-
-T = TypeVar("T")
-
-
-def _in_turn(recognizers: Sequence[Recognizer], turn: int, answer: Callable[[Recognizer], T]) -> list[tuple[T, float]]:
-    """What each model answers, and the seconds of its second answer; at odd turns the last model goes first."""
-    step = -1 if turn % 2 else 1
-    answers = [answer(each) for each in recognizers[::step]]
-    seconds = [_timed(answer, each) for each in recognizers[::step]]
-    return list(zip(answers, seconds, strict=True))[::step]
-
-
-def _timed(answer: Callable[[Recognizer], T], recognizer: Recognizer) -> float:
-    start = time.perf_counter()
-    answer(recognizer)
-    return time.perf_counter() - start
-
-
-def _result(options: Options, recognizers: list[Recognizer], groups: list[Group], peaks: list[int | None]) -> Result:
+def _result(
+    options: Options,
+    found: Listing,
+    recognizers: list[Recognizer],
+    groups: list[Group],
+    peaks: list[int | None],
+) -> Result:
     normalize = metrics.normalizer(options.normalize)
     tallies = [_tally(groups, place, normalize) for place in range(len(recognizers))]
     heard = [each for group in groups for each in group.heard]
@@ -218,17 +133,32 @@ def _result(options: Options, recognizers: list[Recognizer], groups: list[Group]
         raise InputError(f"{options.data}: every recording is too short for the model; give longer ones")
     answered = sum(each.seconds for each in heard if each.answers[0].seconds is not None)
     measured = [_measured(*each, answered, options.seed) for each in zip(recognizers, tallies, peaks, strict=True)]
-    delta = _delta(measured, tallies, options.seed) if options.baseline else None
+    compared = _compared(options, measured, tallies)
     return Result(
-        model=measured[0],
-        baseline=measured[1] if options.baseline else None,
-        delta=delta,
-        gates=_gates(options, delta) if delta else (),
-        data=_data(heard, tallies[0].words),
+        models=compared,
+        baseline=measured[-1] if options.baseline else None,
+        data=_data(heard, tallies[0].words, found.skipped),
         environment=environment(options.seed),
         normalize=options.normalize,
-        warnings=tuple(_warnings(options, recognizers, measured, tallies[0], groups)),
-        predictions=tuple(_prediction(each) for each in heard),
+        warnings=(
+            *(f"left out: {sentence}" for sentence in audio.told(found.problems)),
+            *_warnings(options, recognizers, measured, tallies[0], groups),
+            *_wide_intervals(compared),
+        ),
+        predictions=tuple(_prediction(each, options) for each in heard),
+    )
+
+
+def _compared(options: Options, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:
+    """Each model against the baseline, which is the last of them, if there is one."""
+    if options.baseline is None:
+        return tuple(Compared(each, None, ()) for each in measured)
+    deltas = [
+        _delta(each, measured[-1], tally, tallies[-1], options.seed)
+        for each, tally in zip(measured[:-1], tallies[:-1], strict=True)
+    ]
+    return tuple(
+        Compared(each, delta, _gates(options, delta)) for each, delta in zip(measured[:-1], deltas, strict=True)
     )
 
 
@@ -273,10 +203,10 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
     )
 
 
-def _delta(measured: list[Measured], tallies: list[Tally], seed: int) -> Delta:
-    worse = metrics.compare(tallies[0].words, tallies[1].words, seed)
-    faster = metrics.ratio(tallies[1].seconds, tallies[0].seconds, seed)
-    packed = metrics.ratio(tallies[1].group_seconds, tallies[0].group_seconds, seed)
+def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed: int) -> Delta:
+    worse = metrics.compare(ours.words, theirs.words, seed)
+    faster = metrics.ratio(theirs.seconds, ours.seconds, seed)
+    packed = metrics.ratio(theirs.group_seconds, ours.group_seconds, seed)
     return Delta(
         wer_percent_points=worse.points,
         wer_ci95=worse.ci95,
@@ -284,7 +214,7 @@ def _delta(measured: list[Measured], tallies: list[Tally], seed: int) -> Delta:
         speedup=faster.value,
         speedup_ci95=faster.ci95,
         speedup_packed=packed.value,
-        compression=measured[1].bytes_on_disk / measured[0].bytes_on_disk,
+        compression=baseline.bytes_on_disk / model.bytes_on_disk,
     )
 
 
@@ -300,34 +230,15 @@ def _gates(options: Options, delta: Delta) -> tuple[Gate, ...]:
     )
 
 
-def _data(heard: list[Heard], words: Counts) -> Data:
+def _data(heard: list[Heard], words: Counts, skipped: int) -> Data:
     content = sorted(f"{each.sha256} {each.utterance.text}\n" for each in heard)
     return Data(
         utterances=len(heard),
         words=int(words.units.sum()),
         audio_seconds=sum(each.seconds for each in heard),
         sha256=hashlib.sha256("".join(content).encode(errors="backslashreplace")).hexdigest(),
+        skipped_bad=skipped,
     )
-
-
-def environment(seed: int) -> dict[str, Any]:
-    able = torch.cpu.get_capabilities()
-    return {
-        "cpu": _cpu_name(),
-        "isa": sorted(name for name in ISA if able.get(name)),
-        "kernels": kernels.way(),
-        "attention": str(attention.number_format()).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "stablequant")},
-        "seed": seed,
-    }
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _warnings(
@@ -356,16 +267,44 @@ def _calibration_hashes(path: str) -> set[str]:
     return set(read_plan(plan).calibration.get("audio_sha256", ())) if plan.is_file() else set()
 
 
-def _prediction(heard: Heard) -> dict[str, Any]:
+def _wide_intervals(compared: tuple[Compared, ...]) -> Iterator[str]:
+    """Where chance, not the model, decides a gate on speed."""
+    for each in compared:
+        for gate in each.gates:
+            if gate.name == "min_speedup" and each.delta and _inside(gate.limit, each.delta.speedup_ci95):
+                low, high = each.delta.speedup_ci95
+                yield (
+                    f"{each.model.path}: min_speedup {gate.limit:g} lies inside the interval of the speed-up "
+                    f"[{low:.2f}, {high:.2f}], so chance may decide; measure more utterances, on a quiet machine"
+                )
+
+
+def _inside(limit: float, interval: metrics.Interval) -> bool:
+    return interval[0] < limit < interval[1]
+
+
+def _prediction(heard: Heard, options: Options) -> dict[str, Any]:
     """A row of a NeMo manifest; `time` is the seconds of the model's timed answer, null when there is none."""
     row = {
-        "audio_filepath": str(heard.utterance.path.resolve()),
+        "audio_filepath": _path(heard.utterance),
         "offset": heard.utterance.offset,
         "duration": heard.seconds,
+        "loudness_dbfs": heard.loudness_dbfs,
         "text": heard.utterance.text,
     }
     if heard.utterance.speaker is not None:
         row["speaker"] = heard.utterance.speaker
-    for prefix, answer in zip(("", "baseline_"), heard.answers, strict=False):
-        row |= {f"{prefix}pred_text": answer.text, f"{prefix}time": answer.seconds}
+    for name, answer in zip(_fields(options), heard.answers, strict=True):
+        row |= {name.format("pred_text"): answer.text, name.format("time"): answer.seconds}
     return row
+
+
+def _path(utterance: Utterance) -> str:
+    """Of the file; a recording that lies inside a data set has none, and its place there is no path."""
+    return str(utterance.path.resolve()) if utterance.content is None else utterance.source
+
+
+def _fields(options: Options) -> list[str]:
+    """How the fields of each model are named: pred_text, pred_text_2, ..., baseline_pred_text."""
+    others = [f"{{}}_{number}" for number, _ in enumerate(options.others, start=2)]
+    return ["{}", *others, *(["baseline_{}"] if options.baseline else [])]

@@ -1,10 +1,15 @@
-"""What an evaluation found: the JSON of `sfm-quant eval` and its table."""
+"""What an evaluation found: the JSON of `sfm-quant eval` and its table.
+
+The JSON of one model has it as `model`, with its `delta` and `gates`. With several, those are the first one's, so that
+who reads one model goes on to read; `models` lists all of them, each with its own `delta` and `gates`, and the `gates`
+outside hold all limits, where a name that is not the first model's says whose it is: "min_speedup w6a6/".
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .metrics import Interval
@@ -54,21 +59,32 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A model beside the baseline, if there is one, and the limits that it was held to."""
+
+    model: Measured
+    delta: Delta | None
+    gates: tuple[Gate, ...]
+
+    def to_entry(self) -> dict[str, Any]:
+        return {**asdict(self.model), "delta": self.delta and asdict(self.delta), "gates": [*map(asdict, self.gates)]}
+
+
+@dataclass(frozen=True)
 class Data:
     utterances: int
     words: int
     audio_seconds: float
     sha256: str  # of the decoded recordings and their references, wherever they lie and in any order
+    skipped_bad: int  # entries that could not be used
 
 
 @dataclass(frozen=True)
 class Result:
     """All that an evaluation found."""
 
-    model: Measured
+    models: tuple[Compared, ...]
     baseline: Measured | None
-    delta: Delta | None
-    gates: tuple[Gate, ...]
     data: Data
     environment: dict[str, Any]
     normalize: str
@@ -76,26 +92,62 @@ class Result:
     predictions: tuple[dict[str, Any], ...]  # a NeMo manifest with what was recognised
 
     @property
+    def model(self) -> Measured:
+        """The first one."""
+        return self.models[0].model
+
+    @property
+    def delta(self) -> Delta | None:
+        return self.models[0].delta
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """All limits; the name of one that is not the first model's says whose it is."""
+        others = [
+            replace(gate, name=f"{gate.name} {each.model.path}") for each in self.models[1:] for gate in each.gates
+        ]
+        return (*self.models[0].gates, *others)
+
+    @property
     def passed(self) -> bool:
         return all(gate.passed for gate in self.gates)
 
     def to_json(self) -> str:
         """The result without the predictions, as `sfm-quant eval --json` writes it."""
-        fields = {key: value for key, value in asdict(self).items() if key != "predictions"}
-        return json.dumps({"schema": SCHEMA, **fields}, indent=1, allow_nan=False) + "\n"
+        found = {
+            "schema": SCHEMA,
+            "model": asdict(self.model),
+            "baseline": self.baseline and asdict(self.baseline),
+            "delta": self.delta and asdict(self.delta),
+            "gates": [asdict(gate) for gate in self.gates],
+            "data": asdict(self.data),
+            "environment": self.environment,
+            "normalize": self.normalize,
+            "warnings": self.warnings,
+        }
+        if len(self.models) > 1:
+            found["models"] = [each.to_entry() for each in self.models]
+        return json.dumps(found, indent=1, allow_nan=False) + "\n"
 
     def predictions_jsonl(self) -> str:
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.predictions)
 
 
 def table(result: Result) -> str:
-    """The result for a terminal."""
-    columns = [each for each in (result.model, result.baseline) if each]
-    rows = [["", "model", "baseline"][: 1 + len(columns)]]
-    rows += [[name, *(view(each) for each in columns)] for name, view in ROWS]
+    """The result for a terminal: a column for each model."""
+    columns = [*result.models, *([Compared(result.baseline, None, ())] if result.baseline else [])]
+    others = [f"model {number}" for number in range(2, len(result.models) + 1)]
+    rows = [["", "model", *others, *(["baseline"] if result.baseline else [])]]
+    rows += [[name, *(view(each.model) for each in columns)] for name, view in ROWS]
+    if result.baseline:
+        rows += [[name, *(view(each.delta) if each.delta else "" for each in columns)] for name, view in DELTA_ROWS]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, "", *_summary(result)])
+
+
+def _signed(interval: Interval) -> str:
+    return f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
 
 
 ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
@@ -113,16 +165,23 @@ ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
 )
 
 
+DELTA_ROWS: tuple[tuple[str, Callable[[Delta], str]], ...] = (
+    ("WER, points more", lambda delta: f"{delta.wer_percent_points:+.2f} {_signed(delta.wer_ci95)}"),
+    ("p-value of that", lambda delta: f"{delta.p_value:.2g}"),
+    ("times as fast", lambda delta: f"{delta.speedup:.2f} [{delta.speedup_ci95[0]:.2f}, {delta.speedup_ci95[1]:.2f}]"),
+    ("the same, packed", lambda delta: f"{delta.speedup_packed:.2f}"),
+    ("times smaller", lambda delta: f"{delta.compression:.2f}"),
+)
+
+
 def _summary(result: Result) -> Iterator[str]:
     data = result.data
     yield f"{data.words} words in {data.utterances} utterances, {data.audio_seconds:.1f} s; [ ] are 95 % intervals"
-    if result.delta:
-        delta = result.delta
-        low, high = delta.wer_ci95
-        yield f"WER {delta.wer_percent_points:+.2f} points [{low:+.2f}, {high:+.2f}], p = {delta.p_value:.2g}"
-        low, high = delta.speedup_ci95
-        yield f"{delta.speedup:.2f} times as fast [{low:.2f}, {high:.2f}], packed {delta.speedup_packed:.2f} times"
-        yield f"{delta.compression:.2f} times smaller"
-    for gate in result.gates:
-        yield f"{'passed' if gate.passed else 'FAILED'}: {gate.name} {gate.limit:g}, found {gate.value:.4g}"
+    yield "packed: several utterances in one call; a model that cannot (a float one), or is slower so, one at a time"
+    yield from (gate_sentence(each, gate) for each in result.models for gate in each.gates)
     yield from (f"warning: {warning}" for warning in result.warnings)
+
+
+def gate_sentence(compared: Compared, gate: Gate) -> str:
+    verdict = "passed" if gate.passed else "FAILED"
+    return f"{verdict}: {gate.name} {gate.limit:g}, found {gate.value:.4g} ({compared.model.path})"

@@ -90,19 +90,31 @@ def test_no_manifest_fails_in_another_way_than_told(tmp_path_factory, lines):
         read(path)
 
 
-def test_all_problems_are_told_once_in_order(tmp_path):
+def test_all_problems_are_told_once_and_by_kind(tmp_path):
     good, lost = {"audio_filepath": "a.wav", "text": "A"}, '{"audio_filepath": "no.wav", "text": "A"}'
     path = manifest(tmp_path, "x", good, lost, "z")
     with pytest.raises(InputError) as error:
         read(path)
     told = str(error.value).splitlines()
-    assert [line.removeprefix(str(path))[:5] for line in told] == [":1: n", ":3: n", ":4: n"]
+    assert [line.removeprefix(str(path))[:8] for line in told] == [":1: not ", ":4: not ", ":3: no r"]
 
 
-def test_twenty_problems_are_told_and_the_number_of_the_others(tmp_path):
-    with pytest.raises(InputError, match=r"\nand 5 more$") as error:
-        read(manifest(tmp_path, *["x"] * 25))
-    assert len(str(error.value).splitlines()) == 21
+def test_many_problems_of_a_kind_are_one_sentence(tmp_path):
+    path = manifest(tmp_path, *['{"audio_filepath": "a.wav"}'] * 999, "x")
+    write(tmp_path / "a.wav")
+    with pytest.raises(InputError) as error:
+        read(path)
+    first, second = str(error.value).splitlines()
+    assert first == (
+        f"{path}:1: no transcript, and word errors are counted against one; add the text "
+        f"(999 entries alike: {path}:1, {path}:2, {path}:3, ...)"
+    )
+    assert second.startswith(f"{path}:1000: not JSON")
+
+
+def test_twenty_sentences_are_told_and_the_number_of_the_others():
+    told = audio.told([f"{n}: bad; do {n}" for n in range(25)])
+    assert told == [*(f"{n}: bad; do {n}" for n in range(20)), "and 5 more"]
 
 
 def test_skip_bad_leaves_out_what_is_bad_and_tells_it(tmp_path):
@@ -111,6 +123,39 @@ def test_skip_bad_leaves_out_what_is_bad_and_tells_it(tmp_path):
     assert found.layout == "nemo"
     assert len(found.utterances) == 4
     assert [problem[: len(str(path)) + 2] for problem in found.problems] == [f"{path}:1"]
+    assert found.skipped == 1
+
+
+@pytest.fixture
+def corrupt(tmp_path):
+    """A manifest of a good recording, one cut off in the middle and listed twice, and one with NaN."""
+    path = manifest(
+        tmp_path, *({"audio_filepath": name, "text": "A"} for name in ("a.wav", "b.flac", "b.flac", "c.wav"))
+    )
+    write(tmp_path / "b.flac", tone(4.0))
+    (tmp_path / "b.flac").write_bytes((tmp_path / "b.flac").read_bytes()[:9000])
+    write(tmp_path / "c.wav", np.full(800, np.nan), subtype="FLOAT")
+    return path
+
+
+def test_corrupt_recordings_are_found_before_the_work_and_all_told(corrupt):
+    with pytest.raises(InputError) as error:
+        audio.decodable(audio.listing(corrupt, require_text=True), skip_bad=False)
+    first, second = str(error.value).splitlines()
+    assert "b.flac: cannot be decoded" in first
+    assert "c.wav: has samples that are NaN" in second
+
+
+def test_corrupt_recordings_are_left_out_and_counted(corrupt):
+    found = audio.decodable(audio.listing(corrupt, require_text=True), skip_bad=True)
+    assert [each.id for each in found.utterances] == ["a.wav"]
+    assert (len(found.problems), found.skipped) == (2, 3)
+
+
+def test_nothing_but_corrupt_recordings_is_refused(corrupt):
+    (corrupt.parent / "a.wav").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.wav: the file is empty"):
+        audio.decodable(audio.listing(corrupt, require_text=True), skip_bad=True)
 
 
 def test_skip_bad_with_nothing_left_is_refused(tmp_path):
@@ -350,3 +395,12 @@ def test_content_hash_knows_a_copy_by_another_name_and_format(tmp_path):
     hashes = [audio.content_hash(audio.load(utterance(path), 16000)) for path in paths]
     assert hashes[0] == hashes[1] != hashes[2]
     assert re.fullmatch("[0-9a-f]{64}", hashes[0])
+
+
+@pytest.mark.parametrize(
+    ("waveform", "loudness"),
+    [(np.ones(9), 0.0), (np.full(9, -0.1), -20.0), (tone(1.0), -9.03), (np.zeros(9), None), (np.zeros(0), None)],
+)
+def test_loudness(waveform, loudness):
+    found = audio.loudness_dbfs(waveform.astype(np.float32))
+    assert found == (None if loudness is None else pytest.approx(loudness, abs=0.01))

@@ -43,7 +43,7 @@ def test_the_result_is_the_calibrate_json(calibrated):
     made = plan(out)
     assert set(result) == {
         *("schema", "plan", "scheme", "method", "selected_layers", "sites", "float_passes", "seconds"),
-        *("bytes_before", "bytes_after"),
+        *("bytes_before", "bytes_after", "skipped_bad"),
     }
     assert result["plan"] == str(out / "plan.json")
     assert [site["name"] for site in result["sites"]] == list(made.sites)
@@ -309,6 +309,16 @@ def test_short_and_silent_recordings_among_others_are_counted(float_folder, spee
     about = plan(tmp_path / "q").calibration
     assert (about["recordings"], about["skipped_too_short"], about["silent"]) == (5, 1, 1)
     assert about["seconds"] == pytest.approx(sum(4000 + 800 * n for n in range(4)) / 16000 + 0.25)
+
+
+def test_bad_recordings_stop_it_or_are_left_out_told_and_counted(float_folder, speech, tmp_path):
+    data = shutil.copytree(speech, tmp_path / "data")
+    (data / "bad.wav").write_bytes(b"no sound")
+    assert "bad.wav: cannot be decoded" in refused("convert it", float_folder, data, tmp_path / "q", method="max")
+    with pytest.warns(UserWarning, match=r"left out: .*bad\.wav: cannot be decoded"):
+        found = calibrate(options(float_folder, data, tmp_path / "q", method="max", skip_bad=True))
+    about = plan(tmp_path / "q").calibration
+    assert (about["recordings"], about["skipped_bad"], found["skipped_bad"]) == (4, 1, 1)
 
 
 def test_weights_that_are_not_finite(float_folder, speech, tmp_path):

@@ -1,11 +1,13 @@
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 import types
 from dataclasses import MISSING, fields
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import numpy as np
@@ -62,6 +64,7 @@ def data(tmp_path_factory):
 
 def test_eval_from_the_shell(model, data, tmp_path):
     files = {"--json": tmp_path / "result.json", "--predictions": tmp_path / "said.jsonl"}
+    files["--junit"] = tmp_path / "result.xml"
     limits = ["--baseline", model, "--max-wer-increase", 0, "--min-compression", 3.5, "--threads", 1]
     done = sfm_quant("eval", model, "--data", data, *limits, *(part for pair in files.items() for part in pair))
     assert done.returncode == 1, done.stderr
@@ -73,7 +76,53 @@ def test_eval_from_the_shell(model, data, tmp_path):
     assert result["model"]["peak_rss_bytes"] > 50e6
     assert result["environment"]["threads"] == 1
     assert len(files["--predictions"].read_text().splitlines()) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "said.jsonl"], "nothing is left beside"
+    suite = ElementTree.parse(files["--junit"]).getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == ["result.json", "result.xml", "said.jsonl"], "nothing is left beside"
+
+
+def test_eval_of_several_models_on_github_with_bad_entries(model, data):
+    lines = (data / "manifest.jsonl").read_text() + '\n{"audio_filepath": "gone.wav", "text": "A"}'
+    more = ["--baseline", model, "--min-compression", 2, "--skip-bad", "--json", "-"]
+    settings = {"input": lines, "cwd": data, "env": os.environ | {"GITHUB_ACTIONS": "true"}}
+    done = sfm_quant("eval", model, model, "--data", "-", *more, **settings)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert (len(found["models"]), found["data"]["skipped_bad"]) == (2, 1)
+    log = [line for line in done.stderr.splitlines() if line.startswith("::")]
+    failed = f"::error title=sfm-quant eval::FAILED: min_compression 2, found 1 ({model})"
+    assert log[:2] == [failed] * 2
+    assert log[2].startswith("::warning title=sfm-quant eval::left out: standard input:4: no recording gone.wav")
+
+
+def test_calibrate_skips_what_is_bad(model, data, tmp_path):
+    (tmp_path / "cut.wav").write_bytes((data / "a.wav").read_bytes()[:30])
+    listed = [data / "a.wav", tmp_path / "cut.wav", *(tmp_path / f"gone{n}.wav" for n in range(9))]
+    lines = "\n".join(json.dumps({"audio_filepath": str(path)}) for path in listed)
+    command = ["calibrate", model, "--data", "-", "--out", tmp_path / "q", "--method", "max", "--json", "-"]
+    refused = sfm_quant(*command, input=lines)
+    assert refused.returncode == 3
+    (sentence,) = refused.stderr.splitlines()
+    assert sentence.startswith(f"Error: standard input:3: no recording {tmp_path}/gone0.wav; ")
+    assert sentence.endswith("(9 entries alike: standard input:3, standard input:4, standard input:5, ...)")
+    done = sfm_quant(*command, "--skip-bad", input=lines)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["skipped_bad"] == 10
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning: left out: ")]
+    assert len(warnings) == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion(shell):
+    done = sfm_quant(env=os.environ | {"_SFM_QUANT_COMPLETE": f"{shell}_source"})
+    assert done.returncode == 0, done.stderr
+    assert "_SFM_QUANT_COMPLETE" in done.stdout
+
+
+def test_completion_of_a_model_is_a_path():
+    typed = {"COMP_WORDS": "sfm-quant eval calib", "COMP_CWORD": "2", "_SFM_QUANT_COMPLETE": "bash_complete"}
+    assert sfm_quant(env=os.environ | typed).stdout == "file,calib\n"
 
 
 def test_transcribe_from_the_shell(model, data):
@@ -152,6 +201,8 @@ def test_calibrate_then_inspect_and_eval(model, data, tmp_path, monkeypatch):
         ["eval", "m", "--data", "d", "--normalize", "all"],
         ["eval", "m", "--data", "d", "--json", "/no/such/folder/result.json"],
         ["eval", "m", "--data", "d", "--json", "/tmp"],
+        ["eval", "m", "--data", "d", "--junit", "/no/such/folder/result.xml"],
+        ["eval", "m", "--data", "d", "--predictions", "-"],
         ["calibrate", "m", "--data", "d"],
         ["calibrate", "m", "--data", "d", "--out", "o", "--method", "best"],
         ["transcribe", "m"],
@@ -177,8 +228,9 @@ def test_gate_without_baseline_says_what_to_add():
 )
 def test_options_and_defaults_are_those_of_the_library(command, options):
     """They are written twice so that --help needs no torch."""
-    outputs = {"json_file", "predictions"}
+    outputs = {"json_file", "predictions", "junit"}
     given = {each.name: each.to_info_dict()["default"] for each in command.params if each.name not in outputs}
+    given |= {"others": ()} if "others" in given else {}  # an argument that takes any number has no default to tell
     assert given == {each.name: None if each.default is MISSING else each.default for each in fields(options)}
 
 
@@ -272,6 +324,8 @@ def test_data_in_no_layout(tmp_path):
 
 class FakeResult:
     passed = False
+    models = ()
+    warnings = ("100 % noise",)
 
     def to_json(self):
         return '{"schema": 1}\n'
@@ -279,6 +333,7 @@ class FakeResult:
 
 @pytest.fixture
 def failing_gate(monkeypatch):
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setattr(evaluate, "evaluate", lambda options: FakeResult())
     monkeypatch.setattr("stablequant.result.table", lambda result: "the table")
 
@@ -286,6 +341,12 @@ def failing_gate(monkeypatch):
 def test_json_to_stdout_sends_the_table_to_stderr(failing_gate):
     done = invoke("eval", "m", "--data", "d", "--json", "-")
     assert (done.exit_code, done.stdout, done.stderr) == (1, '{"schema": 1}\n', "the table\n")
+
+
+def test_annotations_follow_the_table(failing_gate, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    done = invoke("eval", "m", "--data", "d")
+    assert (done.stdout, done.stderr) == ("the table\n::warning title=sfm-quant eval::100 %25 noise\n", "")
 
 
 def test_json_to_a_file_though_a_gate_failed(failing_gate, tmp_path):
@@ -334,6 +395,7 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
         "max_samples": 9,
         "seed": 0,
         "resume": False,
+        "skip_bad": False,
     }
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
     assert "4.0 MB -> 1.0 MB, 4.00 times smaller" in done.stdout

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from stablequant import audio, evaluate, memory, models
+from stablequant import audio, evaluate, hearing, memory, models
 from stablequant.errors import InputError
 from stablequant.evaluate import Options
 from stablequant.result import table
@@ -91,7 +91,7 @@ def bench(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(models, "load", fakes.__getitem__)
     monkeypatch.setattr(memory, "peak_rss_bytes", lambda model, seconds, threads: round(1000 * seconds))
-    monkeypatch.setattr(evaluate, "time", clock)
+    monkeypatch.setattr(hearing, "time", clock)
     return fakes, write_data(tmp_path)
 
 
@@ -173,12 +173,14 @@ def test_json_has_the_fields_of_the_contract(bench):
     delta = {"wer_percent_points", "wer_ci95", "p_value", "speedup", "speedup_ci95", "speedup_packed", "compression"}
     assert set(found["delta"]) == delta
     assert found["gates"] == [{"name": "min_speedup", "limit": 2.0, "value": 2.0, "passed": True}]
-    assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256"}
+    assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256", "skipped_bad"}
     environment = {"cpu", "isa", "kernels", "attention", "threads", "torch", "transformers", "stablequant", "seed"}
     assert set(found["environment"]) == environment
     assert found["environment"]["torch"] == torch.__version__
     assert found["normalize"] == "none"
     assert found["model"]["peak_rss_bytes"] == 2000, "of the longest recording"
+    fields = {"schema", "model", "baseline", "delta", "gates", "data", "environment", "normalize", "warnings"}
+    assert set(found) == fields, "of one model; several have `models` besides"
 
 
 @pytest.mark.parametrize(
@@ -261,6 +263,7 @@ def test_predictions_are_a_manifest_with_both_answers(bench, tmp_path):
         "audio_filepath": str(tmp_path / "b.wav"),
         "offset": 0.0,
         "duration": 0.5,
+        "loudness_dbfs": pytest.approx(20 * np.log10(0.5 / np.sqrt(3)), abs=0.2),
         "text": "THREE",
         "pred_text": "TREE",
         "time": pytest.approx(0.25),
@@ -268,6 +271,19 @@ def test_predictions_are_a_manifest_with_both_answers(bench, tmp_path):
         "baseline_time": pytest.approx(0.5),
     }
     assert (rows[3]["pred_text"], rows[3]["time"]) == ("", None)
+
+
+def test_prediction_of_a_recording_inside_a_data_set_has_no_path(bench, tmp_path, monkeypatch):
+    content = (tmp_path / "b.wav").read_bytes()
+    inside = audio.Utterance("7", tmp_path / "7", "THREE", None, 0.0, None, "set row 7", lambda: content)
+    monkeypatch.setattr(audio, "listing", lambda *_, **__: audio.Listing("saved_dataset", [inside], []))
+    (row,) = run(bench).predictions
+    assert row["audio_filepath"] == "set row 7"
+
+
+def test_silence_has_no_loudness(bench, tmp_path):
+    soundfile.write(tmp_path / "b.wav", np.zeros(8000), 16000)
+    assert [row["loudness_dbfs"] is None for row in run(bench).predictions] == [False, True, False, False]
 
 
 def test_data_hash_is_of_sound_and_words_not_of_names_and_order(bench, tmp_path):
@@ -310,6 +326,16 @@ def test_data_that_measures_nothing(bench, tmp_path, utterances, message):
         evaluate.evaluate(Options("ours", write_data(tmp_path, utterances)))
 
 
+def test_bad_entries_are_left_out_told_and_counted(bench, tmp_path):
+    (tmp_path / "b.wav").write_bytes(b"no sound")
+    with (tmp_path / "manifest.jsonl").open("a") as file:
+        file.write("\n{")
+    found = run(bench, skip_bad=True)
+    assert (found.data.utterances, found.data.skipped_bad) == (3, 2)
+    assert found.warnings[0].startswith(f"left out: {tmp_path}/manifest.jsonl:5: not JSON")
+    assert "b.wav: cannot be decoded" in found.warnings[1]
+
+
 def test_models_of_different_sampling_rates(bench):
     bench[0]["float"].sampling_rate = 8000
     with pytest.raises(InputError, match="float: takes 8000 Hz and the model 16000 Hz"):
@@ -325,5 +351,90 @@ def test_threads_are_set_for_the_run_only(bench):
 
 def test_bad_recording_stops_the_run(bench, tmp_path):
     (tmp_path / "b.wav").write_bytes(b"")
-    with pytest.raises(InputError, match=r"b\.wav: the file is empty"):
+    (tmp_path / "c.wav").write_bytes(b"no sound")
+    with pytest.raises(InputError, match=r"b\.wav: the file is empty.*\n.*c\.wav: cannot be decoded"):
         run(bench)
+    assert bench[0]["ours"].order == [], "nothing was recognised before"
+
+
+# ---- several models
+
+
+@pytest.fixture
+def three(bench):
+    """A third model, "small": four times as fast as "float" and an eighth of its size, and always right."""
+    ours = bench[0]["ours"]
+    right = {samples: text for _, samples, text in UTTERANCES}
+    bench[0]["small"] = Fake("small", right, ours.clock, ours.order, pace=0.25, size=500, scheme="w4a8")
+    return bench
+
+
+def test_several_models_are_compared_in_one_run(three):
+    found = run(three, others=("small",))
+    assert [each.model.path for each in found.models] == ["ours", "small"]
+    assert [each.delta.speedup for each in found.models] == pytest.approx([2.0, 4.0])
+    assert [each.delta.compression for each in found.models] == [4.0, 8.0]
+    assert [each.delta.wer_percent_points for each in found.models] == [50.0, -25.0]
+    there, back = ["ours", "small", "float"] * 2, ["float", "small", "ours"] * 2
+    assert three[0]["ours"].order == there + back + there
+
+
+def test_first_of_several_models_is_where_one_model_is(three):
+    alone, several = (json.loads(run(three, others=others, min_speedup=3.0).to_json()) for others in ((), ("small",)))
+    assert {**several, "gates": several["gates"][:1], "models": 0} == {**alone, "models": 0}
+    ours, small = several["models"]
+    assert {key: ours[key] for key in alone["model"]} == alone["model"]
+    assert (ours["delta"], ours["gates"]) == (alone["delta"], alone["gates"])
+    assert small["gates"] == [{"name": "min_speedup", "limit": 3.0, "value": pytest.approx(4.0), "passed": True}]
+    assert [(gate["name"], gate["passed"]) for gate in several["gates"]] == [
+        ("min_speedup", False),
+        ("min_speedup small", True),
+    ]
+
+
+def test_one_of_several_models_that_misses_a_limit_fails_the_run(three):
+    found = run(three, others=("small",), min_compression=5.0)
+    assert [gate.passed for gate in found.gates] == [False, True]
+    assert not found.passed
+    told = table(found)
+    assert "FAILED: min_compression 5, found 4 (ours)" in told
+    assert "passed: min_compression 5, found 8 (small)" in told
+
+
+def test_table_has_a_column_for_each_model(three):
+    header, paths, *rows = [line.split() for line in table(run(three, others=("small",))).splitlines()]
+    assert header == ["model", "model", "2", "baseline"]
+    assert paths == ["path", "ours", "small", "float"]
+    assert ["times", "smaller", "4.00", "8.00"] in rows
+
+
+def test_predictions_of_several_models(three):
+    row = run(three, others=("small",)).predictions[1]
+    said = {key: value for key, value in row.items() if "pred_text" in key}
+    assert said == {"pred_text": "TREE", "pred_text_2": "THREE", "baseline_pred_text": "TREE"}
+    assert row["time_2"] == pytest.approx(0.125)
+
+
+def test_several_models_without_a_baseline(three):
+    found = json.loads(run(three, others=("small",), baseline=None).to_json())
+    assert [(each["path"], each["delta"], each["gates"]) for each in found["models"]] == [
+        ("ours", None, []),
+        ("small", None, []),
+    ]
+
+
+# ---- how sure a gate on speed is
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(2.0, True), (4.5, False), (0.5, False)])
+def test_limit_inside_the_interval_of_the_speedup_is_told(bench, limit, warned):
+    plain = bench[0]["ours"].transcribe
+
+    def uneven(waveform):  # the long recordings gain less
+        bench[0]["ours"].pace = 0.25 if len(waveform) < 20000 else 0.9
+        return plain(waveform)
+
+    bench[0]["ours"].transcribe = uneven
+    told = [each for each in run(bench, min_speedup=limit).warnings if "lies inside the interval" in each]
+    assert bool(told) == warned
+    assert all(each.startswith(f"ours: min_speedup {limit:g} lies inside") for each in told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,10 @@ def detect(path: Path) -> bool:
 
 def read(path: Path) -> Iterator[Entry]:
     manifest = _manifest(path)
+    others = sorted(each.name for each in manifest.parent.glob("*.jsonl") if each != manifest) if path.is_dir() else []
+    if others:
+        names = ", ".join(others)
+        print(f"{path}: {manifest.name} is read, not {names}; to read another, give the file itself", file=sys.stderr)
     return _entries.parsed(_entries.lines(manifest), lambda place, line: entry(manifest.parent, place, line))
 
 

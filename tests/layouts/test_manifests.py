@@ -27,6 +27,17 @@ def test_nemo_manifest(tmp_path):
     assert len(audio.load(first, 16000)) == 3200
 
 
+def test_which_of_several_manifests_is_read_is_told(tmp_path, capsys):
+    write(tmp_path / "a.wav")
+    for name in ("manifest.jsonl", "digits.jsonl"):
+        path = put(tmp_path / name, json.dumps({"audio_filepath": "a.wav", "text": name}))
+    assert [each.text for each in read(tmp_path)] == ["manifest.jsonl"]
+    told = f"{tmp_path}: manifest.jsonl is read, not digits.jsonl; to read another, give the file itself\n"
+    assert capsys.readouterr().err == told
+    assert [each.text for each in read(path)] == ["digits.jsonl"]
+    assert capsys.readouterr().err == ""
+
+
 def test_manifest_wins_over_the_tree_that_it_lies_in(tmp_path):
     put(write(tmp_path / "84/121/84-121-0000.flac").parent / "84-121.trans.txt", "84-121-0000 GO")
     put(tmp_path / "manifest.jsonl", '{"audio_filepath": "84/121/84-121-0000.flac", "text": "ON"}')
