@@ -95,7 +95,7 @@ def table(result: Result) -> str:
     rows += [[name, *(view(each) for each in columns)] for name, view in ROWS]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", *_summary(result)])
+    return "\n".join([*lines, "", *sentences(result)])
 
 
 ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
@@ -113,7 +113,8 @@ ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
 )
 
 
-def _summary(result: Result) -> Iterator[str]:
+def sentences(result: Result) -> Iterator[str]:
+    """What the table does not hold: the data, the difference, the gates and the warnings, a line each."""
     data = result.data
     yield f"{data.words} words in {data.utterances} utterances, {data.audio_seconds:.1f} s; [ ] are 95 % intervals"
     if result.delta:
