@@ -35,7 +35,7 @@ def evaluation(path: str) -> dict[str, Any]:
 
 def predictions(path: str) -> tuple[Row, ...]:
     """The rows of `sfm-quant eval --predictions`; other manifests with `text` and `pred_text` do as well."""
-    numbered = ((number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip())
+    numbered = ((number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip())
     rows = tuple(_row(f"{path}:{number}", line) for number, line in numbered)
     if not rows:
         raise InputError(f"{path}: no predictions in it; give the file that `sfm-quant eval --predictions` wrote")

@@ -41,13 +41,7 @@ def page(folder: str, result: str | None = None, predictions: str | None = None,
         **_layers(plan, Path(folder)),
         "time": _time(folder) if timing else None,
     }
-    settings = dict.fromkeys(("autoescape", "trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
-    text: str = (
-        jinja2.Environment(**settings, undefined=jinja2.StrictUndefined)
-        .from_string(TEMPLATE.read_text(encoding="utf-8"))
-        .render(context)
-    )
-    return text
+    return _rendered(jinja2, context)
 
 
 def _library() -> Any:
@@ -59,6 +53,13 @@ def _library() -> Any:
             f"the report needs {error.name}, which is not installed; run pip install 'stablequant[report]'"
         ) from error
     return jinja2
+
+
+def _rendered(jinja2: Any, context: dict[str, Any]) -> str:
+    settings = dict.fromkeys(("autoescape", "trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
+    environment = jinja2.Environment(**settings, undefined=jinja2.StrictUndefined)
+    text: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(context)
+    return text
 
 
 def _words(words: Words) -> dict[str, Any]:

@@ -99,9 +99,9 @@ def _bars(
 
 def _histogram(found: Seen) -> Panel:
     choice, values = found.choice, found.histogram
-    title = ", ".join(short(site) for site in found.sites)
+    title = ", ".join(site.removeprefix(f"{found.layer}.") for site in found.sites)
     about = (
         f"range {choice.low:.4g} to {choice.high:.4g} ({choice.method}), values {values.minimum:.4g} to "
         f"{values.maximum:.4g}, {100 * (choice.clipped_share or 0):.3g} % outside"
     )
-    return Panel(title, about, histogram(title, values, choice))
+    return Panel(title, about, histogram(f"{short(found.layer)}: {title}", values, choice))

@@ -47,6 +47,12 @@ def test_rows_of_predictions(tmp_path):
     assert (second.speaker, second.loudness, second.seconds, second.hypotheses) == ("7", None, None, ("",))
 
 
+def test_only_a_newline_ends_a_row(tmp_path):
+    (tmp_path / "said.jsonl").write_text('{"text": "A\u2028\x85B", "pred_text": ""}\r\n', newline="")
+    (row,) = inputs.predictions(str(tmp_path / "said.jsonl"))
+    assert row.reference == "A\u2028\x85B"
+
+
 @pytest.mark.parametrize("line", ["{", "3", "{}", '{"text": "A"}', '{"text": "A", "pred_text": "A", "duration": "x"}'])
 def test_a_row_that_is_none_is_named_with_its_line(tmp_path, line):
     (tmp_path / "said.jsonl").write_text('{"text": "A", "pred_text": "A"}\n' + line)
