@@ -16,7 +16,7 @@ Peers (peers.py): torch bfloat16; ONNX Runtime, float32 and static int8 (QDQ, pe
 by NNCF (transformer preset) with the rest in float32 or in bfloat16. What they need is in the extra `bench`. A peer
 that cannot be built is shown with its reason.
 
-Beside the table: where our time goes and the floor under it (anatomy.py), the seconds that loading takes and the peak
+Beside the table: where our time goes and the floor under it, the seconds that loading takes and the peak
 memory of a process that loads a model and transcribes the waveform, float and integer in turn. The last line is
 everything as JSON.
 """
@@ -49,6 +49,7 @@ from shapes import SHAPES, build
 from transformers.utils import logging as transformers_logging
 
 from stablequant import calibrate as calibration
+from stablequant.engine.stopwatch import time_split
 from stablequant.memory import own_peak_bytes, peak_rss_bytes
 from stablequant.models import prepare
 from stablequant.plan import read_plan
@@ -199,7 +200,7 @@ def anatomy_of(
     splits, floors = {}, {}
     for seconds in options.seconds:
         waveform = torch.from_numpy(noise(seconds, options.seed))
-        splits[f"{seconds:g}"] = anatomy.time_split(loaded, waveform, options.rounds)
+        splits[f"{seconds:g}"] = time_split(loaded, waveform, options.rounds)
         floors[f"{seconds:g}"] = anatomy.floor_ms(anatomy.multiply_adds(plain, waveform))
     return splits, floors
 

@@ -78,7 +78,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     plan, weights = calibration.round(plan)
     plan = calibration.verify(plan, weights)
 
-    checkpoint.write(recognizer, plan, weights, Path(options.out))
+    checkpoint.write(recognizer, plan, weights, Path(options.out), calibration.stats)
     journal.remove()
     return _summary(options, plan, recognizer, calibration.passes, time.monotonic() - began)
 

@@ -308,16 +308,34 @@ def data(data: str, json_file: str | None) -> None:
         )
 
 
-@main.command(epilog=_example("sfm-quant inspect w8a8/"))
+@main.command(
+    epilog=_example(
+        "sfm-quant inspect w8a8/",
+        "sfm-quant inspect w8a8/ --html report.html --result result.json --predictions said.jsonl",
+    )
+)
 @click.argument("folder", metavar="DIR")
-def inspect(folder: str) -> None:
+@click.option("--html", metavar="FILE", callback=_writable, help="Write a report with plots, one page; - is stdout.")
+@click.option("--result", metavar="FILE", help="For the report: what `sfm-quant eval --json` wrote.")
+@click.option("--predictions", metavar="FILE", help="For the report: what `sfm-quant eval --predictions` wrote.")
+@click.option("--time/--no-time", "timing", default=True, help="For the report: measure where the time goes.")
+@click.pass_context
+def inspect(ctx: click.Context, folder: str, html: str | None, **report: Any) -> None:
     """Print the plan of a quantized model.
 
-    It tells what was decided for each layer, and why.
+    It tells what was decided for each layer, and why. The report needs the extra `report`.
     """
     from .report import plan_table
 
-    click.echo(plan_table(folder))
+    if not html and (report["result"] or report["predictions"]):
+        raise click.UsageError("--result and --predictions go into the report; add --html FILE", ctx)
+    table, page = plan_table(folder), ""
+    if html:
+        _quiet()
+        from .report import page as report_page
+
+        page = report_page.page(folder, **report)
+    _print(table, page, html)
 
 
 def _quiet() -> None:

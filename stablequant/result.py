@@ -135,15 +135,21 @@ class Result:
 
 def table(result: Result) -> str:
     """The result for a terminal: a column for each model."""
+    rows = cells(result)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", *sentences(result)])
+
+
+def cells(result: Result) -> list[list[str]]:
+    """The rows of the table, the head first: a column of names, one for each model, the baseline last."""
     columns = [*result.models, *([Compared(result.baseline, None, ())] if result.baseline else [])]
     others = [f"model {number}" for number in range(2, len(result.models) + 1)]
     rows = [["", "model", *others, *(["baseline"] if result.baseline else [])]]
     rows += [[name, *(view(each.model) for each in columns)] for name, view in ROWS]
     if result.baseline:
         rows += [[name, *(view(each.delta) if each.delta else "" for each in columns)] for name, view in DELTA_ROWS]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", *_summary(result)])
+    return rows
 
 
 def _signed(interval: Interval) -> str:
@@ -174,7 +180,8 @@ DELTA_ROWS: tuple[tuple[str, Callable[[Delta], str]], ...] = (
 )
 
 
-def _summary(result: Result) -> Iterator[str]:
+def sentences(result: Result) -> Iterator[str]:
+    """What the table does not hold: the data, the difference, the gates and the warnings, a line each."""
     data = result.data
     yield f"{data.words} words in {data.utterances} utterances, {data.audio_seconds:.1f} s; [ ] are 95 % intervals"
     yield "packed: several utterances in one call; a model that cannot (a float one), or is slower so, one at a time"

@@ -106,6 +106,15 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
     return Histogram(counts, exponent, min(a.minimum, b.minimum), max(a.maximum, b.maximum))
 
 
+def coarse(h: Histogram, bins: int) -> Histogram:
+    """The same values in at most so many bins (2 or more) from the first to the last: the finest such form, exact."""
+    index = np.flatnonzero(h.counts) - HALF
+    exponent = h.exponent
+    while len(index) and (index[-1] >> exponent - h.exponent) - (index[0] >> exponent - h.exponent) >= bins:
+        exponent += 1
+    return Histogram(_coarsened(h, exponent), exponent, h.minimum, h.maximum)
+
+
 def collect(
     model: nn.Module,
     sites: tuple[Site, ...],

@@ -27,8 +27,9 @@ def plan(out):
 
 
 def same_model(a, b):
-    """Whether two quantized folders hold the same plan and weights, byte for byte."""
-    return all((a / name).read_bytes() == (b / name).read_bytes() for name in ("plan.json", "model.safetensors"))
+    """Whether two quantized folders hold the same plan, weights and evidence, byte for byte."""
+    names = ("plan.json", "model.safetensors", "evidence/histograms.json")
+    return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
 
 
 def test_the_same_inputs_give_the_same_plan_and_weights_byte_for_byte(calibrated, float_folder, speech, tmp_path):

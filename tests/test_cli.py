@@ -136,6 +136,24 @@ def test_transcribe_from_the_shell(model, data):
     assert summary == "Error: 1 of 3 recordings could not be read"
 
 
+def test_report_from_the_shell(calibrated, tmp_path):
+    said, report = tmp_path / "said.jsonl", tmp_path / "report.html"
+    said.write_text('{"text": "A <B>", "pred_text": "A"}\n')
+    done = sfm_quant("inspect", calibrated[0], "--html", report, "--predictions", said)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("w8a8, method stable: 21 of 22 sites quantized")
+    page = report.read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>\n")
+    assert "&lt;B&gt;" in page
+    assert "Milliseconds by part" in page
+    said.write_text("{}")
+    done = sfm_quant("inspect", calibrated[0], "--html", report, "--predictions", said, "--no-time")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"Error: {said}:1: not a row of `sfm-quant eval --predictions`")
+    assert report.read_text() == page, "the older report is as it was"
+
+
 def test_command_line_itself_imports_nothing_heavy():
     code = """
 import sys
@@ -207,6 +225,8 @@ def test_calibrate_then_inspect_and_eval(model, data, tmp_path, monkeypatch):
         ["calibrate", "m", "--data", "d", "--out", "o", "--method", "best"],
         ["transcribe", "m"],
         ["inspect"],
+        ["inspect", "m", "--result", "result.json"],
+        ["inspect", "m", "--html", "/no/such/folder/report.html"],
     ],
 )
 def test_usage(arguments):

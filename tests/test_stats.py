@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stablequant import sites, stats
 from stablequant.errors import InputError
 from stablequant.grid import activation_grid, affine, fake_quantize
-from stablequant.stats import FINEST, HALF, HALF_LOG2, histogram, merge
+from stablequant.stats import FINEST, HALF, HALF_LOG2, coarse, histogram, merge
 
 # Every float32 that is a number, so magnitudes from 1e-45 to 3e38, both zeros and subnormals.
 any_float = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -114,6 +114,21 @@ def test_the_noise_of_a_grid_is_the_mean_squared_error_of_the_values():
 def test_the_power_is_the_mean_square():
     x = torch.from_numpy(np.random.default_rng(1).standard_normal(20_000).astype(np.float32))
     assert histogram(x).power() == pytest.approx(float(x.double().square().mean()), rel=1e-3)
+
+
+@given(arrays, st.sampled_from([2, 7, 128]))
+def test_the_coarse_form_has_the_finest_bins_that_are_few_enough(values, bins):
+    fine = of(values)
+    few = coarse(fine, bins)
+    assert (few.minimum, few.maximum) == (fine.minimum, fine.maximum)
+    assert np.array_equal(few.counts, reference(values, few.exponent))
+
+    def span(exponent):
+        index = np.flatnonzero(reference(values, exponent))
+        return index[-1] - index[0] + 1
+
+    assert span(few.exponent) <= bins
+    assert few.exponent == fine.exponent or span(few.exponent - 1) > bins
 
 
 @given(arrays)

@@ -3,6 +3,7 @@
 config.json        with quantization_config: {"quant_method": "stablequant", "scheme", "sites": {name: input bits}}
 model.safetensors  integer codes and scales, the rest in float32
 plan.json, the processor's files, README.md (model card)
+evidence/          what a report draws (evidence.py); loading does not read it
 """
 
 from .hook import StableQuantConfig, StableQuantizer

@@ -14,11 +14,12 @@ from typing import Any
 
 from torch import nn
 
-from .. import engine
+from .. import engine, evidence
 from ..errors import InputError
 from ..grid import QTensor
 from ..models import Recognizer
 from ..plan import Plan
+from ..stats import Histogram
 from .card import model_card
 from .hook import StableQuantConfig, StableQuantizer
 
@@ -40,10 +41,17 @@ def check_destination(out: str) -> None:
         raise InputError(f"{out}: {existing} cannot be written to")
 
 
-def write(recognizer: Recognizer, plan: Plan, weights: Mapping[str, QTensor], out: Path) -> None:
+def write(
+    recognizer: Recognizer,
+    plan: Plan,
+    weights: Mapping[str, QTensor],
+    out: Path,
+    stats: Mapping[str, Histogram] | None = None,
+) -> None:
     """Write the integer form of a float recogniser to the folder `out`, whole or not at all.
 
-    The float model is left as it is. An earlier stablequant model at `out` is replaced.
+    The float model is left as it is. An earlier stablequant model at `out` is replaced. `stats`, what the plan was
+    decided on, is kept as evidence.
     """
     model = integer_model(recognizer.model, plan, weights)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +60,8 @@ def write(recognizer: Recognizer, plan: Plan, weights: Mapping[str, QTensor], ou
         model.save_pretrained(partial)
         recognizer.processor.save_pretrained(partial)
         (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
+        if stats:
+            evidence.write(partial, stats)
         (partial / "README.md").write_text(model_card(plan, recognizer, partial, out.name), encoding="utf-8")
         _usual_modes(partial)
         _swap(partial, out)

@@ -349,8 +349,8 @@ def test_a_fault_while_writing_leaves_everything_as_it_was(
         checkpoint.write(recognizer, plan, weights, place / "q")
     assert [path.name for path in place.iterdir()] == (["q"] if older else [])
     if older:
-        for file in calibrated[0].iterdir():
-            assert (place / "q" / file.name).read_bytes() == file.read_bytes()
+        for file in (path for path in calibrated[0].rglob("*") if path.is_file()):
+            assert (place / "q" / file.relative_to(calibrated[0])).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize("fault", [OSError("busy"), KeyboardInterrupt()], ids=["error", "interrupt"])

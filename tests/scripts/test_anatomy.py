@@ -1,19 +1,16 @@
-"""Multiply-adds against a count by hand, and the stopwatch."""
+"""Multiply-adds against a count by hand."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-import pytest
 import tiny
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import anatomy
-
-from stablequant.engine import kernels
 
 
 def test_multiply_adds_are_those_counted_by_hand():
@@ -29,26 +26,6 @@ def test_multiply_adds_are_those_counted_by_hand():
         lengths.append(samples * conv.kernel_size[0] * 32 * 32)
     assert found["products"] == sum(lengths[1:]) + 2 * layer + others
     assert found["attention"] == 2 * 2 * frames * frames * 32
-
-
-def test_only_the_outermost_part_counts(monkeypatch):
-    now = iter(range(100))
-    monkeypatch.setattr(anatomy.time, "perf_counter", lambda: float(next(now)))
-    watch = anatomy.Stopwatch()
-    inner = watch.around("inner", lambda: None)
-    watch.around("outer", lambda: inner())()
-    inner()
-    assert watch.seconds == {"outer": 1.0, "inner": 1.0}
-
-
-def test_the_engine_is_as_it_was_afterwards():
-    plain = kernels.linear
-    with anatomy.watched():
-        assert kernels.linear is not plain
-    assert kernels.linear is plain
-    with pytest.raises(TypeError):
-        anatomy.time_split(None, None)
-    assert kernels.linear is plain
 
 
 def test_rates_are_positive(monkeypatch):

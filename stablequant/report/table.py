@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import InputError
-from .plan import Choice, Plan, read_plan
+from ..errors import InputError
+from ..plan import Choice, Plan, read_plan
 
 
 def plan_table(folder: str) -> str:
     """The plan of a quantized folder: the whole, its layers with the probe's evidence, its sites."""
+    plan = plan_of(folder)
+    return "\n".join((*summary(plan), "", *_layers(plan), *_sites(plan)))
+
+
+def plan_of(folder: str) -> Plan:
+    """The plan of a quantized folder; InputError when it has none."""
     path = Path(folder) / "plan.json"
     if not path.is_file():
         raise InputError(f"{folder}: no plan.json here; give a folder that `sfm-quant calibrate` wrote")
-    plan = read_plan(path)
-    return "\n".join((*_head(plan), "", *_layers(plan), *_sites(plan)))
+    return read_plan(path)
 
 
-def _head(plan: Plan) -> Iterable[str]:
+def summary(plan: Plan) -> Iterable[str]:
+    """What was quantized and on what it was calibrated, a line each."""
     about = plan.calibration
     yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
     if about:

@@ -1,0 +1,117 @@
+"""What the page is made from, besides the plan: an evaluation's JSON, its predictions, the bytes of the weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import InputError
+from ..metrics import NORMALIZERS
+from ..result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
+from .words import Row
+
+OTHERS = "other tensors"
+
+
+def evaluation(path: str) -> dict[str, Any]:
+    """The JSON of `sfm-quant eval --json` as {"rows": cells of a table, head first, "lines": sentences, "normalize": name}."""
+    try:
+        result = _result(json.loads(_text(path)))
+        return {"rows": cells(result), "lines": list(sentences(result)), "normalize": result.normalize}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: not what `sfm-quant eval --json` writes ({type(error).__name__}: {error}); give that file"
+        ) from error
+
+
+def predictions(path: str) -> tuple[Row, ...]:
+    """The rows of `sfm-quant eval --predictions`; other manifests with `text` and `pred_text` do as well."""
+    numbered = ((number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip())
+    rows = tuple(_row(f"{path}:{number}", line) for number, line in numbered)
+    if not rows:
+        raise InputError(f"{path}: no predictions in it; give the file that `sfm-quant eval --predictions` wrote")
+    return rows
+
+
+def layer_bytes(folder: Path, layers: Iterable[str]) -> dict[str, int]:
+    """Bytes of the weights by layer, OTHERS last; empty when the folder has no weights."""
+    sizes = dict.fromkeys((*layers, OTHERS), 0)
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  (it is no dictionary)
+                    layer = next((each for each in sizes if name.startswith(f"{each}.")), OTHERS)
+                    sizes[layer] += tensors.get_tensor(name).nbytes
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); copy the model again") from error
+    return sizes if files else {}
+
+
+def _result(data: dict[str, Any]) -> Result:
+    if data["schema"] != SCHEMA:
+        raise ValueError(f"schema {data['schema']} is not {SCHEMA}")
+    if data["normalize"] not in NORMALIZERS:
+        raise ValueError(f"no normalization {data['normalize']!r}")
+    return Result(
+        models=tuple(_compared(each) for each in data.get("models") or [_alone(data)]),
+        baseline=Measured(**data["baseline"]) if data["baseline"] else None,
+        data=Data(**data["data"]),
+        environment=data["environment"],
+        normalize=data["normalize"],
+        warnings=tuple(data["warnings"]),
+        predictions=(),
+    )
+
+
+def _alone(data: dict[str, Any]) -> dict[str, Any]:
+    """The entry of the only model."""
+    return {**data["model"], "delta": data["delta"], "gates": data["gates"]}
+
+
+def _compared(entry: dict[str, Any]) -> Compared:
+    model = {key: value for key, value in entry.items() if key not in ("delta", "gates")}
+    delta = Delta(**entry["delta"]) if entry["delta"] else None
+    return Compared(Measured(**model), delta, tuple(Gate(**gate) for gate in entry["gates"]))
+
+
+def _row(place: str, line: str) -> Row:
+    try:
+        data = json.loads(line)
+        row = Row(
+            name=str(data.get("audio_filepath", "")),
+            reference=data["text"],
+            heard=data["pred_text"],
+            heard_in_float=data.get("baseline_pred_text"),
+            speaker=None if data.get("speaker") is None else str(data["speaker"]),
+            seconds=_number(data.get("duration")),
+            loudness=_number(data.get("loudness_dbfs")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"{place}: not a row of `sfm-quant eval --predictions` ({type(error).__name__}: {error}); give that file"
+        ) from error
+    for text in (row.reference, row.heard, row.heard_in_float or ""):
+        if not isinstance(text, str):
+            raise InputError(f"{place}: a transcript is {text!r}, not a string; mend the row")
+    return row
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, None where there is none (the loudness of silence)."""
+    number = math.nan if value is None else float(value)
+    return number if math.isfinite(number) else None
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give a JSON file") from error

@@ -1,0 +1,111 @@
+"""The report: one page that needs nothing else, no network, no script.
+
+A section whose input was not given says which command gives it. Every text is escaped by the template; only the plots,
+which escape their own, are put in as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import evidence, models
+from ..errors import InputError
+from ..evaluate import environment
+from ..plan import Plan
+from . import inputs, layers, table
+from .words import SPEAKERS, Words
+
+TEMPLATE = Path(__file__).with_name("page.html")
+SECONDS = 10  # of noise that the time is measured on
+
+
+def page(folder: str, result: str | None = None, predictions: str | None = None, timing: bool = True) -> str:
+    """The HTML report of a quantized folder.
+
+    `result` and `predictions` are what `sfm-quant eval` wrote to --json and --predictions. Raises InputError for a
+    file that cannot be used, and when the extra `report` is not installed.
+    """
+    jinja2 = _library()
+    plan = table.plan_of(folder)
+    evaluation = inputs.evaluation(result) if result else None
+    normalize = evaluation["normalize"] if evaluation else "none"
+    context = {
+        "name": Path(folder).resolve().name,
+        "summary": list(table.summary(plan)),
+        "evaluation": evaluation,
+        "normalize": normalize,
+        "words": _words(Words(inputs.predictions(predictions), normalize)) if predictions else None,
+        **_layers(plan, Path(folder)),
+        "time": _time(folder) if timing else None,
+    }
+    return _rendered(jinja2, context)
+
+
+def _library() -> Any:
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"the report needs {error.name}, which is not installed; run pip install 'stablequant[report]'"
+        ) from error
+    return jinja2
+
+
+def _rendered(jinja2: Any, context: dict[str, Any]) -> str:
+    settings = dict.fromkeys(("autoescape", "trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
+    environment = jinja2.Environment(**settings, undefined=jinja2.StrictUndefined)
+    text: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(context)
+    return text
+
+
+def _words(words: Words) -> dict[str, Any]:
+    from . import panels
+
+    speakers = words.by_speaker()
+    groups = {"length": words.by_length(), "speaker": speakers[:SPEAKERS], "loudness": words.by_loudness()}
+    return {
+        "models": words.models,
+        "worst": words.worst(),
+        "utterances": len(words.rows),
+        "groups": [
+            (name, found, panels.of_groups(f"Word error rate by {name}, %", found, words.models))
+            for name, found in groups.items()
+        ],
+        "speakers_left_out": max(0, len(speakers) - SPEAKERS),
+    }
+
+
+def _layers(plan: Plan, folder: Path) -> dict[str, Any]:
+    from . import panels
+
+    names = dict.fromkeys(choice.layer for choice in plan.sites.values())
+    sizes = inputs.layer_bytes(folder, names)
+    rows = layers.layers(plan, sizes)
+    return {
+        "layers": rows,
+        "other_bytes": sizes.get(inputs.OTHERS),
+        "plots": list(panels.of_layers(plan, rows)),
+        "sites": plan.sites,
+        "histograms": panels.of_histograms(layers.seen(plan, evidence.read(folder)), rows),
+    }
+
+
+def _time(folder: str) -> dict[str, Any]:
+    from ..engine.stopwatch import time_split
+    from . import panels
+
+    recognizer = models.load(folder)
+    noise = np.random.default_rng(0).standard_normal(SECONDS * recognizer.sampling_rate).astype(np.float32)
+    split = time_split(recognizer.model, recognizer.input_values(noise))
+    about = environment(0)
+    return {
+        "panel": panels.of_time(split),
+        "milliseconds": sum(split.values()),
+        "seconds": SECONDS,
+        "notices": recognizer.notices,
+        **{key: about[key] for key in ("cpu", "threads", "kernels", "attention")},
+    }
