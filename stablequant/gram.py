@@ -1,7 +1,7 @@
 """Gram matrices of what sites read: sums of x x^T over the input windows x of a site, for error-compensating rounding.
 
 A window is a row of the canonical weight's other side: for a Linear the input vector, for a convolution its
-in-channels x kernel. Recordings alternate between two halves, so that what is chosen on one can be checked on the other.
+in-channels x kernel. Recordings alternate between two halves: what is chosen on one can be checked on the other.
 
 A convolution with many windows is looked at on every few of them: neighbours say nearly the same. The positional
 convolution is grouped and its windows are long (48 channels x 128 frames), so the matrices of all groups would take
@@ -12,7 +12,7 @@ recording and past both its ends: there G[(c, k), (d, l)] depends on l - k only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,14 +67,12 @@ class Gram:
 def collect(
     model: nn.Module, sites: Sequence[Site], forward: Callable[[Any], Any], recordings: Iterable[Any]
 ) -> dict[str, Gram]:
-    """The Gram matrices of sites over recordings; a forward pass ends as soon as the last of the sites has its input."""
+    """The Gram matrices of sites over recordings; a forward pass ends when the last of the sites has its input."""
     found: dict[str, Gram] = {}
     for number, recording in enumerate(recordings):
         with _observe(model, sites, found, number % HALVES):
-            try:
+            with suppress(_SeenAll):
                 forward(recording)
-            except _SeenAll:
-                pass
     return found
 
 
@@ -129,7 +127,10 @@ def _canonical(matrix: Tensor, site: Site) -> Tensor:
 
 
 def _autocorrelation(x: Tensor, site: Site) -> Tensor:
-    """R (groups, c, c, 2 kernel - 1) of a recording (channels, T): R[., a, b, lag + kernel - 1] = sum_t x_a(t) x_b(t + lag)."""
+    """R (groups, c, c, 2 kernel - 1) of a recording (channels, T).
+
+    R[., a, b, lag + kernel - 1] is the sum over t of x_a(t) x_b(t + lag).
+    """
     frames, lags = x.shape[1], site.kernel - 1
     size = 1 << (frames + lags).bit_length()
     spectrum = torch.fft.rfft(x.view(site.groups, site.in_channels, frames), size)

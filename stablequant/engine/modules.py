@@ -11,7 +11,8 @@ stablequant fails instead of reading codes as weights:
     bias              float32 (out,), 0 where the float module has none
 
 Weights are expanded to int8 and packed for the kernel on the first call and kept; the portable codes stay, so saving
-writes the same bytes. Codes that are mapped from a checkpoint take no memory beside their packed form: their pages are given back.
+writes the same bytes. Codes that are mapped from a checkpoint take no memory beside their packed form: their pages
+are given back.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _limit(calibration: Calibration, base: Plan) -> float:
 
 
 def _smallest(calibration: Calibration, base: Plan, lost: Points, bound: float) -> Plan:
-    """The smallest plan found whose word error rate on the held-out recordings rises by no more than `bound` points."""
+    """The smallest plan found whose word error rate on held-out recordings rises by no more than `bound` points."""
     low, high = (float(sum(site_bytes(calibration, name, bits) for name in lost)) for bits in (2, 8))
     best = base
     for _ in range(STEPS):

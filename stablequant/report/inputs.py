@@ -19,7 +19,7 @@ OTHERS = "other tensors"
 
 
 def evaluation(path: str) -> dict[str, Any]:
-    """The JSON of `sfm-quant eval --json` as {"rows": cells of a table, head first, "lines": sentences, "normalize": name}."""
+    """The JSON of `sfm-quant eval --json` as {"rows": cells, head first, "lines": sentences, "normalize": name}."""
     try:
         result = _result(json.loads(_text(path)))
         return {"rows": cells(result), "lines": list(sentences(result)), "normalize": result.normalize}

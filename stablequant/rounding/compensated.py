@@ -5,8 +5,8 @@ still to come, as the inputs' Gram matrix G says: it minimises tr((W^ - W) G (W^
 output. Columns with the most power go first, while there are many left to make up for them (section 3.3, act-order).
 
 G of few or silent inputs is nearly singular and would be fitted to noise. Its diagonal is raised by a share of its
-mean that is chosen, not fixed: the one of DAMPING whose rounding, made with the inputs' first half, has the least error
-on the second.
+mean that is chosen, not fixed: the one of DAMPING whose rounding, made with the inputs' first half, has the least
+error on the second.
 """
 
 from __future__ import annotations

@@ -14,12 +14,11 @@ def measured(**changes):
 
 def evaluated(baseline=True):
     delta = result.Delta(0.5, (0.1, 0.9), 0.01, 2.0, (1.9, 2.1), 2.5, 3.9)
+    gates = (result.Gate("min_speedup", 3.0, 2.0, False),) if baseline else ()
     return result.Result(
-        model=measured(),
+        models=(result.Compared(measured(), delta if baseline else None, gates),),
         baseline=measured(path="<float>", scheme="float32", wer_percent=1.5) if baseline else None,
-        delta=delta if baseline else None,
-        gates=(result.Gate("min_speedup", 3.0, 2.0, False),) if baseline else (),
-        data=result.Data(2, 10, 4.0, "0"),
+        data=result.Data(2, 10, 4.0, "0", 0),
         environment={},
         normalize="basic",
         warnings=("slow",),

@@ -15,10 +15,10 @@ def test_an_evaluation_is_told_as_the_terminal_tells_it(tmp_path, baseline):
     (tmp_path / "result.json").write_text(evaluated(baseline).to_json())
     found = inputs.evaluation(str(tmp_path / "result.json"))
     assert found["normalize"] == "basic"
-    assert found["rows"][2] == ("WER %", *(["1.50 [1.00, 3.00]"] if baseline else []), "2.00 [1.00, 3.00]")
+    assert found["rows"][3] == ["WER %", "2.00 [1.00, 3.00]", *(["1.50 [1.00, 3.00]"] if baseline else [])]
     table = result.table(evaluated(baseline))
     assert all(line in table for line in found["lines"])
-    assert ("FAILED: min_speedup 3, found 2" in found["lines"]) == baseline
+    assert ("FAILED: min_speedup 3, found 2 (m)" in found["lines"]) == baseline
 
 
 @pytest.mark.parametrize(
