@@ -20,9 +20,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provenance import compact_json, provenance
@@ -80,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--model", required=True, help="folder of the float model")
     made.add_argument("--calibrate", required=True, metavar="DATA")
     made.add_argument("--evaluate", required=True, nargs="+", metavar="DATA")
-    made.add_argument("--schemes", nargs="+", default=["w8a8"])
+    made.add_argument(
+        "--schemes", nargs="+", default=["w8a8"], help="with other options behind a colon: w2a8:group_size=32"
+    )
     made.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     made.add_argument("--score", default="logits", choices=["logits", "wer"])
     made.add_argument("--seed", type=int, default=0)
@@ -125,7 +128,8 @@ def quantized(
 
 
 def folder_of(scheme: str, method: str, options: argparse.Namespace) -> str:
-    return str(Path(options.out) / f"{Path(options.model).name}-{scheme}-{method}")
+    variant = re.sub("[:=,]", "-", scheme)
+    return str(Path(options.out) / f"{Path(options.model).name}-{variant}-{method}")
 
 
 def calibrated(scheme: str, method: str, options: argparse.Namespace) -> Plan:
@@ -134,11 +138,22 @@ def calibrated(scheme: str, method: str, options: argparse.Namespace) -> Plan:
     plan = Path(folder) / "plan.json"
     if not (options.reuse and plan.is_file()):
         print(f"calibrating {folder}", file=sys.stderr)
-        journal = calibration.Options(
-            options.model, options.calibrate, folder, scheme, method, options.score, seed=options.seed, resume=True
+        bits, _, others = scheme.partition(":")
+        wanted = calibration.Options(
+            options.model, options.calibrate, folder, bits, method, options.score, seed=options.seed, resume=True
         )
-        calibration.calibrate(journal)
+        calibration.calibrate(replace(wanted, **more(others)))
     return read_plan(plan)
+
+
+def more(text: str) -> dict[str, str | float | int | None]:
+    """Options of a calibration as a scheme gives them: "group_size=32,rounding=nearest"."""
+    given = dict(each.split("=") for each in text.split(",") if each)
+    sizes: dict[str, int | None] = {"channel": None, **{str(n): n for n in (32, 64, 128)}}
+    return {
+        key: value if key == "rounding" else sizes[value] if key == "group_size" else float(value)
+        for key, value in given.items()
+    }
 
 
 def count(recognizer: Recognizer, utterances: list[Utterance], options: argparse.Namespace) -> Counts:

@@ -139,11 +139,12 @@ class Calibration:
         kept = seen if clip is None else seen.within(*percentile.activations(seen, grid, clip))
         low, high = (float(limit) for limit in registry.get("ranges", method).activations(kept, grid))
         scale, zero_point = affine(low, high, grid)
+        bits = 8 if trial and WeightFormat(self.weight_bits).packed else self.weight_bits
         noise = float(seen.noise(np.array([scale]), np.array([float(zero_point)]), grid)[0])
         return Choice(
             layer=site.layer,
             kind=site.kind,
-            **self.weight_choice(8 if trial and WeightFormat(self.weight_bits).packed else self.weight_bits, method),
+            **self.weight_choice(site, bits, method),
             input_bits=self.input_bits,
             method=method,
             clip_percent=clip,
@@ -155,13 +156,17 @@ class Calibration:
             input_sqnr_db=_rounded(sqnr_db(seen.power(), noise)),
         )
 
-    def weight_choice(self, bits: int, method: str) -> dict[str, Any]:
-        """The fields of a choice that say how a weight is quantized to `bits`."""
+    def weight_choice(self, site: Site, bits: int, method: str) -> dict[str, Any]:
+        """The fields of a choice that say how the weight of a site is quantized to `bits`."""
         packed = WeightFormat(bits).packed
+        format = WeightFormat(bits, self.options.group_size, asymmetric=True) if packed else WeightFormat(bits)
+        columns = site.in_channels * site.kernel
         return {
             "weight_bits": bits,
-            "weight_group": self.options.group_size if packed else None,
-            "weight_asymmetric": True if packed else None,
+            "weight_group": format.group,
+            "weight_asymmetric": format.asymmetric or None,
+            "weight_count": site.out_channels * columns,
+            "weight_bytes": format.bytes(site.out_channels, columns),
             "weight_method": "mse" if packed else method,  # in groups the range is a step, searched for least error
             "rounding": self.options.rounding or ("compensated" if packed else "nearest"),
         }

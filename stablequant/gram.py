@@ -70,9 +70,8 @@ def collect(
     """The Gram matrices of sites over recordings; a forward pass ends when the last of the sites has its input."""
     found: dict[str, Gram] = {}
     for number, recording in enumerate(recordings):
-        with _observe(model, sites, found, number % HALVES):
-            with suppress(_SeenAll):
-                forward(recording)
+        with _observe(model, sites, found, number % HALVES), suppress(_SeenAll):
+            forward(recording)
     return found
 
 

@@ -24,6 +24,8 @@ class Choice:
     weight_bits: int | None = None
     weight_group: int | None = None  # weights that share a step, in bits of 4 and fewer; None: the whole row
     weight_asymmetric: bool | None = None  # groups have offsets of their own
+    weight_count: int | None = None
+    weight_bytes: int | None = None  # on disk, all scales counted
     weight_method: str | None = None  # range method of the weights, per output channel
     weight_sqnr_db: float | None = None
     rounding: str | None = None
@@ -88,6 +90,11 @@ class Plan:
 
     def quantized(self) -> dict[str, Choice]:
         return {name: choice for name, choice in self.sites.items() if choice.quantized}
+
+    def average_bits(self) -> float:
+        """Bits of a quantized weight on disk, all scales counted."""
+        found = self.quantized().values()
+        return 8 * sum(_known(c.weight_bytes) for c in found) / sum(_known(c.weight_count) for c in found)
 
     def only(self, layer: str) -> Plan:
         """The same plan with every other layer in float: what a probe scores."""

@@ -10,8 +10,18 @@ from stablequant.sites import Site
 
 
 def conv(**changes):
-    settings = {"out_channels": 8, "in_channels": 3, "kernel": 6, "stride": 2, "padding": 0, "dilation": 1, "groups": 1}
-    return Site("c", "c", "grouped conv" if changes.get("groups", 1) > 1 else "conv", **(settings | changes), reason=None)
+    settings = {
+        "out_channels": 8,
+        "in_channels": 3,
+        "kernel": 6,
+        "stride": 2,
+        "padding": 0,
+        "dilation": 1,
+        "groups": 1,
+    }
+    return Site(
+        "c", "c", "grouped conv" if changes.get("groups", 1) > 1 else "conv", **(settings | changes), reason=None
+    )
 
 
 def signal(channels, frames, seed=0):

@@ -22,7 +22,6 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from .. import registry
 from ..errors import InputError
-from ..lattice import WeightFormat
 from ..plan import Plan
 from ..score import Trial
 from ..sites import Site
@@ -61,7 +60,7 @@ def sensitivity(calibration: Calibration, base: Plan) -> Points:
 
 def allocate(calibration: Calibration, base: Plan, lost: Points, limit: float) -> Plan:
     """Steps 3 and 4: the plan whose weights take at most `limit` bytes; InputError when none does."""
-    sizes = {name: {bits: site_bytes(calibration, name, bits) for bits in WIDTHS} for name in lost}
+    sizes = {site.name: _bytes(calibration, site) for site in calibration.sites if site.name in lost}
     found = {str(bits): bits for power in POWERS for bits in [knapsack(lost, sizes, limit, power)]}
     plans = [_with_bits(calibration, base, bits) for bits in found.values()]
     trials = [
@@ -95,33 +94,24 @@ def knapsack(lost: Points, sizes: Mapping[str, Mapping[int, int]], limit: float,
     return {name: bits for (name, bits), taken in zip(choices, solved.x, strict=True) if taken > 0.5}
 
 
-def site_bytes(calibration: Calibration, name: str, bits: int) -> int:
-    """Bytes of a weight at a width, its scales counted."""
-    site = next(each for each in calibration.sites if each.name == name)
-    fields = calibration.weight_choice(bits, "mse")
-    format = WeightFormat(bits, fields["weight_group"], bool(fields["weight_asymmetric"]))
-    return format.bytes(site.out_channels, site.in_channels * site.kernel)
-
-
 def _limit(calibration: Calibration, base: Plan) -> float:
     """Bytes that the weights of all quantized sites may take."""
     options = calibration.options
-    names = base.quantized()
     if options.avg_bits is not None:
-        count = sum(s.out_channels * s.in_channels * s.kernel for s in calibration.sites if s.name in names)
-        return options.avg_bits * count / 8
+        return options.avg_bits / 8 * sum(int(c.weight_count or 0) for c in base.quantized().values())
     assert options.target_compression is not None
-    narrow = _with_bits(calibration, base, dict.fromkeys(names, 4))
-    rest = calibration.bytes_written(narrow) - sum(site_bytes(calibration, name, 4) for name in names)
+    narrow = _with_bits(calibration, base, dict.fromkeys(base.quantized(), 4))
+    rest = calibration.bytes_written(narrow) - _weight_bytes(narrow)
     return calibration.recognizer.bytes_on_disk() / options.target_compression - rest
 
 
 def _smallest(calibration: Calibration, base: Plan, lost: Points, bound: float) -> Plan:
     """The smallest plan found whose word error rate on held-out recordings rises by no more than `bound` points."""
-    low, high = (float(sum(site_bytes(calibration, name, bits) for name in lost)) for bits in (2, 8))
+    narrow, wide = (_with_bits(calibration, base, dict.fromkeys(lost, bits)) for bits in (WIDTHS[-1], WIDTHS[0]))
+    low, high = _weight_bytes(narrow), _weight_bytes(wide)
     best = base
     for _ in range(STEPS):
-        middle = (low * high) ** 0.5
+        middle = int((low * high) ** 0.5)
         tried = allocate(calibration, base, lost, middle)
         if calibration.held_out_increase(tried) <= bound:
             best, high = tried, middle
@@ -131,15 +121,24 @@ def _smallest(calibration: Calibration, base: Plan, lost: Points, bound: float) 
 
 
 def _trial(calibration: Calibration, base: Plan, site: Site, bits: int) -> Trial:
-    choice = replace(base.sites[site.name], **calibration.weight_choice(bits, "mse"), input_bits=None)
+    choice = replace(base.sites[site.name], **calibration.weight_choice(site, bits, "mse"), input_bits=None)
     return Trial(f"{site.name} w{bits}", site.layer, {site.name: choice}, calibration.weights({site.name: choice}))
 
 
 def _with_bits(calibration: Calibration, base: Plan, bits: Mapping[str, int]) -> Plan:
-    choices = {
-        name: replace(choice, **calibration.weight_choice(bits[name], str(choice.weight_method)))
-        for name, choice in base.quantized().items()
+    sites, choices = {site.name: site for site in calibration.sites}, base.quantized()
+    changed = {
+        name: replace(choice, **calibration.weight_choice(sites[name], bits[name], str(choice.weight_method)))
+        for name, choice in choices.items()
     }
-    count = {s.name: s.out_channels * s.in_channels * s.kernel for s in calibration.sites}
-    average = 8 * sum(site_bytes(calibration, n, b) for n, b in bits.items()) / sum(count[n] for n in bits)
-    return replace(base, scheme=f"w{average:.2f}a{calibration.input_bits}", sites={**base.sites, **choices})
+    made = replace(base, sites={**base.sites, **changed})
+    return replace(made, scheme=f"w{made.average_bits():.2f}a{calibration.input_bits}")
+
+
+def _bytes(calibration: Calibration, site: Site) -> dict[int, int]:
+    """Bytes of the weight of a site at each width."""
+    return {bits: int(calibration.weight_choice(site, bits, "mse")["weight_bytes"]) for bits in WIDTHS}
+
+
+def _weight_bytes(plan: Plan) -> int:
+    return sum(int(choice.weight_bytes or 0) for choice in plan.quantized().values())

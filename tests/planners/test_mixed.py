@@ -1,0 +1,93 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stablequant.calibrate import Options, calibrate
+from stablequant.errors import InputError
+from stablequant.planners import mixed
+
+SPEECH = "calibration/clips/calibrate"
+MODEL = "calibration/model"
+
+
+def problem(seed, sites=4):
+    rng = np.random.default_rng(seed)
+    lost = {f"s{n}": dict(zip((8, 4, 3, 2), np.cumsum(rng.exponential(1, 4)), strict=True)) for n in range(sites)}
+    sizes = {name: {bits: int(bits * rng.integers(10, 100)) for bits in (8, 4, 3, 2)} for name in lost}
+    return lost, sizes
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 999), share=st.floats(0.0, 1.0), power=st.sampled_from([0.5, 1.0, 2.0]))
+def test_the_knapsack_is_solved_exactly(seed, share, power):
+    """Against all 4^4 combinations."""
+    lost, sizes = problem(seed)
+    least, most = (sum(of(each.values()) for each in sizes.values()) for of in (min, max))
+    limit = least + share * (most - least)
+    found = mixed.knapsack(lost, sizes, limit, power)
+
+    def cost(bits):
+        return sum(lost[name][bits[name]] ** power for name in lost)
+
+    def taken(bits):
+        return sum(sizes[name][bits[name]] for name in lost)
+
+    every = [dict(zip(lost, each, strict=True)) for each in itertools.product((8, 4, 3, 2), repeat=len(lost))]
+    assert taken(found) <= limit + 1e-6
+    assert cost(found) <= min(cost(bits) for bits in every if taken(bits) <= limit) * (1 + 1e-6)
+
+
+def test_a_limit_that_nothing_reaches_is_told():
+    lost, sizes = problem(0)
+    with pytest.raises(InputError, match="at 2 bits each, more than the 3 that the limit leaves; allow more"):
+        mixed.knapsack(lost, sizes, 3.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def mixed_model(tmp_path_factory):
+    out = tmp_path_factory.mktemp("mixed") / "q"
+    options = Options(MODEL, SPEECH, str(out), method="mse", max_samples=3, target_compression=8.0)
+    return calibrate(options), out
+
+
+def test_the_folder_is_as_many_times_smaller_as_was_asked(mixed_model):
+    result, _ = mixed_model
+    assert 8.0 <= result["bytes_before"] / result["bytes_after"] < 8.3
+
+
+def test_the_plan_holds_several_widths_and_says_how_each_was_rounded(mixed_model):
+    result, out = mixed_model
+    quantized = [site for site in result["sites"] if "reason" not in site]
+    assert len({site["weight_bits"] for site in quantized}) > 1
+    for site in quantized:
+        assert site["rounding"] == ("compensated" if site["weight_bits"] <= 4 else "nearest")
+        assert site["weight_sqnr_db"] > 5
+    config = json.loads((out / "config.json").read_text())
+    assert config["quantization_config"]["scheme"] == result["scheme"]
+
+
+def test_a_bound_on_the_word_error_rate_gives_a_smaller_model_that_holds_it(tmp_path):
+    options = Options(MODEL, SPEECH, str(tmp_path / "q"), method="mse", max_samples=6, max_wer_increase=20.0)
+    result = calibrate(options)
+    assert result["bytes_before"] / result["bytes_after"] > 4.2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"avg_bits": 3.0, "target_compression": 8.0}, "give one of --avg-bits, --target-compression"),
+        ({"avg_bits": 3.0, "scheme": "w4a8"}, "--avg-bits decides the bits of the weights itself"),
+        ({"max_wer_increase": 1.0, "max_samples": 1}, "needs recordings of its own"),
+        ({"target_compression": 40.0}, "allow more"),
+    ],
+    ids=["two limits", "a scheme as well", "one recording", "too small"],
+)
+def test_limits_that_cannot_be_are_told(options, sentence, tmp_path):
+    given = {"method": "max", "max_samples": 2} | options
+    with pytest.raises(InputError, match=sentence):
+        calibrate(Options(MODEL, SPEECH, str(tmp_path / "q"), **given))
+    assert not (tmp_path / "q").exists()
