@@ -45,7 +45,8 @@ def _layers(plan: Plan) -> Iterable[str]:
 
 
 def _sites(plan: Plan) -> Iterable[str]:
-    yield f"{'site':60s} {'bits':>9s} {'bytes':>10s} {'method':>10s} {'low':>10s} {'high':>10s} {'clipped %':>10s} {'SQNR dB':>8s}"
+    weight = f"{'bits':>9s} {'bytes':>10s}"
+    yield f"{'site':60s} {weight} {'method':>10s} {'low':>10s} {'high':>10s} {'clipped %':>10s} {'SQNR dB':>8s}"
     for name, choice in plan.sites.items():
         yield f"{name:60s} {_site(choice)}"
     yield "bits: of weights and inputs; g64: groups of 64 weights share a step, z: and an offset."
@@ -58,5 +59,5 @@ def _site(choice: Choice) -> str:
         return f"float: {choice.reason}"
     bits, clipped = f"{choice.weight_format}a{choice.input_bits}", 100 * (choice.clipped_share or 0.0)
     sqnr = "" if choice.input_sqnr_db is None else f"{choice.input_sqnr_db:.1f}"
-    taken = "" if choice.weight_bytes is None else f"{choice.weight_bytes:,}"
-    return f"{bits:>9s} {taken:>10s} {choice.method:>10s} {choice.low:10.4f} {choice.high:10.4f} {clipped:10.4f} {sqnr:>8s}"
+    weight = f"{bits:>9s} {'' if choice.weight_bytes is None else format(choice.weight_bytes, ','):>10s}"
+    return f"{weight} {choice.method:>10s} {choice.low:10.4f} {choice.high:10.4f} {clipped:10.4f} {sqnr:>8s}"
