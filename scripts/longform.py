@@ -3,10 +3,10 @@
     python scripts/longform.py calibration/model calibration/clips/evaluate --minutes 30
     python scripts/longform.py calibration/model calibration/clips/evaluate --minutes 120 --no-words
 
-The utterances are drawn in random order, again and again until the time is full, each followed by a pause of noise. The
-same answers one by one are the measure, once as they are and once with 50 ms of silence on either side, which is what a
-piece has and changes what some models hear. The last line is JSON; `peak_mb` is of this process, so run one length at
-a time. `--no-words` leaves the answers one by one out.
+The utterances are drawn in random order, again and again until the time is full, each followed by a pause of noise.
+The same utterances one by one are the measure, once as they are and once with 50 ms of silence on either side, which a
+piece has and which alone changes what some models hear. The last line is JSON; `peak_mb` is of this process, so run
+one length at a time. `--no-words` leaves the answers one by one out.
 """
 
 from __future__ import annotations
@@ -63,13 +63,15 @@ def parser() -> argparse.ArgumentParser:
 
 def write(path: str, utterances: list[Utterance], rate: int, options: Any) -> list[int]:
     """Write the long recording; the rows of `utterances` in it, in order."""
-    rng, rows = np.random.default_rng(options.seed), []
+    rng, rows, samples = np.random.default_rng(options.seed), [], 0
     with soundfile.SoundFile(path, "w", rate, 1) as file:
         for row in endless(rng, len(utterances)):
             pause = NOISE * rng.standard_normal(round(rng.uniform(*options.pause) * rate))
-            file.write(np.concatenate([audio.load(utterances[row], rate), pause]))
+            sound = np.concatenate([audio.load(utterances[row], rate), pause])
+            file.write(sound)
             rows.append(row)
-            if file.tell() >= 60 * options.minutes * rate:
+            samples += len(sound)
+            if samples >= 60 * options.minutes * rate:
                 return rows
     return rows
 

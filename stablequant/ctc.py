@@ -3,8 +3,8 @@
 A symbol is spoken where the path first shows it; repeats and blanks after it belong to it or to nothing. transformers'
 own `output_word_offsets` splits at the word delimiter only, so it is wrong for vocabularies whose symbols are words.
 Here a word is, as the vocabulary has it, what stands between two delimiters, or what starts with a symbol that starts
-with a space, or where there is neither (phonemes, Chinese characters) each symbol. Its text is what the tokenizer makes
-of its frames, so the words are those of the whole text.
+with a space, or where there is neither (phonemes, Chinese characters) each symbol. Its text is what the tokenizer
+makes of its frames, so the words are those of the whole text.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Alphabet:
 
 
 def alphabet(tokenizer: Any) -> Alphabet:
-    symbols = tokenizer.get_vocab()
+    """Of a tokenizer; a delimiter that it added itself, past its vocabulary, is none: no model writes it."""
+    symbols = {symbol: place for symbol, place in tokenizer.get_vocab().items() if place < tokenizer.vocab_size}
     delimiter = symbols.get(tokenizer.init_kwargs.get("word_delimiter_token"))  # its property complains when unset
     spaced = frozenset(place for symbol, place in symbols.items() if symbol.startswith(" ") and symbol.strip())
     initial = spaced or (frozenset() if delimiter is not None else frozenset(symbols.values()))

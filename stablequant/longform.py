@@ -3,7 +3,7 @@
 What a pause separates are stretches, each with a path of its own: no symbol and no word goes over a pause. Pieces of
 one stretch overlap (pauses.py), and their paths are joined on a frame in the inner half of the overlap, where neither
 piece is near its end. The best frame is blank in both and far from any frame on which the two disagree: a symbol that
-one hears a frame earlier than the other is then neither lost nor heard twice. Ties go to the middle, which is quietest.
+one hears a frame earlier than the other is then neither lost nor heard twice. Ties go to the middle, the quietest.
 """
 
 from __future__ import annotations

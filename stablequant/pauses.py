@@ -47,19 +47,20 @@ def pieces(blocks: Iterable[np.ndarray], rate: int, stride: int) -> Iterator[Pie
 
     Those that share samples start a multiple of `stride` samples apart, so that their frames lie on each other.
     """
-    held = Piece(0, np.zeros(0, np.float32))
+    held, limit = Piece(0, np.zeros(0, np.float32)), -np.inf
     for block in blocks:
         held = replace(held, waveform=np.concatenate([held.waveform, block]))
         while len(held.waveform) > LONGEST * rate:
-            found, held = _advance(held, rate, stride)
+            limit = _limit(held, rate, limit)
+            found, held = _advance(held, rate, stride, limit)
             yield from found
-    yield from (_part(held, *span) for span in _speech(held, rate))
+    yield from (_part(held, *span) for span in _speech(held, rate, _limit(held, rate, limit)))
 
 
-def _advance(held: Piece, rate: int, stride: int) -> tuple[list[Piece], Piece]:
+def _advance(held: Piece, rate: int, stride: int, limit: float) -> tuple[list[Piece], Piece]:
     """The pieces that end within the first LONGEST seconds, and what is left from there on."""
     longest = round(LONGEST * rate)
-    spans = _speech(_part(held, 0, longest), rate)
+    spans = _speech(_part(held, 0, longest), rate, limit)
     unfinished = [span for span in spans if span[1] == longest]
     if unfinished == [(0, longest)]:
         return _cut(held, rate, stride)
@@ -81,26 +82,31 @@ def _part(held: Piece, begin: int, end: int) -> Piece:
     return Piece(held.start + begin, held.waveform[begin:end], held.shared if begin == 0 else 0)
 
 
-def _speech(held: Piece, rate: int) -> list[tuple[int, int]]:
+def _limit(held: Piece, rate: int, before: float) -> float:
+    """The level (dB) below which the first LONGEST seconds are quiet; where all is alike, that of the time before."""
+    levels = _levels(held.waveform[: round(LONGEST * rate)], round(HOP * rate), SMOOTH)
+    soft, loud = np.percentile(levels, [5, 99]) if len(levels) else (0.0, 0.0)
+    return float(soft + QUIET * (loud - soft)) if loud - soft > STEADY else before
+
+
+def _speech(held: Piece, rate: int, limit: float) -> list[tuple[int, int]]:
     """What lies between the pauses of a piece, as (first sample, sample after the last)."""
     hop, pad, end = round(HOP * rate), round(PAD * rate), len(held.waveform)
     spans, begin = [], 0
-    for first, last in _pauses(_levels(held.waveform, hop, SMOOTH)):
+    quiet = _levels(held.waveform, hop, SMOOTH) < limit
+    quiet[: -(-held.shared // hop)] = False  # it was speech to the piece before, which heard what follows
+    for first, last in _pauses(quiet):
         if first > 0:
             spans.append((begin, first * hop + pad))
-        begin = last * hop - pad
+        begin = max(0, last * hop - pad)
     return [*spans, (begin, end)] if end - begin > pad + hop else spans  # a pause at the end leaves its pad
 
 
-def _pauses(levels: np.ndarray) -> list[tuple[int, int]]:
-    """(first level, level after the last) of each pause."""
-    if not len(levels):
-        return []
-    soft, loud = np.percentile(levels, [5, 99])
-    quiet = (levels < soft + QUIET * (loud - soft)) & (loud - soft > STEADY)
+def _pauses(quiet: np.ndarray) -> list[tuple[int, int]]:
+    """(first level, level after the last) of each pause, from which levels are quiet."""
     found: list[tuple[int, int]] = []
     for first, last in np.flatnonzero(np.diff(quiet, prepend=False, append=False)).reshape(-1, 2).tolist():
-        if last - first < PAUSE / HOP:
+        if 0 < first and last - first < PAUSE / HOP:  # at the start it is the rest of a pause
             continue
         if found and first - found[-1][1] < WORD / HOP:  # the release of a final stop, or a click
             found.pop()
