@@ -38,15 +38,16 @@ def main(arguments: list[str] | None = None) -> None:
         path = str(Path(folder) / "long.flac")
         rows = write(path, utterances, recognizer.sampling_rate, options)
         ((_, heard),) = transcribe_files(recognizer, [path])
+        peak = memory.own_peak_bytes()
     reference = " ".join(utterances[row].text or "" for row in rows)
-    found = {"minutes": options.minutes, "utterances": len(rows), "words": len(reference.split())}
+    found = {"minutes": options.minutes, "peak_mb": peak / 1e6, "utterances": len(rows)}
+    found["words"] = len(reference.split())
     found["long_percent"] = metrics.count_words([reference], [heard.text]).percent()
     if options.words:
         for name, pad in (("alone_percent", 0.0), ("alone_padded_percent", PAD)):
             answers = {row: alone(recognizer, utterances[row], pad) for row in sorted(set(rows))}
             texts = [utterances[row].text or "" for row in rows]
             found[name] = metrics.count_words(texts, [answers[row] for row in rows]).percent()
-    found["peak_mb"] = memory.own_peak_bytes() / 1e6
     print(compact_json({**found, "data": options.data, "pause": options.pause, **provenance(options.seed)}))
 
 

@@ -196,7 +196,7 @@ def _opened(utterance: Utterance) -> Iterator[soundfile.SoundFile]:
     if (len(content) if content is not None else utterance.path.stat().st_size) == 0:
         raise InputError(f"{name}: the file is empty (0 bytes); copy or download it again")
     try:
-        with soundfile.SoundFile(utterance.path if content is None else io.BytesIO(content)) as file:
+        with soundfile.SoundFile(os.fsencode(utterance.path) if content is None else io.BytesIO(content)) as file:
             yield file
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")

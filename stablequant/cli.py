@@ -236,7 +236,8 @@ def transcribe(ctx: click.Context, model: str, recordings: tuple[str, ...], as_j
             unreadable += 1
             click.echo(f"Error: {heard}", err=True)
         else:
-            click.echo(json.dumps(heard.to_json(), ensure_ascii=False) if as_json else f"{path}\t{heard.text}")
+            line = json.dumps(heard.to_json(), ensure_ascii=False) if as_json else f"{path}\t{heard.text}"
+            click.echo(line.encode(errors="backslashreplace"))  # a file name may be no UTF-8
     if unreadable:
         raise InputError(f"{unreadable} of {len(paths)} recordings could not be read")
 

@@ -43,6 +43,7 @@ from .metrics import Counts
 from .models import Recognizer
 from .plan import read_plan
 from .result import Data, Delta, Gate, Measured, Result
+from .task import callable_module
 
 ISA = frozenset(  # what decides the speed of integer kernels, as torch.cpu names it
     {
@@ -369,3 +370,6 @@ def _prediction(heard: Heard) -> dict[str, Any]:
     for prefix, answer in zip(("", "baseline_"), heard.answers, strict=False):
         row |= {f"{prefix}pred_text": answer.text, f"{prefix}time": answer.seconds}
     return row
+
+
+callable_module(__name__)  # `from stablequant import evaluate`

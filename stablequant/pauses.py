@@ -106,7 +106,7 @@ def _pauses(quiet: np.ndarray) -> list[tuple[int, int]]:
     """(first level, level after the last) of each pause, from which levels are quiet."""
     found: list[tuple[int, int]] = []
     for first, last in np.flatnonzero(np.diff(quiet, prepend=False, append=False)).reshape(-1, 2).tolist():
-        if 0 < first and last - first < PAUSE / HOP:  # at the start it is the rest of a pause
+        if first > 0 and last - first < PAUSE / HOP:  # at the start it is the rest of a pause
             continue
         if found and first - found[-1][1] < WORD / HOP:  # the release of a final stop, or a click
             found.pop()

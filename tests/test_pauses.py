@@ -1,5 +1,7 @@
 """Where a recording is cut."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,7 +66,7 @@ def test_speech_without_end_is_cut_where_it_is_quietest():
     found = cut(waveform)
     assert bounds(found)[0][1] - MARGIN == pytest.approx(20.3, abs=0.1)
     assert [each.shared for each in found] == [0, *[2 * MARGIN * RATE] * (len(found) - 1)]
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert (after.start - before.start) % STRIDE == 0
         assert before.start + len(before.waveform) == after.start + after.shared
     whole = np.concatenate([each.waveform[each.shared :] for each in found])
