@@ -47,6 +47,7 @@ __all__ = [
 ROUNDING = 0.1  # seconds: manifests round durations; a segment that ends this near to the file's end ends with it
 MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off, and its transcript is not of it
 STDIN = "-"
+LISTS = frozenset({".json", ".jsonl", ".tsv", ".csv", ".txt"})
 BLOCK = 10.0  # seconds that `blocks` reads at a time
 REACH = 10  # of resample_poly's filter on either side, in samples of the lower rate
 TOLD = 20  # problems in one message; who has more mends these first
@@ -146,6 +147,8 @@ def recording(path: str | Path) -> Utterance:
         raise InputError(f"{path}: a folder; give recordings, as in {Path(path) / '*.wav'}")
     if not Path(path).exists():
         raise InputError(f"{path}: no such recording; correct the path")
+    if Path(path).suffix.lower() in LISTS:
+        raise InputError(f"{path}: a list, not a recording; give the recordings, or the folder that holds them")
     return Utterance(str(path), Path(path), None, None, offset=0.0, duration=None, source=str(path))
 
 

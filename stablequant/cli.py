@@ -219,8 +219,8 @@ def evaluate(ctx: click.Context, json_file: str | None, predictions: str | None,
 def transcribe(ctx: click.Context, model: str, recordings: tuple[str, ...], as_json: bool, words: bool) -> None:
     """Print what MODEL hears.
 
-    AUDIO is files, folders (all recordings in them, sorted) or - for a recording on standard input, of any length.
-    A line for each recording: its path, a tab and the words. One that cannot be read is told on stderr and left out,
+    MODEL is a folder or a hub id, float or quantized. AUDIO is files of any length, folders (all recordings in them,
+    sorted) or - for a recording on standard input. A line for each recording: its path, a tab and the words. One that cannot be read is told on stderr and left out,
     and the exit code is 3.
     """
     if words and not as_json:

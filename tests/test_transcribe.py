@@ -1,4 +1,5 @@
 import io
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -113,6 +114,20 @@ def test_standard_input_that_is_no_recording(recognizer, monkeypatch, content, m
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     ((_, problem),) = transcribe_files(recognizer, ["-"])
     assert str(problem).startswith(message)
+
+
+def test_a_manifest_is_no_recording(recognizer, tmp_path):
+    (tmp_path / "manifest.jsonl").write_text("{}")
+    ((_, problem),) = transcribe_files(recognizer, [str(tmp_path / "manifest.jsonl")])
+    assert "a list, not a recording; give the recordings" in str(problem)
+
+
+def test_file_name_that_is_no_utf8(recognizer, tmp_path):
+    (path,) = write(tmp_path, a=1)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")
+    os.rename(path, odd)
+    ((_, heard),) = transcribe_files(recognizer, [odd])
+    assert (heard.audio_filepath, heard.text) == (odd, "A")
 
 
 def test_folders_give_their_recordings_sorted(tmp_path):
