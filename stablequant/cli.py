@@ -220,8 +220,8 @@ def transcribe(ctx: click.Context, model: str, recordings: tuple[str, ...], as_j
     """Print what MODEL hears.
 
     MODEL is a folder or a hub id, float or quantized. AUDIO is files of any length, folders (all recordings in them,
-    sorted) or - for a recording on standard input. A line for each recording: its path, a tab and the words. One that cannot be read is told on stderr and left out,
-    and the exit code is 3.
+    sorted) or - for a recording on standard input. A line for each recording: its path, a tab and the words. One that
+    cannot be read is told on stderr and left out, and the exit code is 3.
     """
     if words and not as_json:
         raise click.UsageError("--words adds to the JSON; add --json", ctx)

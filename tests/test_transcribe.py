@@ -1,5 +1,6 @@
 import io
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from stablequant.errors import InputError
 from stablequant.transcribe import Transcript, Word, find, transcribe_files
 
 RATE = 16000
-EMBEDDED = "calibration/model"
+CALIBRATION = Path(__file__).resolve().parents[1] / "calibration"
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_manifest_is_no_recording(recognizer, tmp_path):
 def test_file_name_that_is_no_utf8(recognizer, tmp_path):
     (path,) = write(tmp_path, a=1)
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")
-    os.rename(path, odd)
+    Path(path).rename(odd)
     ((_, heard),) = transcribe_files(recognizer, [odd])
     assert (heard.audio_filepath, heard.text) == (odd, "A")
 
@@ -150,8 +151,8 @@ def test_folder_without_recordings_is_refused(tmp_path):
 
 def test_a_row_of_clips_is_heard_like_the_clips(tmp_path):
     """On the embedded model: a minute of clips with pauses gives their words in their order, at their times."""
-    recognizer = models.load(EMBEDDED)
-    clips = find(["calibration/clips/evaluate"])[:24]
+    recognizer = models.load(str(CALIBRATION / "model"))
+    clips = find([str(CALIBRATION / "clips" / "evaluate")])[:24]
     alone = [heard.text for _, heard in transcribe_files(recognizer, clips)]
     sounds, starts = [], []
     for clip in clips:
