@@ -1,12 +1,20 @@
 """stablequant: speech foundation models in int8 or fewer bits, on integer kernels, without losing words.
 
 Importing it registers the checkpoint format with transformers, after which `AutoModelForCTC.from_pretrained` reads a
-folder that `sfm-quant calibrate` wrote.
+folder that `sfm-quant calibrate` wrote. `calibrate`, `evaluate` and `Plan` are imported when they are asked for:
+
+    calibrate(model=, data=, out=, ...) -> dict    fields of stablequant.calibrate.Options; the JSON of `calibrate`
+    evaluate(model=, data=, ...) -> Result         fields of stablequant.evaluate.Options
+    Plan                                           what plan.json holds, for every site
+
+They raise InputError, a ValueError, for a model, data or option that cannot be used.
 """
 
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
@@ -16,4 +24,23 @@ __version__ = version("stablequant")
 if Path(sys.argv[0]).stem != "sfm-quant":
     from . import checkpoint as _checkpoint  # noqa: F401
 
-__all__ = ["InputError", "__version__"]
+if TYPE_CHECKING:
+    from .calibrate import Options as _Calibrate
+    from .calibrate import calibrate as _calibrate
+    from .evaluate import Options as _Evaluate
+    from .evaluate import evaluate as _evaluate
+    from .plan import Plan
+    from .task import by_fields
+
+    calibrate = by_fields(_Calibrate, _calibrate)
+    evaluate = by_fields(_Evaluate, _evaluate)
+
+__all__ = ["InputError", "Plan", "__version__", "calibrate", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("calibrate", "evaluate"):
+        return import_module(f".{name}", __name__)  # callable, see task.py
+    if name == "Plan":
+        return import_module(".plan", __name__).Plan
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ there, the subset) is the same for all. What a waveform may be, decided once for
 - empty, silent or clipped: kept. A word error rate that leaves out the hard recordings is not one. A waveform may be
   shorter than a model can take; the caller compares its length with `Recognizer.min_samples`.
 - NaN or infinite samples: refused, they are not sound.
-- any length: it is read whole, so memory is the only limit (64 kB a second at 16 kHz).
+- any length: `load` reads it whole, so memory is the only limit (64 kB a second at 16 kHz); `blocks` does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +36,7 @@ __all__ = [
     "SUFFIXES",
     "Listing",
     "Utterance",
+    "blocks",
     "content_hash",
     "decodable",
     "listing",
@@ -47,6 +51,10 @@ ROUNDING = 0.1  # seconds: manifests round durations; a segment that ends this n
 MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off, and its transcript is not of it
 TOLD = 20  # sentences in one message; who has more mends these first
 FEW = 3  # problems of one kind that are told one by one
+STDIN = "-"
+LISTS = frozenset({".json", ".jsonl", ".tsv", ".csv", ".txt"})
+BLOCK = 10.0  # seconds that `blocks` reads at a time
+REACH = 10  # of resample_poly's filter on either side, in samples of the lower rate
 
 
 @dataclass(frozen=True)
@@ -159,12 +167,23 @@ def _alike(problems: list[str]) -> str:
     return f"{problems[0]} ({len(problems)} entries alike: {places}, ...)"
 
 
+@contextmanager
+def standard_input() -> Iterator[Utterance]:
+    """The recording on standard input, kept in a temporary file: headers are sought in, and it may be hours long."""
+    with tempfile.NamedTemporaryFile(prefix="sfm-quant-") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        yield Utterance(STDIN, Path(file.name), None, None, offset=0.0, duration=None, source="standard input")
+
+
 def recording(path: str | Path) -> Utterance:
     """A whole file of which nothing is known but its path."""
     if Path(path).is_dir():
         raise InputError(f"{path}: a folder; give recordings, as in {Path(path) / '*.wav'}")
     if not Path(path).exists():
         raise InputError(f"{path}: no such recording; correct the path")
+    if Path(path).suffix.lower() in LISTS:
+        raise InputError(f"{path}: a list, not a recording; give the recordings, or the folder that holds them")
     return Utterance(str(path), Path(path), None, None, offset=0.0, duration=None, source=str(path))
 
 
@@ -175,7 +194,20 @@ def load(utterance: Utterance, sampling_rate: int) -> np.ndarray:
     samples are not finite.
     """
     samples, rate = _decoded(utterance)
-    return _resample(samples.mean(axis=1), rate, sampling_rate)
+    return _resample(samples, rate, sampling_rate)
+
+
+def blocks(utterance: Utterance, sampling_rate: int) -> Iterator[np.ndarray]:
+    """What `load` gives, piece by piece in bounded memory: some seconds (samples,) at a time, equal to it when joined.
+
+    Raises InputError like `load`, but at the block where the reason is met.
+    """
+    with _opened(utterance) as file:
+        start, stop = _span(file, utterance)
+        file.seek(start)
+        read = file.blocks(round(BLOCK * file.samplerate), frames=stop - start, dtype="float32", always_2d=True)
+        yield from _resampled((_mono(each, utterance) for each in read), file.samplerate, sampling_rate)
+        _refuse_cut_off(utterance, file.tell() - start, stop - start, file.samplerate)
 
 
 def length(utterance: Utterance) -> float:
@@ -198,12 +230,10 @@ def loudness_dbfs(waveform: np.ndarray) -> float | None:
 
 
 def _decoded(utterance: Utterance) -> tuple[np.ndarray, int]:
-    """Its samples (frames, channels), float32, and their rate; raises what `load` does."""
+    """Its samples (frames,), float32, channels averaged, and their rate; raises what `load` does."""
     with _opened(utterance) as file:
         samples, rate = _read(file, utterance), file.samplerate
-    if not np.isfinite(samples).all():
-        raise InputError(f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording")
-    return samples, rate
+    return _mono(samples, utterance), rate
 
 
 @contextmanager
@@ -216,7 +246,7 @@ def _opened(utterance: Utterance) -> Iterator[soundfile.SoundFile]:
     if (len(content) if content is not None else utterance.path.stat().st_size) == 0:
         raise InputError(f"{name}: the file is empty (0 bytes); copy or download it again")
     try:
-        with soundfile.SoundFile(utterance.path if content is None else io.BytesIO(content)) as file:
+        with soundfile.SoundFile(os.fsencode(utterance.path) if content is None else io.BytesIO(content)) as file:
             yield file
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
@@ -225,7 +255,8 @@ def _opened(utterance: Utterance) -> Iterator[soundfile.SoundFile]:
 
 def _name(utterance: Utterance) -> str:
     """Where the sound is, for messages: a file, or a place inside one."""
-    return str(utterance.path) if utterance.content is None else utterance.source
+    elsewhere = utterance.content is not None or utterance.id == STDIN
+    return utterance.source if elsewhere else str(utterance.path)
 
 
 def _irregular(path: Path) -> str | None:
@@ -271,6 +302,31 @@ def _refuse_cut_off(utterance: Utterance, frames: int, expected: int, rate: int)
             f"{utterance.source}: {utterance.path} holds {frames / rate:.3f} s of the {expected / rate:.3f} s it "
             "should; copy it again or correct the duration"
         )
+
+
+def _mono(samples: np.ndarray, utterance: Utterance) -> np.ndarray:
+    if not np.isfinite(samples).all():
+        raise InputError(f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording")
+    mixed: np.ndarray = samples.mean(axis=1)
+    return mixed
+
+
+def _resampled(waveforms: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
+    """`_resample` of a waveform that comes in blocks: each is resampled with as much around it as the filter reaches.
+
+    All bounds are multiples of `step`, the samples after which input and output meet again.
+    """
+    step = rate // math.gcd(rate, target)
+    reach = step * (1 + -(-REACH * max(rate, target) // target) // step)
+    held, done = np.zeros(0, np.float32), 0  # samples; those of them that are here only for the filter
+    for waveform in waveforms:
+        held = np.concatenate([held, waveform])
+        end = (len(held) - reach) // step * step
+        if end > done:
+            yield _resample(held, rate, target)[done * target // rate : end * target // rate]
+            keep = max(0, end - reach)
+            held, done = held[keep:], end - keep
+    yield _resample(held, rate, target)[done * target // rate :]
 
 
 def _resample(waveform: np.ndarray, rate: int, target: int) -> np.ndarray:

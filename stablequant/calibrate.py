@@ -29,6 +29,7 @@ from .ranges import percentile
 from .score import SCORES, Part, Recording, Score, Trial, run_trials, total
 from .sites import Site
 from .stats import Histogram
+from .task import callable_module
 
 MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says otherwise
 PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
@@ -433,3 +434,6 @@ def _bar(recordings: Sequence[Recording], what: str, done: int) -> Any:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
+
+
+callable_module(__name__)  # `from stablequant import calibrate`

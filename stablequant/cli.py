@@ -265,29 +265,42 @@ def evaluate(
     ctx.exit(0 if result.passed else 1)
 
 
-@main.command(epilog=_example("sfm-quant transcribe w8a8/ hello.wav goodbye.flac"))
+@main.command(
+    epilog=_example(
+        "sfm-quant transcribe w8a8/ hello.wav goodbye.flac",
+        "sfm-quant transcribe w8a8/ recordings/ --json --words > heard.jsonl",
+        "curl -s https://example.org/talk.flac | sfm-quant transcribe w8a8/ -",
+    )
+)
 @click.argument("model")
 @click.argument("recordings", nargs=-1, required=True, metavar="AUDIO...")
-def transcribe(model: str, recordings: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each: audio_filepath, duration, text.")
+@click.option("--words", is_flag=True, help="Add to the JSON when each word begins and ends, in seconds.")
+@click.pass_context
+def transcribe(ctx: click.Context, model: str, recordings: tuple[str, ...], as_json: bool, words: bool) -> None:
     """Print what MODEL hears.
 
-    A line for each recording: its path, a tab and the words. One that cannot be read is told on stderr and left out,
-    and the exit code is 3.
+    MODEL is a folder or a hub id, float or quantized. AUDIO is files of any length, folders (all recordings in them,
+    sorted) or - for a recording on standard input. A line for each recording: its path, a tab and the words. One that
+    cannot be read is told on stderr and left out, and the exit code is 3.
     """
+    if words and not as_json:
+        raise click.UsageError("--words adds to the JSON; add --json", ctx)
     _quiet()
     from . import models
-    from .transcribe import transcribe_files
+    from .transcribe import find, transcribe_files
 
     recognizer = models.load(model)
-    unreadable = 0
-    for path, text in transcribe_files(recognizer, recordings):
-        if isinstance(text, InputError):
+    paths, unreadable = find(recordings), 0
+    for path, heard in transcribe_files(recognizer, paths, words=words):
+        if isinstance(heard, InputError):
             unreadable += 1
-            click.echo(f"Error: {text}", err=True)
+            click.echo(f"Error: {heard}", err=True)
         else:
-            click.echo(f"{path}\t{text}")
+            line = json.dumps(heard.to_json(), ensure_ascii=False) if as_json else f"{path}\t{heard.text}"
+            click.echo(line.encode(errors="backslashreplace"))  # a file name may be no UTF-8
     if unreadable:
-        raise InputError(f"{unreadable} of {len(recordings)} recordings could not be read")
+        raise InputError(f"{unreadable} of {len(paths)} recordings could not be read")
 
 
 @main.command(epilog=_example("sfm-quant data test/manifest.jsonl"))

@@ -30,6 +30,7 @@ from .metrics import Counts
 from .models import Recognizer
 from .plan import read_plan
 from .result import Compared, Data, Delta, Gate, Measured, Result
+from .task import callable_module
 
 
 @dataclass(frozen=True)
@@ -308,3 +309,6 @@ def _fields(options: Options) -> list[str]:
     """How the fields of each model are named: pred_text, pred_text_2, ..., baseline_pred_text."""
     others = [f"{{}}_{number}" for number, _ in enumerate(options.others, start=2)]
     return ["{}", *others, *(["baseline_{}"] if options.baseline else [])]
+
+
+callable_module(__name__)  # `from stablequant import evaluate`

@@ -7,6 +7,7 @@ positional convolution computes its weight from a norm and a direction at every 
 
 from __future__ import annotations
 
+import math
 import re
 import types
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer, Wav2Vec2Processor
 
+from . import ctc
 from .errors import InputError
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
@@ -59,11 +61,15 @@ class Recognizer:
 
     def decode(self, logits: Tensor) -> str:
         """Greedy CTC: the best symbol of each frame, repeats merged, blanks dropped."""
-        text: str = self.processor.tokenizer.batch_decode(logits.argmax(-1)[None])[0]
-        return text
+        return ctc.text(logits.argmax(-1).numpy(), self.processor.tokenizer)
 
     def transcribe(self, waveform: np.ndarray) -> str:
         return self.decode(self.logits(waveform))
+
+    @property
+    def stride(self) -> int:
+        """Samples from one frame to the next, 320 for most of the family."""
+        return frame_stride(self.model.config)
 
     @property
     def packs(self) -> bool:
@@ -74,11 +80,15 @@ class Recognizer:
 
     def transcribe_all(self, waveforms: Sequence[np.ndarray]) -> list[str]:
         """What is said in each of several utterances, which together should last no more than PACK_SECONDS."""
-        if not self.packs:
-            return [self.transcribe(waveform) for waveform in waveforms]
+        return [self.decode(logits) for logits in self.logits_all(waveforms)]
+
+    def logits_all(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:
+        """Logits (frames, vocabulary) of each of several utterances, as `transcribe_all`."""
+        if not self.packs or not waveforms:
+            return [self.logits(waveform) for waveform in waveforms]
         from .engine import packed_logits
 
-        return [self.decode(each) for each in packed_logits(self.model, [self.input_values(w)[0] for w in waveforms])]
+        return packed_logits(self.model, [self.input_values(w)[0] for w in waveforms])
 
     def bytes_on_disk(self) -> int:
         """Bytes of the files that loading reads: weights in one format, config, plan, processor."""
@@ -131,6 +141,12 @@ def receptive_field(config: Any) -> int:
     for kernel, stride in reversed(list(zip(config.conv_kernel, config.conv_stride, strict=True))):
         samples = (samples - 1) * stride + kernel
     return samples
+
+
+def frame_stride(config: Any) -> int:
+    """Samples from the start of one frame to the start of the next; each layer of an adapter multiplies them."""
+    adapter = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
+    return math.prod(config.conv_stride) * int(adapter)
 
 
 def _projected_attention(

@@ -389,6 +389,46 @@ def test_recording_cut_off_in_the_middle(tmp_path):
         audio.load(utterance(path), 16000)
 
 
+# ---- a long waveform, block by block
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
+def test_blocks_are_the_waveform(tmp_path, monkeypatch, rate, suffix):
+    monkeypatch.setattr(audio, "BLOCK", 0.7)
+    samples = 0.3 * np.random.default_rng(0).standard_normal((5 * rate + 17, 2)).astype(np.float32)
+    found = utterance(write(tmp_path / f"a.{suffix}", np.clip(samples, -1, 1), rate))
+    blocks = list(audio.blocks(found, 16000))
+    assert len(blocks) > 5
+    assert max(map(len, blocks)) < 1.5 * 16000
+    whole = audio.load(found, 16000)
+    assert np.concatenate(blocks) == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.parametrize(("offset", "duration"), [(0.0, 12.0), (3.5, None), (2.0, 11.5), (29.95, None)])
+def test_blocks_of_a_segment(tmp_path, offset, duration):
+    found = utterance(write(tmp_path / "a.wav", tone(30.0, 44100), 44100), offset, duration)
+    assert np.concatenate(list(audio.blocks(found, 16000))) == pytest.approx(audio.load(found, 16000), abs=1e-5)
+
+
+def test_blocks_of_nothing(tmp_path):
+    found = utterance(write(tmp_path / "a.wav", np.zeros(0)))
+    assert sum(map(len, audio.blocks(found, 16000))) == 0
+
+
+def test_blocks_refuse_what_load_refuses(tmp_path):
+    samples = tone(25.0)
+    samples[-1] = np.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        list(audio.blocks(utterance(write(tmp_path / "a.wav", samples, subtype="FLOAT")), 16000))
+    whole = write(tmp_path / "b.flac", tone(25.0)).read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.flac: cannot be decoded"):
+        list(audio.blocks(utterance(tmp_path / "cut.flac"), 16000))
+    with pytest.raises(InputError, match=r"holds 25\.000 s of the 40\.000 s"):
+        list(audio.blocks(utterance(write(tmp_path / "c.wav", tone(25.0)), duration=40.0), 16000))
+
+
 def test_content_hash_knows_a_copy_by_another_name_and_format(tmp_path):
     samples = (tone() * 2**15).astype(np.int16)
     paths = [write(tmp_path / "a.wav", samples), write(tmp_path / "b.flac", samples), write(tmp_path / "c.wav")]

@@ -154,6 +154,41 @@ def test_report_from_the_shell(calibrated, tmp_path):
     assert report.read_text() == page, "the older report is as it was"
 
 
+def test_transcribe_folder_as_json_with_words(data):
+    done = sfm_quant(
+        "transcribe", "calibration/model", "calibration/clips/evaluate/000.flac", data, "--json", "--words"
+    )
+    assert done.returncode == 0, done.stderr
+    heard = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(each["audio_filepath"]).name for each in heard] == ["000.flac", "a.wav", "b.flac", "short.wav"]
+    assert heard[0]["duration"] == pytest.approx(2.067)
+    assert [each["word"] for each in heard[0]["words"]] == heard[0]["text"].split() != []
+    assert all(0 <= each["start"] < each["end"] <= 2.067 for each in heard[0]["words"])
+
+
+def test_transcribe_standard_input(model, data):
+    with (data / "b.flac").open("rb") as recording:
+        command = [SFM_QUANT, "transcribe", model, "-", "--json"]
+        done = subprocess.run(command, stdin=recording, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    heard = json.loads(done.stdout)
+    assert (heard["audio_filepath"], heard["duration"]) == ("-", 0.3)
+    assert set(heard) == {"audio_filepath", "duration", "text"}
+
+
+def test_transcribe_a_long_recording(model, tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 70 * 16000), 16000)
+    done = sfm_quant("transcribe", model, tmp_path / "long.wav", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["duration"] == 70
+
+
+def test_words_need_json():
+    done = invoke("transcribe", "m", "a.wav", "--words")
+    assert done.exit_code == 2
+    assert "--words adds to the JSON; add --json" in done.stderr
+
+
 def test_command_line_itself_imports_nothing_heavy():
     code = """
 import sys

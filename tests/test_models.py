@@ -227,6 +227,13 @@ def test_a_processor_that_is_not_there(folder):
     refused(folder, "no usable feature extractor and tokenizer beside the model")
 
 
+@pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
+def test_stride_is_the_samples_from_frame_to_frame(family, form, tmp_path):
+    recognizer = tiny.recognizer(family, form, tmp_path=tmp_path)
+    frames = [len(recognizer.logits(tiny.wave(0, 4000 + more * recognizer.stride))) for more in (0, 1, 5)]
+    assert [frames[1] - frames[0], frames[2] - frames[0]] == [1, 5]
+
+
 @pytest.mark.parametrize("name", ["vocab.json"])
 def test_a_tokenizer_that_is_not_there_or_damaged(folder, name):
     (folder / name).write_text("{")

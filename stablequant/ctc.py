@@ -1,0 +1,74 @@
+"""Words and their times from the path of a CTC model: the best symbol of each frame, (frames,).
+
+A symbol is spoken where the path first shows it; repeats and blanks after it belong to it or to nothing. transformers'
+own `output_word_offsets` splits at the word delimiter only, so it is wrong for vocabularies whose symbols are words.
+Here a word is, as the vocabulary has it, what stands between two delimiters, or what starts with a symbol that starts
+with a space, or where there is neither (phonemes, Chinese characters) each symbol. Its text is what the tokenizer
+makes of its frames, so the words are those of the whole text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word by its frames."""
+
+    word: str
+    first: int
+    end: int  # the frame after its last
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """What the symbols of a tokenizer do to words."""
+
+    tokenizer: Any
+    blank: int
+    delimiter: int | None
+    initial: frozenset[int]  # symbols that begin a word
+
+
+def alphabet(tokenizer: Any) -> Alphabet:
+    """Of a tokenizer; a delimiter that it added itself, past its vocabulary, is none: no model writes it."""
+    symbols = {symbol: place for symbol, place in tokenizer.get_vocab().items() if place < tokenizer.vocab_size}
+    delimiter = symbols.get(tokenizer.init_kwargs.get("word_delimiter_token"))  # its property complains when unset
+    spaced = frozenset(place for symbol, place in symbols.items() if symbol.startswith(" ") and symbol.strip())
+    initial = spaced or (frozenset() if delimiter is not None else frozenset(symbols.values()))
+    return Alphabet(tokenizer, tokenizer.pad_token_id, delimiter, initial)
+
+
+def text(path: np.ndarray, tokenizer: Any) -> str:
+    """What a path (frames,) says: repeats merged, blanks dropped."""
+    decoded: str = tokenizer.batch_decode(path[None])[0]
+    return decoded
+
+
+def words(path: np.ndarray, letters: Alphabet) -> list[Span]:
+    """The words of a path (frames,), in order."""
+    found = (Span(text(path[a:b], letters.tokenizer).strip(), a, b) for a, b in _spans(path, letters))
+    return [each for each in found if each.word]
+
+
+def _spans(path: np.ndarray, letters: Alphabet) -> Iterator[tuple[int, int]]:
+    """(first frame, frame after the last) of each word."""
+    changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+    begin = end = 0  # of the word at hand; nothing yet
+    for first, after in pairwise(changes):
+        symbol = path[first] if first < after else letters.blank  # a path of no frames has no symbol
+        if symbol == letters.blank:
+            continue
+        if (symbol == letters.delimiter or symbol in letters.initial) and begin < end:
+            yield begin, end
+            begin = end
+        if symbol != letters.delimiter:
+            begin, end = (begin, after) if begin < end else (first, after)
+    if begin < end:
+        yield begin, end

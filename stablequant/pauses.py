@@ -1,0 +1,121 @@
+"""A recording of any length, cut into pieces that a model can take one by one: at pauses, else where it is quietest.
+
+Why at every pause, and not every half minute: group norm and the feature extractor's normalisation (`do_normalize`)
+take their statistics from all that a model is given, so that a soft speaker beside a loud one, or speech beside
+silence, is heard otherwise than alone. What lies between two pauses is what models are trained on, an utterance. Cut
+so, and each piece normalised alone, a row of utterances is heard like the utterances; cut every 26 s with overlap it
+cost 3 to 15 points (scripts/LOG.md).
+
+A pause is PAUSE seconds of quiet. Quiet is the lowest quarter between the soft and the loud of the half minute at
+hand, in dB, so that neither level nor noise of the recording matter. PAD seconds of a pause stay on either side of it.
+Speech without a pause for LONGEST seconds is cut at a quiet place, and both pieces reach MARGIN seconds over the cut:
+each hears what it needs there, and where their symbols are joined can be chosen (longform.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+LONGEST = 30.0  # seconds of a piece: attention needs memory in the square of its length
+SHORTEST = 15.0  # seconds before a cut without a pause
+MARGIN = 2.0  # seconds on either side of such a cut that both pieces hear
+PAUSE = 0.25  # seconds
+PAD = 0.05  # seconds
+WORD = 0.2  # seconds: what is shorter between two pauses is no word, and stays with the one before
+QUIET = 0.25  # of the way from soft to loud
+STEADY = 10.0  # dB: with less from soft to loud, nothing tells a pause from speech
+HOP = 0.01  # seconds from one level to the next
+SMOOTH = 3  # levels that are averaged to one
+SILENCE = 1e-10  # power that is added, so that digital silence has a level (-100 dB)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a recording."""
+
+    start: int  # its first sample in the recording
+    waveform: np.ndarray  # (samples,) float32
+    shared: int = 0  # its first samples that are also the last of the piece before; 0 after a pause
+
+
+def pieces(blocks: Iterable[np.ndarray], rate: int, stride: int) -> Iterator[Piece]:
+    """The pieces of a waveform that comes in blocks (samples,) at `rate` Hz, in order, none longer than LONGEST.
+
+    Those that share samples start a multiple of `stride` samples apart, so that their frames lie on each other.
+    """
+    held, limit = Piece(0, np.zeros(0, np.float32)), -np.inf
+    for block in blocks:
+        held = replace(held, waveform=np.concatenate([held.waveform, block]))
+        while len(held.waveform) > LONGEST * rate:
+            limit = _limit(held, rate, limit)
+            found, held = _advance(held, rate, stride, limit)
+            yield from found
+    yield from (_part(held, *span) for span in _speech(held, rate, _limit(held, rate, limit)))
+
+
+def _advance(held: Piece, rate: int, stride: int, limit: float) -> tuple[list[Piece], Piece]:
+    """The pieces that end within the first LONGEST seconds, and what is left from there on."""
+    longest = round(LONGEST * rate)
+    spans = _speech(_part(held, 0, longest), rate, limit)
+    unfinished = [span for span in spans if span[1] == longest]
+    if unfinished == [(0, longest)]:
+        return _cut(held, rate, stride)
+    begin = unfinished[0][0] if unfinished else longest - round(PAD * rate)
+    found = [_part(held, *span) for span in spans if span not in unfinished]
+    return found, _part(held, begin, len(held.waveform))
+
+
+def _cut(held: Piece, rate: int, stride: int) -> tuple[list[Piece], Piece]:
+    """The piece before the quietest place, and what follows; both with the margin."""
+    first, last, margin = (round(seconds * rate / stride) for seconds in (SHORTEST, LONGEST - MARGIN, MARGIN))
+    levels = _levels(held.waveform[first * stride : last * stride], stride, round(PAUSE * rate / stride))
+    cut = first + int(levels.argmin())
+    begin, end = (cut - margin) * stride, (cut + margin) * stride
+    return [_part(held, 0, end)], replace(_part(held, begin, len(held.waveform)), shared=end - begin)
+
+
+def _part(held: Piece, begin: int, end: int) -> Piece:
+    return Piece(held.start + begin, held.waveform[begin:end], held.shared if begin == 0 else 0)
+
+
+def _limit(held: Piece, rate: int, before: float) -> float:
+    """The level (dB) below which the first LONGEST seconds are quiet; where all is alike, that of the time before."""
+    levels = _levels(held.waveform[: round(LONGEST * rate)], round(HOP * rate), SMOOTH)
+    soft, loud = np.percentile(levels, [5, 99]) if len(levels) else (0.0, 0.0)
+    return float(soft + QUIET * (loud - soft)) if loud - soft > STEADY else before
+
+
+def _speech(held: Piece, rate: int, limit: float) -> list[tuple[int, int]]:
+    """What lies between the pauses of a piece, as (first sample, sample after the last)."""
+    hop, pad, end = round(HOP * rate), round(PAD * rate), len(held.waveform)
+    spans, begin = [], 0
+    quiet = _levels(held.waveform, hop, SMOOTH) < limit
+    quiet[: -(-held.shared // hop)] = False  # it was speech to the piece before, which heard what follows
+    for first, last in _pauses(quiet):
+        if first > 0:
+            spans.append((begin, first * hop + pad))
+        begin = max(0, last * hop - pad)
+    return [*spans, (begin, end)] if end - begin > pad + hop else spans  # a pause at the end leaves its pad
+
+
+def _pauses(quiet: np.ndarray) -> list[tuple[int, int]]:
+    """(first level, level after the last) of each pause, from which levels are quiet."""
+    found: list[tuple[int, int]] = []
+    for first, last in np.flatnonzero(np.diff(quiet, prepend=False, append=False)).reshape(-1, 2).tolist():
+        if first > 0 and last - first < PAUSE / HOP:  # at the start it is the rest of a pause
+            continue
+        if found and first - found[-1][1] < WORD / HOP:  # the release of a final stop, or a click
+            found.pop()
+        found.append((first, last))
+    return found
+
+
+def _levels(waveform: np.ndarray, hop: int, width: int) -> np.ndarray:
+    """Levels in dB of every whole `hop` samples, averaged over `width` of them."""
+    frames = waveform[: len(waveform) // hop * hop].reshape(-1, hop)
+    power = uniform_filter1d(np.square(frames, dtype=np.float64).mean(1), width, mode="nearest")
+    return 10 * np.log10(power + SILENCE)
