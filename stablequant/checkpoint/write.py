@@ -18,11 +18,9 @@ from .. import engine
 from ..errors import InputError
 from ..grid import QTensor
 from ..models import Recognizer
-from ..plan import Plan
+from ..plan import PLAN_FILE, Plan
 from .card import model_card
 from .hook import StableQuantConfig, StableQuantizer
-
-PLAN_FILE = "plan.json"
 
 
 def check_destination(out: str) -> None:
