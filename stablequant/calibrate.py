@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from . import audio, checkpoint, models, progress, registry, sites, stats
+from . import audio, checkpoint, given, models, progress, registry, sites, stats
 from .errors import InputError
-from .grid import QTensor, activation_grid, affine, sqnr_db, symmetric_scale, weight_grid
+from .grid import Grid, QTensor, activation_grid, affine, sqnr_db, symmetric_scale
 from .journal import Journal
 from .models import Recognizer
 from .plan import Choice, LayerChoice, Plan, parse_scheme, to_entry
@@ -48,14 +48,17 @@ class Options:
     max_samples: int | None = None
     seed: int = 0
     resume: bool = False
+    plan: str | None = None  # a plan to apply instead of a search; its scheme and method then replace those above
 
 
 def calibrate(options: Options) -> dict[str, Any]:
     """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
     began = time.monotonic()
-    planner = _planner(options)
+    options, planner = _planned(options)
     checkpoint.check_destination(options.out)
     recognizer = _float_model(options.model)
+    if isinstance(planner, given.Given):  # before the recordings are read, not after
+        planner.check(sites.discover(recognizer.model))
     recordings, about = read_recordings(options, recognizer)
     journal = Journal(
         _journal_folder(options.out), _fingerprint(options, recognizer, recordings, about), options.resume
@@ -83,7 +86,7 @@ class Calibration:
     about: dict[str, Any]  # of the recordings, for the plan
     passes: float = 0.0  # float passes over the probe recordings so far
     stats: dict[str, Histogram] = field(default_factory=dict)
-    _weights: dict[tuple[str, str], tuple[QTensor, float | None]] = field(default_factory=dict)
+    _weights: dict[tuple[str, str, Grid], tuple[QTensor, float | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.method = self.options.method
@@ -120,32 +123,45 @@ class Calibration:
         """The range that a method gives for a site, after removing the `clip` % largest of its input values."""
         if site.reason is not None:
             return Choice(site.layer, site.kind, site.reason)
-        grid, seen = activation_grid(self.input_bits), self.stats[site.name]
-        kept = seen if clip is None else seen.within(*percentile.activations(seen, grid, clip))
-        low, high = (float(limit) for limit in registry.get("ranges", method).activations(kept, grid))
-        scale, zero_point = affine(low, high, grid)
-        noise = float(seen.noise(np.array([scale]), np.array([float(zero_point)]), grid)[0])
-        return Choice(
+        low, high = self.range(site, method, clip, activation_grid(self.input_bits))
+        choice = Choice(
             layer=site.layer,
             kind=site.kind,
             weight_bits=self.weight_bits,
             weight_method=method,
-            weight_sqnr_db=_rounded(self._weight(site.name, method)[1]),
             rounding="nearest",
             input_bits=self.input_bits,
             method=method,
             clip_percent=clip,
             low=low,
             high=high,
+        )
+        return self.measured(choice, site.name)
+
+    def range(self, site: Site, method: str, clip: float | None, grid: Grid) -> tuple[float, float]:
+        """(low, high) that a range method gives for a site."""
+        seen = self.stats[site.name]
+        kept = seen if clip is None else seen.within(*percentile.activations(seen, grid, clip))
+        low, high = registry.get("ranges", method).activations(kept, grid)
+        return float(low), float(high)
+
+    def measured(self, choice: Choice, name: str) -> Choice:
+        """The choice for a site with the scale and zero point of its range, and the evidence."""
+        seen, grid, low, high = self.stats[name], choice.input_grid, float(choice.low or 0), float(choice.high or 0)
+        scale, zero_point = affine(low, high, grid)
+        noise = float(seen.noise(np.array([scale]), np.array([float(zero_point)]), grid)[0])
+        return replace(
+            choice,
             scale=scale,
             zero_point=zero_point,
+            weight_sqnr_db=_rounded(self._weight(name, choice)[1]),
             clipped_share=round(seen.share_outside(low, high), 8),
             input_sqnr_db=_rounded(sqnr_db(seen.power(), noise)),
         )
 
     def weights(self, choices: Mapping[str, Choice]) -> dict[str, QTensor]:
         """The integer weights of the quantized sites in `choices`."""
-        return {n: self._weight(n, str(c.weight_method))[0] for n, c in choices.items() if c.quantized}
+        return {n: self._weight(n, c)[0] for n, c in choices.items() if c.quantized}
 
     def run(self, stage: str, trials: Sequence[Trial], part: float = 1.0) -> dict[str, float]:
         """Scores of trials on the first `part` of the probe recordings, in points by key."""
@@ -198,15 +214,15 @@ class Calibration:
         about = {**plan.calibration, "float_passes": round(self.passes, 2)}
         return replace(plan, score={**plan.score, "whole_model": round(points, 6)}, calibration=about)
 
-    def _weight(self, name: str, method: str) -> tuple[QTensor, float | None]:
-        if (name, method) not in self._weights:
+    def _weight(self, name: str, choice: Choice) -> tuple[QTensor, float | None]:
+        method, grid = str(choice.weight_method), choice.weight_grid
+        if (name, method, grid) not in self._weights:
             weight = sites.canonical_weight(self.recognizer.model.get_submodule(name))
-            grid = weight_grid(self.weight_bits)
             scale = symmetric_scale(registry.get("ranges", method).weights(weight, grid), grid)
             rounded = registry.get("rounding", "nearest").round_weight(weight, scale, grid)
             error = (rounded.dequantize() - weight).double().square().mean()
-            self._weights[name, method] = rounded, sqnr_db(float(weight.double().square().mean()), float(error))
-        return self._weights[name, method]
+            self._weights[name, method, grid] = rounded, sqnr_db(float(weight.double().square().mean()), float(error))
+        return self._weights[name, method, grid]
 
     def _parts(self, key: str, recording: Recording, trials: Sequence[Trial], bar: Any, stage: str) -> dict[str, Any]:
         def tick(trial: str) -> None:
@@ -265,6 +281,17 @@ def _read(utterance: audio.Utterance, sampling_rate: int, options: Options) -> n
     return waveform if options.score == "wer" else waveform[: int(MAX_SECONDS * sampling_rate)]
 
 
+def _planned(options: Options) -> tuple[Options, Any]:
+    """The planner; with a given plan, also the options that it was made with."""
+    if options.plan is None:
+        return options, _planner(options)
+    planner = given.read(options.plan)
+    threshold = planner.wanted.score.get("threshold", options.threshold)
+    chosen = replace(options, scheme=planner.wanted.scheme, method=planner.wanted.method, threshold=threshold)
+    parse_scheme(chosen.scheme)
+    return chosen, planner
+
+
 def _planner(options: Options) -> Any:
     if options.score not in SCORES:
         raise InputError(f"no score {options.score!r}; there are {', '.join(SCORES)}")
@@ -308,6 +335,7 @@ def _fingerprint(
     keep = ("scheme", "method", "score", "threshold", "seed")
     return {
         **{key: getattr(options, key) for key in keep},
+        **({} if options.plan is None else {"plan": given.read(options.plan).wanted.to_json()}),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
         "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them

@@ -20,6 +20,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .. import engine, models
 from ..errors import InputError
+from ..plan import Plan
+from .values import value_problems
 
 FORMAT_VERSION = 1
 TYPES = {torch.float32: "F32", torch.int8: "I8", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
@@ -29,7 +31,14 @@ TYPES = {torch.float32: "F32", torch.int8: "I8", torch.int32: "I32", torch.int64
 class StableQuantConfig(QuantizationConfigMixin):
     """quantization_config of a quantized folder: the scheme and the bits of each integer site's input."""
 
-    def __init__(self, scheme: str = "", sites: Any = None, format_version: int = FORMAT_VERSION, **_: Any) -> None:
+    def __init__(
+        self,
+        scheme: str = "",
+        sites: Any = None,
+        format_version: int = FORMAT_VERSION,
+        checksums: Any = None,  # {file: sha256}; `sfm-quant verify` compares them
+        **_: Any,
+    ) -> None:
         if format_version != FORMAT_VERSION:
             raise InputError(
                 f"the model is in format {format_version}; this version of stablequant reads {FORMAT_VERSION}"
@@ -39,6 +48,12 @@ class StableQuantConfig(QuantizationConfigMixin):
         self.format_version = format_version
         self.scheme = scheme
         self.sites = dict(sites)
+        self.checksums = checksums
+
+    @classmethod
+    def of(cls, plan: Plan) -> StableQuantConfig:
+        """The settings that go with a plan."""
+        return cls(plan.scheme, {name: choice.input_grid.bits for name, choice in plan.quantized().items()})
 
 
 @register_quantizer("stablequant")
@@ -60,6 +75,8 @@ class StableQuantizer(HfQuantizer):
         compare_keys(model.state_dict(), [Path(file) for file in checkpoint_files or []])
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        for problem in value_problems(model.state_dict(), self.quantization_config.sites):
+            raise InputError(f"the file of weights is damaged: {problem}; copy or write the model again")
         engine.fuse(model)
         return model
 

@@ -21,6 +21,7 @@ from ..models import Recognizer
 from ..plan import PLAN_FILE, Plan
 from .card import model_card
 from .hook import StableQuantConfig, StableQuantizer
+from .verify import checksums
 
 
 def check_destination(out: str) -> None:
@@ -51,6 +52,8 @@ def write(recognizer: Recognizer, plan: Plan, weights: Mapping[str, QTensor], ou
         recognizer.processor.save_pretrained(partial)
         (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
         (partial / "README.md").write_text(model_card(plan, recognizer, partial, out.name), encoding="utf-8")
+        model.config.quantization_config.checksums = checksums(partial)
+        model.config.save_pretrained(partial)
         _usual_modes(partial)
         _swap(partial, out)
     except BaseException:
@@ -62,7 +65,7 @@ def integer_model(model: Any, plan: Plan, weights: Mapping[str, QTensor]) -> Any
     """The model in memory that reading the folder also gives; the float model's other weights are shared."""
     converted = _shallow_copy(model)
     engine.convert(converted, plan.quantized(), weights)
-    config = StableQuantConfig(plan.scheme, {name: c.input_grid.bits for name, c in plan.quantized().items()})
+    config = StableQuantConfig.of(plan)
     converted.config.quantization_config = config
     converted.hf_quantizer = StableQuantizer(config, pre_quantized=True)
     engine.fuse(converted)
