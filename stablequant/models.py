@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer, Wav2Vec2Processor
 
+from . import safety
 from .errors import InputError
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
@@ -97,6 +98,8 @@ def load(path: str) -> Recognizer:
     """
     from . import checkpoint, engine  # noqa: F401  (the first registers the format with transformers)
 
+    if Path(path).is_dir():
+        safety.check_folder(Path(path))
     config = _config(path)
     scheme = _scheme(path, config)
     model = _model(path, config)
@@ -164,10 +167,12 @@ def _config(path: str) -> Any:
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise InputError(f"{path}: no config.json here; give the folder of a Hugging Face model")
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         hint = "" if Path(path).exists() else "; give a folder, or a hub id that can be reached"
         raise InputError(f"{path}: not a readable model ({_first_line(error)}){hint}") from error
+    if hasattr(config, "auto_map"):  # on the hub; a folder is told before
+        raise InputError(f"{path}: asks for code of its own (auto_map), which stablequant never runs")
     if config.model_type not in FAMILIES:
         raise InputError(f"{path}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
     architectures = config.architectures or []
@@ -191,7 +196,7 @@ def _scheme(path: str, config: Any) -> str:
 def _model(path: str, config: Any) -> Any:
     try:
         model, info = AutoModelForCTC.from_pretrained(
-            path, config=config, dtype=torch.float32, output_loading_info=True
+            path, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError, SafetensorError) as error:
         raise InputError(
@@ -214,8 +219,8 @@ def _model(path: str, config: Any) -> Any:
 
 def _processor(path: str) -> Any:
     try:
-        feature_extractor = AutoFeatureExtractor.from_pretrained(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: no usable feature extractor and tokenizer beside the model ({_first_line(error)})"
