@@ -113,6 +113,7 @@ class Plan:
         """Read a plan; InputError names what is wrong in `source`."""
         try:
             data = json.loads(text, object_pairs_hook=_object)
+            json.dumps(data, allow_nan=False)  # refuses the infinite numbers that Python reads
             if data["schema"] != SCHEMA:
                 raise InputError(
                     f"{source}: plan schema {data['schema']} is not {SCHEMA}; write it again with this version"

@@ -43,7 +43,12 @@ def problems(folder: Path) -> list[str]:
     found = list(_altered(folder, settings, quantization.get("checksums")))
     try:
         config, plan = StableQuantConfig(**quantization), read_plan(folder / PLAN_FILE)
-        found += _disagreements(folder, config, plan)
+        contradictions = [
+            f"{folder / PLAN_FILE}: {name}: {problem}"
+            for name, choice in plan.quantized().items()
+            if (problem := choice_problem(choice))
+        ]
+        found += contradictions or _disagreements(folder, config, plan)
         if not found:
             models.load(str(folder))
     except InputError as error:
@@ -80,9 +85,6 @@ def _disagreements(folder: Path, config: StableQuantConfig, plan: Plan) -> Itera
         here, there = expected.sites.get(name, "float"), config.sites.get(name, "float")
         if here != there:
             yield f"{where}: {name} has {here} bits, but {there} in {CONFIG_FILE}"
-    for name, choice in plan.quantized().items():
-        if problem := choice_problem(choice):
-            yield f"{where}: {name}: {problem}"
     tensors = _tensors(folder, config.sites)
     yield from (f"{folder}: {problem}" for problem in value_problems(tensors, config.sites))
     for name, choice in plan.quantized().items():
