@@ -174,7 +174,7 @@ def _config(path: str) -> Any:
         raise InputError(f"{path}: asks for code of its own (auto_map), which stablequant never runs")
     if config.model_type not in FAMILIES:
         raise InputError(f"{path}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
-    architectures = [str(name) for name in config.architectures or []]
+    architectures = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
     if architectures and not any(name.endswith("ForCTC") for name in architectures):
         raise InputError(f"{path}: {architectures[0]} has no CTC head; fine-tune it with CTC first")
     steps = [*config.conv_kernel, *config.conv_stride]

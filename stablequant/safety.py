@@ -41,6 +41,8 @@ def _shards(index: Path) -> Iterator[str]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(settings, allow_nan=False)  # no setting is infinite or no number; JSON does not have them either
+        return settings
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); copy the model again") from error

@@ -43,6 +43,8 @@ def problems(folder: Path) -> list[str]:
     found = list(_altered(folder, settings, quantization.get("checksums")))
     try:
         config, plan = StableQuantConfig(**quantization), read_plan(folder / PLAN_FILE)
+        if config.to_dict() != quantization:
+            found.append(f"{folder / CONFIG_FILE}: quantization_config has other fields than stablequant writes")
         contradictions = [
             f"{folder / PLAN_FILE}: {name}: {problem}"
             for name, choice in plan.quantized().items()
@@ -71,8 +73,9 @@ def _altered(folder: Path, settings: Mapping[str, Any], expected: Any) -> Iterat
             yield f"{path}: missing, or not a file in this folder"
         elif _file_hash(path) != checksum:
             yield f"{path}: altered since it was written (checksum)"
-    for path in sorted(folder.glob("*.safetensors*")):
-        if path.name not in expected:
+    read = {path for pattern in (*models.WEIGHTS, *models.SETTINGS) for path in folder.glob(pattern)}
+    for path in sorted(read):
+        if path.name not in expected and path.name not in NOT_HASHED:
             yield f"{path}: was not written with the model (no checksum)"
 
 
