@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from . import audio, checkpoint, layerwise, models, progress, registry, sites, stats
+from . import audio, checkpoint, given, layerwise, models, progress, registry, sites, stats
 from .errors import InputError
-from .grid import QTensor, activation_grid, affine, sqnr_db
+from .grid import Grid, QTensor, activation_grid, affine, sqnr_db
 from .journal import Journal
 from .lattice import WeightFormat
 from .models import Recognizer
@@ -59,14 +59,17 @@ class Options:
     target_compression: float | None = None  # bytes of the float model over those of the quantized one: likewise
     max_wer_increase: float | None = None  # points, on recordings that calibrate nothing: the smallest model in it
     skip_bad: bool = False  # leave out what cannot be used, and count it
+    plan: str | None = None  # a plan to apply instead of a search; its scheme and method then replace those above
 
 
 def calibrate(options: Options) -> dict[str, Any]:
     """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
     began = time.monotonic()
-    planner = _planner(options)
+    options, planner = _planned(options)
     checkpoint.check_destination(options.out)
     recognizer = _float_model(options.model)
+    if isinstance(planner, given.Given):  # before the recordings are read, not after
+        planner.check(sites.discover(recognizer.model))
     recordings, about = read_recordings(options, recognizer)
     journal = Journal(
         _journal_folder(options.out), _fingerprint(options, recognizer, recordings, about), options.resume
@@ -136,13 +139,9 @@ class Calibration:
         """
         if site.reason is not None:
             return Choice(site.layer, site.kind, site.reason)
-        grid, seen = activation_grid(self.input_bits), self.stats[site.name]
-        kept = seen if clip is None else seen.within(*percentile.activations(seen, grid, clip))
-        low, high = (float(limit) for limit in registry.get("ranges", method).activations(kept, grid))
-        scale, zero_point = affine(low, high, grid)
+        low, high = self.range(site, method, clip, activation_grid(self.input_bits))
         bits = 8 if trial and WeightFormat(self.weight_bits).packed else self.weight_bits
-        noise = float(seen.noise(np.array([scale]), np.array([float(zero_point)]), grid)[0])
-        return Choice(
+        choice = Choice(
             layer=site.layer,
             kind=site.kind,
             **self.weight_choice(site, bits, method),
@@ -151,6 +150,23 @@ class Calibration:
             clip_percent=clip,
             low=low,
             high=high,
+        )
+        return self.measured(choice, site.name)
+
+    def range(self, site: Site, method: str, clip: float | None, grid: Grid) -> tuple[float, float]:
+        """(low, high) that a range method gives for a site."""
+        seen = self.stats[site.name]
+        kept = seen if clip is None else seen.within(*percentile.activations(seen, grid, clip))
+        low, high = registry.get("ranges", method).activations(kept, grid)
+        return float(low), float(high)
+
+    def measured(self, choice: Choice, name: str) -> Choice:
+        """The choice for a site with the scale and zero point of its range, and the evidence."""
+        seen, grid, low, high = self.stats[name], choice.input_grid, float(choice.low or 0), float(choice.high or 0)
+        scale, zero_point = affine(low, high, grid)
+        noise = float(seen.noise(np.array([scale]), np.array([float(zero_point)]), grid)[0])
+        return replace(
+            choice,
             scale=scale,
             zero_point=zero_point,
             clipped_share=round(seen.share_outside(low, high), 8),
@@ -223,7 +239,7 @@ class Calibration:
         bar = progress.bar(layers, desc="rounding", total=len({c.layer for c in choices.values()}), unit="layer")
         for _, found in bar:
             weights |= found
-        done = {n: replace(c, weight_sqnr_db=self._weight_sqnr_db(n, weights[n])) for n, c in choices.items()}
+        done = {name: self._rounded(name, choice, weights[name]) for name, choice in choices.items()}
         return replace(plan, sites={**plan.sites, **done}), weights
 
     def verify(self, plan: Plan, weights: dict[str, QTensor]) -> Plan:
@@ -259,10 +275,16 @@ class Calibration:
             self._weights[key] = layerwise.round_site(weight, replace(choice, rounding="nearest"))
         return self._weights[key]
 
-    def _weight_sqnr_db(self, name: str, rounded: QTensor) -> float | None:
+    def _rounded(self, name: str, choice: Choice, rounded: QTensor) -> Choice:
+        """The choice with what rounding did to the weight."""
         weight = sites.canonical_weight(self.recognizer.model.get_submodule(name))
         error = (rounded.dequantize() - weight).double().square().mean()
-        return _rounded(sqnr_db(float(weight.double().square().mean()), float(error)))
+        return replace(
+            choice,
+            weight_count=weight.numel(),
+            weight_bytes=choice.weight_format.bytes(*weight.shape),
+            weight_sqnr_db=_rounded(sqnr_db(float(weight.double().square().mean()), float(error))),
+        )
 
     def _waveforms(self, layer: str) -> Iterable[np.ndarray]:
         """The recordings that a layer's Gram matrices are gathered over."""
@@ -338,6 +360,15 @@ def _read(utterance: audio.Utterance, sampling_rate: int, options: Options) -> n
     return waveform if _needs_text(options) else waveform[: int(MAX_SECONDS * sampling_rate)]
 
 
+def _planned(options: Options) -> tuple[Options, Any]:
+    """The planner; with a given plan, also the options that it was made with."""
+    if options.plan is None:
+        return options, _planner(options)
+    planner = given.read(options.plan)
+    threshold = planner.wanted.score.get("threshold", options.threshold)
+    return replace(options, scheme=planner.scheme, method=planner.wanted.method, threshold=threshold), planner
+
+
 def _planner(options: Options) -> Any:
     if options.score not in SCORES:
         raise InputError(f"no score {options.score!r}; there are {', '.join(SCORES)}")
@@ -405,6 +436,7 @@ def _fingerprint(
     keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {
         **{key: getattr(options, key) for key in keep},
+        **({} if options.plan is None else {"plan": given.read(options.plan).wanted.to_json()}),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
         "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .errors import InputError
 
@@ -81,6 +82,12 @@ def _scheme(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def _refuse_beside_plan(ctx: click.Context) -> None:
+    for name in ("scheme", "method", "threshold"):
+        if ctx.params["plan"] and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} is in the plan already; edit it there, or leave out --plan", ctx)
+
+
 def _example(*lines: str) -> str:
     """Lines for the end of a help text; click leaves them as they are after a backspace."""
     return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
@@ -113,7 +120,13 @@ def main() -> None:
     """Quantize speech recognition models to integer kernels, and measure what it cost."""
 
 
-@main.command(epilog=_example("sfm-quant calibrate facebook/wav2vec2-base-960h --data calibration/ --out w8a8/"))
+@main.command(
+    epilog=_example(
+        "sfm-quant calibrate facebook/wav2vec2-base-960h --data calibration/ --out w8a8/",
+        "sfm-quant calibrate facebook/wav2vec2-base-960h --data calibration/ --out edited/ --plan w8a8/plan.json",
+        "sfm-quant calibrate facebook/wav2vec2-base-960h --data calibration/ --out small/ --target-compression 8",
+    )
+)
 @click.argument("model", type=PATH)
 @data_option
 @click.option("--out", required=True, metavar="DIR", type=PATH, help="Folder to write the quantized model to.")
@@ -175,13 +188,18 @@ def main() -> None:
 @samples_option
 @seed_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option(
+    "--plan", metavar="PLAN", type=PATH, help="Apply this plan, edited by hand, without a search; a file or folder."
+)
 @skip_option
 @json_option
-def calibrate(json_file: str | None, group_size: str, **options: Any) -> None:
+@click.pass_context
+def calibrate(ctx: click.Context, json_file: str | None, group_size: str, **options: Any) -> None:
     """Quantize MODEL with the recordings in DATA.
 
     MODEL is a folder or a hub id.
     """
+    _refuse_beside_plan(ctx)
     _quiet()
     from .calibrate import Options
     from .calibrate import calibrate as run
@@ -349,6 +367,36 @@ def inspect(ctx: click.Context, folder: str, html: str | None, **report: Any) ->
 
         page = report_page.page(folder, **report)
     _print(table, page, html)
+
+
+@main.command(epilog=_example("sfm-quant verify w8a8/"))
+@click.argument("folder", metavar="DIR")
+def verify(folder: str) -> None:
+    """Check that a quantized model is whole and agrees with itself.
+
+    Every file against its checksum, plan, config.json and weights against each other. Prints ok, or each problem, and
+    then exits with 3.
+    """
+    _quiet()
+    from .checkpoint.verify import problems
+
+    found = problems(Path(folder))
+    click.echo("\n".join(found) or f"{folder}: ok")
+    if found:
+        raise InputError(f"{folder}: not as it was written (problems: {len(found)}); copy it or calibrate again")
+
+
+@main.command(epilog=_example("sfm-quant diff w8a8/ edited/plan.json"))
+@click.argument("first", metavar="PLAN")
+@click.argument("second", metavar="PLAN")
+def diff(first: str, second: str) -> None:
+    """Explain what two plans decide differently.
+
+    PLAN is a plan.json, or a quantized folder. Layers, sites with other bits, methods or ranges, and sizes.
+    """
+    from .diff import diff_table
+
+    click.echo(diff_table(first, second))
 
 
 def _quiet() -> None:

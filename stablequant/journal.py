@@ -21,6 +21,7 @@ from .errors import InputError
 from .stats import Histogram
 
 FILES = ("fingerprint.json", "scores.jsonl", "stats.npz")
+AGAIN = "leave out --resume to start the calibration again"
 PARTIAL = ("fingerprint.json.part", "scores.jsonl.part", "stats.part.npz")
 
 
@@ -41,6 +42,8 @@ class Journal:
 
     def _open(self, fingerprint: dict[str, Any]) -> None:
         path = self.folder / "fingerprint.json"
+        if not path.is_file():  # whose results are there is not known, or a run was killed while it cleared up
+            shutil.rmtree(self.folder, ignore_errors=True)
         content = json.dumps(fingerprint, sort_keys=True).encode()
         if path.is_file() and path.read_bytes() != content:
             raise InputError(
@@ -58,8 +61,12 @@ class Journal:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:  # the line that was being written when the run stopped
                 break
+        try:
+            scores = {row["key"]: row["parts"] for row in rows}
+        except (TypeError, KeyError) as error:
+            raise InputError(f"{self._scores_file}: damaged; {AGAIN}") from error
         _replace(self._scores_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        return {row["key"]: row["parts"] for row in rows}
+        return scores
 
     def scores(self, key: str) -> dict[str, list[float]] | None:
         """The parts of scores found under a key, None when that work is still to do."""
@@ -78,9 +85,7 @@ class Journal:
             with self._stats_file.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return int(arrays["recordings"]), _histograms(arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{self._stats_file}: damaged ({error}); leave out --resume to start the calibration again"
-            ) from error
+            raise InputError(f"{self._stats_file}: damaged ({error}); {AGAIN}") from error
 
     def save_stats(self, recordings: int, stats: dict[str, Histogram]) -> None:
         partial = self._stats_file.with_suffix(".part.npz")
@@ -102,7 +107,9 @@ class Journal:
 
 def _check_ours(folder: Path) -> None:
     """InputError unless the folder is new or a journal: it is emptied and removed later."""
-    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= {*FILES, *PARTIAL}):
+    links = folder.is_symlink() or (folder.is_dir() and any(path.is_symlink() for path in folder.iterdir()))
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.exists() and (links or not folder.is_dir() or not names <= {*FILES, *PARTIAL}):
         raise InputError(
             f"{folder}: a calibration keeps here what it has found so far, but something else is there; move it away"
         )

@@ -18,19 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer, Wav2Vec2Processor
 
-from . import ctc
+from . import ctc, safety
 from .errors import InputError
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PACK_SECONDS = 30.0  # of audio in one call: longer gains little speed and takes more memory
+FASTEST = 1_000_000  # Hz: no recording is sampled faster
 SETTINGS = ("*.json", "*.txt", "*.model")
 
 
@@ -107,6 +106,8 @@ def load(path: str) -> Recognizer:
     """
     from . import checkpoint, engine  # noqa: F401  (the first registers the format with transformers)
 
+    if Path(path).is_dir():
+        safety.check_folder(Path(path))
     config = _config(path)
     scheme = _scheme(path, config)
     model = _model(path, config)
@@ -117,7 +118,7 @@ def load(path: str) -> Recognizer:
         processor=processor,
         path=path,
         scheme=scheme,
-        sampling_rate=int(processor.feature_extractor.sampling_rate),
+        sampling_rate=processor.feature_extractor.sampling_rate,
         sites=_count_sites(model),
         min_samples=receptive_field(config),
         notices=() if scheme == "float32" else engine.notices(model, path),
@@ -180,15 +181,20 @@ def _config(path: str) -> Any:
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise InputError(f"{path}: no config.json here; give the folder of a Hugging Face model")
     try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # transformers checks little of a file; whatever it trips over is wrong in there
         hint = "" if Path(path).exists() else "; give a folder, or a hub id that can be reached"
         raise InputError(f"{path}: not a readable model ({_first_line(error)}){hint}") from error
+    if hasattr(config, "auto_map"):  # on the hub; a folder is told before
+        raise InputError(f"{path}: asks for code of its own (auto_map), which stablequant never runs")
     if config.model_type not in FAMILIES:
         raise InputError(f"{path}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
-    architectures = config.architectures or []
+    architectures = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
     if architectures and not any(name.endswith("ForCTC") for name in architectures):
         raise InputError(f"{path}: {architectures[0]} has no CTC head; fine-tune it with CTC first")
+    steps = [*config.conv_kernel, *config.conv_stride]
+    if len(config.conv_kernel) != len(config.conv_stride) or not all(type(n) is int and n > 0 for n in steps):
+        raise InputError(f"{path}: conv_kernel and conv_stride in config.json are not a size for each convolution")
     return config
 
 
@@ -207,9 +213,9 @@ def _scheme(path: str, config: Any) -> str:
 def _model(path: str, config: Any) -> Any:
     try:
         model, info = AutoModelForCTC.from_pretrained(
-            path, config=config, dtype=torch.float32, output_loading_info=True
+            path, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # as above
         raise InputError(
             f"{path}: the weights cannot be loaded ({_first_line(error)}); copy the model again"
         ) from error
@@ -230,12 +236,15 @@ def _model(path: str, config: Any) -> Any:
 
 def _processor(path: str) -> Any:
     try:
-        feature_extractor = AutoFeatureExtractor.from_pretrained(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        feature_extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # as above
         raise InputError(
             f"{path}: no usable feature extractor and tokenizer beside the model ({_first_line(error)})"
         ) from error
+    rate = feature_extractor.sampling_rate
+    if type(rate) is not int or not 0 < rate < FASTEST:
+        raise InputError(f"{path}: sampling_rate of the feature extractor is {rate!r}; give the one in Hz")
     return Wav2Vec2Processor(feature_extractor=feature_extractor, tokenizer=tokenizer)
 
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from reprlib import repr as shortened
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import InputError
 from .grid import Grid, activation_grid, weight_grid
 from .lattice import WeightFormat
 
 SCHEMA = 1
+PLAN_FILE = "plan.json"
+ABOUT = {  # what readers of a plan rely on in its free-form parts, where it is there
+    "name": str,
+    "unit": str,
+    "threshold": float,
+    "whole_model": float,
+    "recordings": int,
+    "seconds": float,
+    "float_passes": float,
+    "audio_sha256": list,
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,11 @@ class Choice:
     @property
     def weight_format(self) -> WeightFormat:
         return WeightFormat(_known(self.weight_bits), self.weight_group, bool(self.weight_asymmetric))
+
+    @property
+    def stored_as(self) -> str:
+        """The format of the codes on disk and the bits of the input, as config.json has them: w8a8, w4g64za8."""
+        return f"{self.weight_format if self.weight_format.packed else WeightFormat(8)}a{self.input_bits}"
 
     @property
     def input_grid(self) -> Grid:
@@ -111,21 +131,31 @@ class Plan:
     def from_json(text: str, source: str = "plan") -> Plan:
         """Read a plan; InputError names what is wrong in `source`."""
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_object)
+            json.dumps(data, allow_nan=False)  # refuses the infinite numbers that Python reads
             if data["schema"] != SCHEMA:
                 raise InputError(
                     f"{source}: plan schema {data['schema']} is not {SCHEMA}; write it again with this version"
                 )
             sites = {name: _read(Choice, entry) for name, entry in data.pop("sites").items()}
             layers = {name: _read(LayerChoice, entry) for name, entry in data.pop("layers").items()}
-            return _read(Plan, {**data, "sites": sites, "layers": layers})
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{source}: not a plan ({type(error).__name__}: {error})") from error
+            plan: Plan = _read(Plan, {**data, "sites": sites, "layers": layers})
+            _check_about(plan)
+            return plan
+        except InputError:
+            raise
+        except KeyError as error:
+            raise InputError(f"{source}: not a plan (no field {error})") from error
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise InputError(f"{source}: not a plan ({error})") from error
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file."""
+    """The plan in a file, or in a folder that `sfm-quant calibrate` wrote."""
+    path = path / PLAN_FILE if path.is_dir() else path
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: a pipe or device, not a file; give a plan.json")
         return Plan.from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
@@ -155,13 +185,44 @@ def _is_empty(value: Any) -> bool:
     return isinstance(value, tuple) and not value
 
 
+_hints = cache(get_type_hints)
+
+
 def _read(cls: Any, entry: dict[str, Any]) -> Any:
     unknown = set(entry) - {f.name for f in fields(cls)}
     if unknown:
         raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
     if "candidates" in entry:
-        entry = {**entry, "candidates": tuple(tuple(pair) for pair in entry["candidates"])}
-    return cls(**entry)
+        entry = {**entry, "candidates": tuple((float(share), float(points)) for share, points in entry["candidates"])}
+    return cls(**{key: _typed(key, value, _hints(cls)[key]) for key, value in entry.items()})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """The value when it is of the type that the field has, and finite; an int will do for a float."""
+    types = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
+    if float in types and type(value) is int:
+        value = float(value)
+    if type(value) not in types or (isinstance(value, float) and not math.isfinite(value)):
+        raise TypeError(f"{name} is {shortened(value)}")
+    return value
+
+
+def _check_about(plan: Plan) -> None:
+    for about in (plan.score, plan.calibration):
+        for name in ABOUT.keys() & about.keys():
+            _typed(name, about[name], ABOUT[name])
+    if not all(isinstance(each, str) for each in plan.calibration.get("audio_sha256", ())):
+        raise TypeError("audio_sha256 holds something else than text")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; with a key twice, one of both would be lost in silence."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key!r} is there twice; remove one of them")
+        found[key] = value
+    return found
 
 
 def _known(value: Any) -> Any:

@@ -258,6 +258,7 @@ def test_calibrate_then_inspect_and_eval(model, data, tmp_path, monkeypatch):
         ["eval", "m", "--data", "d", "--predictions", "-"],
         ["calibrate", "m", "--data", "d"],
         ["calibrate", "m", "--data", "d", "--out", "o", "--method", "best"],
+        ["calibrate", "m", "--data", "d", "--out", "o", "--plan", "p", "--scheme", "w8a8"],
         ["transcribe", "m"],
         ["inspect"],
         ["inspect", "m", "--result", "result.json"],
@@ -299,7 +300,7 @@ def test_choices_are_the_methods_that_there_are():
     assert tuple(normalize.type.choices) == metrics.NORMALIZERS
 
 
-@pytest.mark.parametrize("command", ["calibrate", "eval", "transcribe", "inspect", "data"])
+@pytest.mark.parametrize("command", ["calibrate", "eval", "transcribe", "inspect", "data", "verify", "diff"])
 def test_help_has_an_example(command):
     done = invoke(command, "--help")
     assert done.exit_code == 0
@@ -451,6 +452,7 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
         "seed": 0,
         "resume": False,
         "skip_bad": False,
+        "plan": None,
     }
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
     assert "4.0 MB -> 1.0 MB, 4.00 times smaller" in done.stdout

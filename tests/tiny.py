@@ -4,6 +4,9 @@ Every bias and gain is drawn at random too, so that none of them can be forgotte
 """
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -153,3 +156,9 @@ def site_inputs(model, names, waveform):
 def relative(found, expected):
     """Relative error of a tensor in the Euclidean norm."""
     return float((found - expected).double().norm() / expected.double().norm())
+
+
+def sfm_quant(*arguments, **options):
+    """The real command in a process of its own."""
+    command = [Path(sys.executable).with_name("sfm-quant"), *map(str, arguments)]
+    return subprocess.run(command, **{"capture_output": True, "text": True, "check": False, "timeout": 120} | options)

@@ -21,6 +21,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from .. import engine, models
 from ..errors import InputError
 from ..lattice import WeightFormat, parse_format
+from ..plan import Plan
+from .values import value_problems
 
 FORMAT_VERSION = 2
 TYPES = {
@@ -40,7 +42,14 @@ class StableQuantConfig(QuantizationConfigMixin):
     `sites` is {name: "w8a8"}; for packed weights as "w4g64za8", see lattice.WeightFormat.
     """
 
-    def __init__(self, scheme: str = "", sites: Any = None, format_version: int = FORMAT_VERSION, **_: Any) -> None:
+    def __init__(
+        self,
+        scheme: str = "",
+        sites: Any = None,
+        format_version: int = FORMAT_VERSION,
+        checksums: Any = None,  # {file: sha256}; `sfm-quant verify` compares them
+        **_: Any,
+    ) -> None:
         if format_version != FORMAT_VERSION:
             raise InputError(
                 f"the model is in format {format_version}; this version of stablequant reads {FORMAT_VERSION}"
@@ -50,6 +59,12 @@ class StableQuantConfig(QuantizationConfigMixin):
         self.format_version = format_version
         self.scheme = scheme
         self.sites = dict(sites)
+        self.checksums = checksums
+
+    @classmethod
+    def of(cls, plan: Plan) -> StableQuantConfig:
+        """The settings that go with a plan."""
+        return cls(plan.scheme, {name: choice.stored_as for name, choice in plan.quantized().items()})
 
     @property
     def formats(self) -> dict[str, tuple[WeightFormat, int]]:
@@ -76,6 +91,9 @@ class StableQuantizer(HfQuantizer):
         compare_keys(model.state_dict(), [Path(file) for file in checkpoint_files or []])
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        bits = {name: bits for name, (_, bits) in self.quantization_config.formats.items()}
+        for problem in value_problems(model.state_dict(), bits):
+            raise InputError(f"the file of weights is damaged: {problem}; copy or write the model again")
         for name, module in model.named_modules():
             if isinstance(module, engine.IntegerModule):
                 module.check(name)

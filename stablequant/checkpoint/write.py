@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import copy
+import glob
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from .. import engine, evidence
 from ..errors import InputError
 from ..grid import QTensor
 from ..models import Recognizer
-from ..plan import Plan
+from ..plan import PLAN_FILE, Plan
 from ..stats import Histogram
 from .card import model_card
 from .hook import StableQuantConfig, StableQuantizer
-
-PLAN_FILE = "plan.json"
+from .verify import checksums
 
 
 def check_destination(out: str) -> None:
@@ -31,10 +33,13 @@ def check_destination(out: str) -> None:
     path = Path(out)
     if path.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise InputError(f"{out or '.'}: a folder is written by renaming it into place; give one below this one")
+    recover(path)
     if path.is_dir() and any(path.iterdir()) and not _is_ours(path):
         raise InputError(f"{out}: this folder holds something else than a stablequant model; give a new one")
     if path.exists() and not path.is_dir():
         raise InputError(f"{out}: a file is here; give a folder")
+    if _is_ours(path):
+        print(f"{out}: holds a stablequant model, which the new one will replace", file=sys.stderr)
     parent = path.absolute().parent
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -55,27 +60,53 @@ def write(
     """
     model = integer_model(recognizer.model, plan, weights)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    workspace = Path(tempfile.mkdtemp(prefix=_workspace(out), dir=out.parent))
     try:
-        model.save_pretrained(partial)
-        recognizer.processor.save_pretrained(partial)
-        (partial / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
-        if stats:
-            evidence.write(partial, stats)
-        (partial / "README.md").write_text(model_card(plan, recognizer, partial, out.name), encoding="utf-8")
-        _usual_modes(partial)
-        _swap(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        new = workspace / "new"
+        _save(model, recognizer, plan, new, out.name, stats)
+        _usual_modes(new)
+        _swap(new, out, workspace / "old")
+    except SafetensorError as error:
+        raise InputError(
+            f"{out}: the weights could not be written ({error}); free some space and run it again"
+        ) from error
+    finally:
+        recover(out)
+
+
+def recover(out: Path) -> None:
+    """Clear away what a killed run left beside `out`: half a model goes, an older one that stepped aside returns."""
+    for workspace in out.parent.glob(glob.escape(_workspace(out)) + "*"):
+        old = workspace / "old"
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _workspace(out: Path) -> str:
+    """What the name of the folder beside `out` begins with in which a model is written."""
+    return f".{out.name}.stablequant-"
+
+
+def _save(
+    model: Any, recognizer: Recognizer, plan: Plan, folder: Path, name: str, stats: Mapping[str, Histogram] | None
+) -> None:
+    """Every file of a model that will be called `name`; checksums last, in config.json."""
+    model.save_pretrained(folder)
+    recognizer.processor.save_pretrained(folder)
+    (folder / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
+    if stats:
+        evidence.write(folder, stats)
+    (folder / "README.md").write_text(model_card(plan, recognizer, folder, name), encoding="utf-8")
+    model.config.quantization_config.checksums = checksums(folder)
+    model.config.save_pretrained(folder)
 
 
 def integer_model(model: Any, plan: Plan, weights: Mapping[str, QTensor]) -> Any:
     """The model in memory that reading the folder also gives; the float model's other weights are shared."""
     converted = shallow_copy(model)
     engine.convert(converted, plan.quantized(), weights)
-    sites = {n: f"{engine.storage(weights[n])}a{c.input_bits}" for n, c in plan.quantized().items()}
-    config = StableQuantConfig(plan.scheme, sites)
+    config = StableQuantConfig.of(plan)
     converted.config.quantization_config = config
     converted.hf_quantizer = StableQuantizer(config, pre_quantized=True)
     engine.fuse(converted)
@@ -114,19 +145,8 @@ def _usual_modes(folder: Path) -> None:
     folder.chmod(0o777 & ~umask)
 
 
-def _swap(partial: Path, out: Path) -> None:
-    """Rename `partial` to `out`; an older model there steps aside first and goes last."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    try:
-        out.rename(old / out.name)
-        partial.rename(out)
-    except BaseException:
-        if not out.exists():
-            (old / out.name).rename(out)
-        raise
-    finally:
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
+def _swap(new: Path, out: Path, old: Path) -> None:
+    """Rename `new` to `out`; an older model there steps aside, and comes back if that fails."""
+    if out.exists():
+        out.rename(old)
+    new.rename(out)

@@ -27,10 +27,10 @@ def summary(plan: Plan) -> Iterable[str]:
     """What was quantized and on what it was calibrated, a line each."""
     about = plan.calibration
     yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
-    if about:
+    if {"recordings", "seconds", "float_passes"} <= about.keys():
         audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s of audio"
         yield f"calibrated on {audio}; {about['float_passes']} float passes"
-    if plan.score:
+    if {"whole_model", "unit"} <= plan.score.keys():
         yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
 
 
@@ -60,4 +60,5 @@ def _site(choice: Choice) -> str:
     bits, clipped = f"{choice.weight_format}a{choice.input_bits}", 100 * (choice.clipped_share or 0.0)
     sqnr = "" if choice.input_sqnr_db is None else f"{choice.input_sqnr_db:.1f}"
     weight = f"{bits:>9s} {'' if choice.weight_bytes is None else format(choice.weight_bytes, ','):>10s}"
-    return f"{weight} {choice.method:>10s} {choice.low:10.4f} {choice.high:10.4f} {clipped:10.4f} {sqnr:>8s}"
+    low, high = ("" if limit is None else f"{limit:.4f}" for limit in (choice.low, choice.high))
+    return f"{weight} {choice.method or '':>10s} {low:>10s} {high:>10s} {clipped:10.4f} {sqnr:>8s}"

@@ -1,0 +1,146 @@
+"""A plan edited by hand, applied without a search: `sfm-quant calibrate --plan plan.json`.
+
+What may be edited at a site, and what follows from it:
+
+- `low`, `high`: the range decides. `scale` and `zero_point` follow from it, so delete them with the edit; what is left
+  of them has to fit.
+- all four deleted: `method` finds the range on the recordings, on what is left after removing `clip_percent`.
+- `weight_bits`, `input_bits` (2 to 8), `weight_method`.
+- `reason`: the site stays in float, whatever else its entry says.
+
+Shares and signal-to-noise ratios are measured again. What an earlier search found about the layers is kept as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import registry
+from .errors import InputError
+from .grid import affine
+from .lattice import PACKED_BITS
+from .plan import Choice, Plan, parse_scheme, read_plan
+from .sites import Site
+
+if TYPE_CHECKING:
+    from .calibrate import Calibration
+
+
+@dataclass(frozen=True)
+class Given:
+    """A planner that decides nothing: everything is in `wanted`, which was read from `source`."""
+
+    wanted: Plan
+    source: str
+
+    def check(self, sites: tuple[Site, ...]) -> None:
+        """InputError for the first thing that contradicts itself or the model with these sites."""
+        for name, problem in _problems(self.wanted, {site.name: site for site in sites}):
+            raise InputError(f"{self.source}: {name}: {problem}")
+        bits = {(choice.weight_bits, choice.input_bits) for choice in self.wanted.quantized().values()}
+        if not self._mixed and parse_scheme(self.wanted.scheme) not in bits:
+            raise InputError(f"{self.source}: no site has the bits of the scheme {self.wanted.scheme}; correct it")
+
+    def plan(self, calibration: Calibration) -> Plan:
+        """The given plan for a calibrated model, with what was measured on its recordings."""
+        self.check(calibration.sites)
+        choices = {site.name: _applied(calibration, site, self.wanted.sites[site.name]) for site in calibration.sites}
+        return replace(calibration.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether the scheme names an average, as w3.50a8 does."""
+        return "." in self.wanted.scheme
+
+    @property
+    def scheme(self) -> str:
+        """The scheme that a calibration starts from."""
+        return f"w8a{self.wanted.scheme.rpartition('a')[2]}" if self._mixed else self.wanted.scheme
+
+
+def read(path: str) -> Given:
+    """The plan in a file, or in a quantized folder."""
+    return Given(read_plan(Path(path)), path)
+
+
+def choice_problem(choice: Choice) -> str | None:
+    """What contradicts itself in one entry, in words; None when nothing does."""
+    for name in ("weight_bits", "input_bits"):
+        if getattr(choice, name) not in range(2, 9):
+            return f"{name} is {getattr(choice, name)}; 2 to 8 are possible"
+    if not choice.weight_format.packed and (choice.weight_group or choice.weight_asymmetric):
+        return f"weight_group and weight_asymmetric are for {PACKED_BITS} bits and fewer; delete them"
+    if choice.weight_group is not None and choice.weight_group < 1:
+        return f"weight_group is {choice.weight_group}; give 32, 64 or 128, or delete it for one group a row"
+    if choice.clip_percent is not None and not 0 <= choice.clip_percent < 100:
+        return f"clip_percent is {choice.clip_percent:g}; give a share from 0 to below 100"
+    if choice.low is None or choice.high is None:
+        alone = [each for each in ("low", "high", "scale", "zero_point") if getattr(choice, each) is not None]
+        return f"has {alone[0]} but not both low and high; give both, or none of them" if alone else None
+    if choice.low > choice.high:
+        return f"low {choice.low:g} is above high {choice.high:g}; give a range"
+    return _scale_problem(choice, choice.low, choice.high)
+
+
+def _scale_problem(choice: Choice, low: float, high: float) -> str | None:
+    scale, zero_point = affine(low, high, choice.input_grid)
+    if not math.isfinite(scale):
+        return f"the range from {low:g} to {high:g} is too wide for float32; give a narrower one"
+    scale_fits = choice.scale is None or math.isclose(choice.scale, scale, rel_tol=1e-6)
+    if scale_fits and choice.zero_point in (None, zero_point):
+        return None
+    found = f"scale {choice.scale} and zero_point {choice.zero_point}"
+    return (
+        f"{found} do not fit low {low:g} and high {high:g} (scale {scale} and zero_point {zero_point} do); "
+        "delete scale and zero_point to have them computed"
+    )
+
+
+def _problems(plan: Plan, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
+    """(site, what is wrong with it in this plan)"""
+    for name in sorted(plan.sites.keys() - sites.keys()):
+        yield name, "the model has no such site; correct the name"
+    for name, site in sites.items():
+        choice = plan.sites.get(name)
+        if choice is None:
+            yield name, "is not in the plan; add it, with a reason when it shall stay in float"
+        elif choice.quantized:
+            problem = _site_problem(site, choice) or choice_problem(choice) or _method_problem(choice)
+            if problem:
+                yield name, problem
+
+
+def _site_problem(site: Site, choice: Choice) -> str | None:
+    if site.reason is not None:
+        return f"cannot be quantized ({site.reason}); give it a reason"
+    if (choice.layer, choice.kind) != (site.layer, site.kind):
+        return f"is a {site.kind} of layer {site.layer} in the model, not a {choice.kind} of {choice.layer}"
+    return None
+
+
+def _method_problem(choice: Choice) -> str | None:
+    ranges, roundings = registry.names("ranges"), registry.names("rounding")
+    if choice.low is None and choice.method not in ranges:
+        return f"no range, and no method {choice.method!r} that would find one; give low and high, or {_one(ranges)}"
+    if choice.weight_method not in ranges:
+        return f"weight_method is {choice.weight_method!r}; give {_one(ranges)}"
+    if choice.rounding not in roundings:
+        return f"rounding is {choice.rounding!r}; give {_one(roundings)}"
+    return None
+
+
+def _one(names: tuple[str, ...]) -> str:
+    return f"one of {', '.join(names)}"
+
+
+def _applied(calibration: Calibration, site: Site, choice: Choice) -> Choice:
+    if not choice.quantized:
+        return Choice(site.layer, site.kind, choice.reason)
+    if choice.low is None:
+        low, high = calibration.range(site, str(choice.method), choice.clip_percent, choice.input_grid)
+        choice = replace(choice, low=low, high=high)
+    return calibration.measured(choice, site.name)

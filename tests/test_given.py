@@ -1,0 +1,165 @@
+import json
+
+import pytest
+import tiny
+
+from stablequant import calibrate as calibrate_module
+from stablequant.calibrate import Options, calibrate
+from stablequant.checkpoint.verify import problems
+from stablequant.errors import InputError
+from stablequant.plan import read_plan
+
+SITE = "wav2vec2.encoder.layers.0.attention.q_proj"
+FIRST = "wav2vec2.feature_extractor.conv_layers.0.conv"
+
+
+@pytest.fixture
+def apply(calibrated, float_folder, speech, tmp_path):
+    """Edit the plan of the calibrated model, apply it; gives the new folder."""
+
+    def edited(change=lambda _data: None, **options):
+        data = json.loads((calibrated[0] / "plan.json").read_text())
+        change(data)
+        path = tmp_path / "edited.json"
+        path.write_text(json.dumps(data))
+        calibrate(Options(str(float_folder), str(speech), str(tmp_path / "q"), plan=str(path), **options))
+        return tmp_path / "q"
+
+    return edited
+
+
+def site(change):
+    return lambda data: change(data["sites"][SITE])
+
+
+def without(entry, *names):
+    for name in names:
+        entry.pop(name)
+
+
+def test_a_plan_that_nobody_edited_gives_the_same_weights(apply, calibrated):
+    made = apply()
+    assert (made / "model.safetensors").read_bytes() == (calibrated[0] / "model.safetensors").read_bytes()
+    before, after = read_plan(calibrated[0]), read_plan(made)
+    assert (after.sites, after.layers, after.score) == (before.sites, before.layers, before.score)
+    assert after.calibration["float_passes"] < before.calibration["float_passes"]
+    assert problems(made) == []
+
+
+def test_nothing_is_searched(apply, monkeypatch):
+    stages = []
+    run = calibrate_module.Calibration.run
+    keep = lambda self, stage, trials: (stages.append(stage), run(self, stage, trials))[1]  # noqa: E731
+    monkeypatch.setattr(calibrate_module.Calibration, "run", keep)
+    apply()
+    assert stages == ["verify"]
+
+
+def test_a_range_gives_the_scale_and_the_evidence(apply, calibrated):
+    def narrow(entry):
+        entry.update(low=-0.5, high=0.75)
+        without(entry, "scale", "zero_point")
+
+    before, after = read_plan(calibrated[0]).sites[SITE], read_plan(apply(site(narrow))).sites[SITE]
+    assert (after.low, after.high, after.zero_point) == (-0.5, 0.75, 102)
+    assert after.scale == pytest.approx(1.25 / 255)
+    assert after.clipped_share > before.clipped_share
+    assert after.input_sqnr_db < before.input_sqnr_db
+
+
+def test_without_a_range_the_method_finds_it(apply, calibrated):
+    change = lambda entry: without(entry, "low", "high", "scale", "zero_point")  # noqa: E731
+    assert read_plan(apply(site(change))).sites[SITE] == read_plan(calibrated[0]).sites[SITE]
+
+
+def test_fewer_bits_for_a_site(apply, calibrated):
+    def fewer(entry):
+        entry.update(weight_bits=4, input_bits=6)
+        without(entry, "scale", "zero_point")
+
+    made = apply(site(fewer))
+    before, after = read_plan(calibrated[0]).sites[SITE], read_plan(made).sites[SITE]
+    assert (after.weight_bits, after.input_bits, after.low) == (4, 6, before.low)
+    assert after.weight_sqnr_db < before.weight_sqnr_db - 10
+    assert after.scale == pytest.approx(before.scale * 255 / 63)
+    assert problems(made) == []
+
+
+def test_a_site_with_a_reason_stays_in_float(apply):
+    made = apply(site(lambda entry: entry.update(reason="by hand")))
+    entry = json.loads((made / "plan.json").read_text())["sites"][SITE]
+    assert entry == {"layer": "wav2vec2.encoder.layers.0", "kind": "linear", "reason": "by hand"}
+    assert SITE not in json.loads((made / "config.json").read_text())["quantization_config"]["sites"]
+    assert problems(made) == []
+
+
+WRONG = {
+    "unknown site": (
+        lambda d: d["sites"].update({"lm_foot": d["sites"]["lm_head"]}),
+        "lm_foot: the model has no such",
+    ),
+    "missing site": (lambda d: d["sites"].pop(SITE), f"{SITE}: is not in the plan"),
+    "low above high": (site(lambda e: e.update(low=3.0, high=-3.0)), f"{SITE}: low 3 is above high -3"),
+    "only low": (site(lambda e: e.pop("high")), f"{SITE}: has low but not both low and high"),
+    "only scale": (site(lambda e: without(e, "low", "high", "zero_point")), f"{SITE}: has scale but not both"),
+    "another scale": (site(lambda e: e.update(scale=0.5)), f"{SITE}: scale 0.5 and zero_point"),
+    "another zero point": (site(lambda e: e.update(zero_point=0)), "delete scale and zero_point"),
+    "another range": (site(lambda e: e.update(low=-9.0)), "delete scale and zero_point"),
+    "too wide": (site(lambda e: e.update(low=-1e300)), "too wide for float32"),
+    "bits": (site(lambda e: e.update(weight_bits=9)), f"{SITE}: weight_bits is 9; 2 to 8 are possible"),
+    "no bits": (site(lambda e: e.pop("input_bits")), f"{SITE}: input_bits is None"),
+    "share": (site(lambda e: e.update(clip_percent=100)), f"{SITE}: clip_percent is 100"),
+    "layer": (site(lambda e: e.update(layer="lm_head")), f"{SITE}: is a linear of layer wav2vec2.encoder.layers.0"),
+    "weights": (site(lambda e: e.update(weight_method="mze")), f"{SITE}: weight_method is 'mze'; give one of max"),
+    "rounding": (site(lambda e: e.update(rounding="down")), f"{SITE}: rounding is 'down'; give one of"),
+    "method": (
+        site(lambda e: (without(e, "low", "high", "scale", "zero_point"), e.update(method="hand"))),
+        f"{SITE}: no range, and no method 'hand'",
+    ),
+    "a site for float": (
+        lambda d: d["sites"].update({FIRST: {**d["sites"][SITE], "kind": "conv"}}),
+        f"{FIRST}: cannot be quantized (reads the waveform",
+    ),
+    "scheme": (lambda d: d.update(scheme="w4a4"), "no site has the bits of the scheme w4a4"),
+    "no scheme": (lambda d: d.update(scheme="int8"), "scheme 'int8'"),
+    "word for a number": (site(lambda e: e.update(low="-1")), "low is '-1'"),
+    "all in float": (lambda d: [e.update(reason="no") for e in d["sites"].values()], "no site has the bits"),
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_a_plan_that_contradicts_itself_is_one_sentence(change, apply, tmp_path):
+    change, message = WRONG[change]
+    with pytest.raises(InputError) as error:
+        apply(change)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["edited.json"]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_resuming_with_another_plan_is_refused(apply, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(calibrate_module, "run_trials", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            apply()
+    with pytest.raises(InputError, match="begun with another model"):
+        apply(site(lambda entry: entry.update(reason="by hand")), resume=True)
+    apply(resume=True)
+
+
+def test_a_plan_from_the_shell(calibrated, float_folder, speech, tmp_path):
+    command = ["calibrate", float_folder, "--data", speech, "--out", tmp_path / "q", "--plan", tmp_path / "plan.json"]
+    data = json.loads((calibrated[0] / "plan.json").read_text())
+    data["sites"][SITE]["low"] = -77.0
+    (tmp_path / "plan.json").write_text(json.dumps(data))
+    done = tiny.sfm_quant(*command)
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"Error: {tmp_path}/plan.json: {SITE}: scale ")
+    assert len(done.stderr.splitlines()) == 1
+    done = tiny.sfm_quant(*command[:-1], calibrated[0])
+    assert done.returncode == 0, done.stderr
+    assert "w8a8, stable: 21 of 22 sites quantized" in done.stdout
