@@ -203,6 +203,7 @@ class Calibration:
                     parts[key].append((found[key][0], found[key][1]))
         cost = 1 + sum(self.suffix(trial.first) for trial in trials) if trials else 0
         self.passes += cost * len(chosen) / len(self.probe_recordings)
+        self._weights.clear()  # other trials want others, and together they would be another model in memory
         return {key: total(values) for key, values in parts.items()}
 
     def suffix(self, layer: str) -> float:

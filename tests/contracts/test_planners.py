@@ -115,7 +115,8 @@ def test_integer_weights_are_there_for_every_quantized_site(planned):
 
 def test_the_whole_plan_is_scored(planned):
     calibration, plan, _ = planned
-    verified = calibration.verify(*calibration.round(plan))
+    plan, weights = calibration.round(plan)
+    verified = calibration.verify(plan, weights)
     assert 0 < verified.score["whole_model"] < 100
     assert verified.sites == plan.sites
     assert verified.calibration["float_passes"] <= calibrate_module.BUDGET
