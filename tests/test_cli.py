@@ -155,9 +155,9 @@ def test_report_from_the_shell(calibrated, tmp_path):
 
 
 def test_transcribe_folder_as_json_with_words(data):
-    done = sfm_quant(
-        "transcribe", "calibration/model", "calibration/clips/evaluate/000.flac", data, "--json", "--words"
-    )
+    embedded = Path(__file__).resolve().parents[1] / "calibration"
+    clip = embedded / "clips/evaluate/000.flac"
+    done = sfm_quant("transcribe", embedded / "model", clip, data, "--json", "--words")
     assert done.returncode == 0, done.stderr
     heard = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(each["audio_filepath"]).name for each in heard] == ["000.flac", "a.wav", "b.flac", "short.wav"]
