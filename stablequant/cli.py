@@ -159,6 +159,7 @@ def calibrate(ctx: click.Context, json_file: str | None, **options: Any) -> None
     MODEL is a folder or a hub id.
     """
     _refuse_beside_plan(ctx)
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # see reproducible.py; it has to be there before torch
     _quiet()
     from .calibrate import Options
     from .calibrate import calibrate as run
