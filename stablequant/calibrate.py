@@ -26,6 +26,7 @@ from .lattice import WeightFormat
 from .models import Recognizer
 from .plan import Choice, LayerChoice, Plan, parse_scheme, to_entry
 from .ranges import percentile
+from .reproducible import Reproducible
 from .score import SCORES, Part, Recording, Score, Trial, run_trials, total
 from .sites import Site
 from .stats import Histogram
@@ -77,10 +78,11 @@ def calibrate(options: Options) -> dict[str, Any]:
 
     recordings, held_out = _held_out(recordings, options)
     calibration = Calibration(recognizer, recordings, journal, options, about, held_out)
-    calibration.collect()
-    plan = planner.plan(calibration)
-    plan, weights = calibration.round(plan)
-    plan = calibration.verify(plan, weights)
+    with Reproducible():
+        calibration.collect()
+        plan = planner.plan(calibration)
+        plan, weights = calibration.round(plan)
+        plan = calibration.verify(plan, weights)
 
     checkpoint.write(recognizer, plan, weights, Path(options.out), calibration.stats)
     journal.remove()
@@ -312,6 +314,7 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
     found = _listing(options)
     utterances = found.utterances
     recordings, hashes, seconds, short, silent = [], [], 0.0, 0, 0
+    utterances.sort(key=lambda each: each.id)  # the order of the list decides nothing
     for utterance in progress.bar(utterances, desc="reading recordings", unit="file"):
         waveform = _read(utterance, recognizer.sampling_rate, options)
         if len(waveform) < recognizer.min_samples:

@@ -200,6 +200,7 @@ def calibrate(ctx: click.Context, json_file: str | None, group_size: str, **opti
     MODEL is a folder or a hub id.
     """
     _refuse_beside_plan(ctx)
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # see reproducible.py; it has to be there before torch
     _quiet()
     from .calibrate import Options
     from .calibrate import calibrate as run

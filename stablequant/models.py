@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, Auto
 
 from . import ctc, safety
 from .errors import InputError
+from .reproducible import one_thread
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -129,7 +130,8 @@ def prepare(model: nn.Module) -> nn.Module:
     """Make every weight visible at its module, in place, without changing a result."""
     for module in model.modules():
         if isinstance(module, nn.Conv1d) and parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            with one_thread():  # the norm is a sum, whose last bits depend on the number of threads
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         if type(module).__name__ == "WavLMAttention":
             attention: Any = module
             attention.torch_multi_head_self_attention = types.MethodType(_projected_attention, module)

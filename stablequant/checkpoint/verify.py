@@ -20,6 +20,7 @@ from .. import models
 from ..errors import InputError
 from ..given import choice_problem
 from ..plan import PLAN_FILE, Plan, read_plan
+from ..safety import check_folder
 from .hook import StableQuantConfig
 from .values import value_problems
 
@@ -37,6 +38,7 @@ def checksums(folder: Path) -> dict[str, str]:
 def problems(folder: Path) -> list[str]:
     """A sentence for everything wrong with a quantized folder; InputError when it is none of ours."""
     settings = _settings(folder)
+    check_folder(folder)
     quantization = settings.get("quantization_config")
     if not isinstance(quantization, dict) or quantization.get("quant_method") != "stablequant":
         raise InputError(f"{folder}: not a model that stablequant wrote; give a folder of `sfm-quant calibrate`")

@@ -59,12 +59,12 @@ def whole(commands, float_folder, speech, tmp_path_factory):
     return arguments, {name: (out / name).read_bytes() for name in FILES}, time.monotonic() - began
 
 
-@pytest.mark.parametrize("seed", seeds(6))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_killed_at_random_moments(seed, commands, whole, calibrated, tmp_path):
     arguments, expected, seconds = whole
     rng, out = random.Random(seed), tmp_path / "place" / "q"
     out.parent.mkdir()
-    older = seed % 2 == 1
+    older = rng.random() < 0.5
     if older:
         shutil.copytree(calibrated[0], out)
         (out / "README.md").write_text("older")
