@@ -59,22 +59,26 @@ def average_bits(options: argparse.Namespace, variant: str) -> float:
 
 
 def plot(result: dict, file: str) -> None:
-    """Mean word error rate over the sets against megabytes, a line for each kind."""
+    """Mean word error rate over the sets, and the score, against megabytes; a line for each kind."""
     try:
         from matplotlib import pyplot as plt
     except ImportError:
         sys.exit("the plot needs matplotlib: pip install 'stablequant[report]'")
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure, (words, frames) = plt.subplots(1, 2, figsize=(10, 4))
     for kind in KINDS:
-        rows = [row for row in result["rows"] if kind_of(row["scheme"]) == kind]
-        points = sorted((row["bytes_on_disk"] / 1e6, mean_wer(row)) for row in rows)
-        axes.plot(*zip(*points, strict=True), marker="o", label=kind if kind == "mixed" else f"uniform, {kind}")
+        rows = sorted(
+            (row for row in result["rows"] if kind_of(row["scheme"]) == kind), key=lambda row: row["bytes_on_disk"]
+        )
+        size, label = [row["bytes_on_disk"] / 1e6 for row in rows], kind if kind == "mixed" else f"uniform, {kind}"
+        words.plot(size, [mean_wer(row) for row in rows], marker="o", label=label)
+        frames.plot(size, [row["whole_model"] for row in rows], marker="o", label=label)
     for row in result["rows"]:
         if row["scheme"] in ("float32", "w8a8"):
-            axes.axhline(mean_wer(row), linestyle="--" if row["scheme"] == "w8a8" else ":", color="grey")
-            axes.annotate(row["scheme"], (0.99, mean_wer(row)), xycoords=("axes fraction", "data"), ha="right")
-    axes.set(xlabel="MB on disk", ylabel="WER %, mean of the sets", yscale="log")
-    axes.legend()
+            words.axhline(mean_wer(row), linestyle="--", color="grey")
+            words.annotate(row["scheme"], (0.99, mean_wer(row)), xycoords=("axes fraction", "data"), ha="right")
+    words.set(xlabel="MB on disk", ylabel="WER %, mean of the sets")
+    frames.set(xlabel="MB on disk", ylabel="frames that change for 100 symbols", ylim=(0, None))
+    frames.legend()
     figure.savefig(file, bbox_inches="tight", metadata={"Date": None} if file.endswith(".svg") else None)
 
 

@@ -35,7 +35,7 @@ from .task import callable_module
 MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says otherwise
 PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
 MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
-BUDGET = 38.0  # float passes over the probe recordings, for the whole calibration
+BUDGET = 38.0  # float passes over the probe recordings, for ranges; bits and rounding have their own
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
 SAVE_EVERY = 8  # recordings between two saves of the statistics
 

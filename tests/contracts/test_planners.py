@@ -114,9 +114,11 @@ def test_integer_weights_are_there_for_every_quantized_site(planned):
 
 
 def test_the_whole_plan_is_scored(planned):
-    calibration, plan, _ = planned
+    calibration, plan, (planner, *_) = planned
     plan, weights = calibration.round(plan)
     verified = calibration.verify(plan, weights)
     assert 0 < verified.score["whole_model"] < 100
     assert verified.sites == plan.sites
-    assert verified.calibration["float_passes"] <= calibrate_module.BUDGET
+    if planner != "mixed" and not any(c.weight_format.packed for c in plan.quantized().values()):
+        # the budget is that of the ranges; sensitivities and Gram matrices come on top
+        assert verified.calibration["float_passes"] <= calibrate_module.BUDGET
