@@ -30,6 +30,18 @@ class Failure(click.ClickException):
     exit_code = 3
 
 
+class GroupSize(click.ParamType):
+    """A number of weights, or None for a whole row."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        sizes = {"32": 32, "64": 64, "128": 128, "channel": None}
+        if str(value) not in sizes:
+            self.fail(f"{value} is not one of {', '.join(sizes)}", param, ctx)
+        return sizes[str(value)]
+
+
 class Commands(click.Group):
     """Turns what users can mend into one sentence and an exit code; a bug keeps its traceback."""
 
@@ -160,10 +172,10 @@ def main() -> None:
 )
 @click.option(
     "--group-size",
-    type=click.Choice(["32", "64", "128", "channel"]),
-    default="64",
+    type=GroupSize(),
+    default=64,
     show_default=True,
-    help="Weights that share a step, at 4 bits and fewer.",
+    help="Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row.",
 )
 @click.option(
     "--rounding",
@@ -194,7 +206,7 @@ def main() -> None:
 @skip_option
 @json_option
 @click.pass_context
-def calibrate(ctx: click.Context, json_file: str | None, group_size: str, **options: Any) -> None:
+def calibrate(ctx: click.Context, json_file: str | None, **options: Any) -> None:
     """Quantize MODEL with the recordings in DATA.
 
     MODEL is a folder or a hub id.
@@ -205,8 +217,7 @@ def calibrate(ctx: click.Context, json_file: str | None, group_size: str, **opti
     from .calibrate import Options
     from .calibrate import calibrate as run
 
-    group = None if group_size == "channel" else int(group_size)
-    result = run(Options(group_size=group, **options))
+    result = run(Options(**options))
     _print(_calibrate_table(result), json.dumps(result, indent=1, allow_nan=False) + "\n", json_file)
 
 

@@ -453,6 +453,11 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
         "resume": False,
         "skip_bad": False,
         "plan": None,
+        "group_size": 64,
+        "rounding": None,
+        "avg_bits": None,
+        "target_compression": None,
+        "max_wer_increase": None,
     }
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
     assert "4.0 MB -> 1.0 MB, 4.00 times smaller" in done.stdout

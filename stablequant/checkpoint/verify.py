@@ -38,12 +38,12 @@ def checksums(folder: Path) -> dict[str, str]:
 def problems(folder: Path) -> list[str]:
     """A sentence for everything wrong with a quantized folder; InputError when it is none of ours."""
     settings = _settings(folder)
-    check_folder(folder)
     quantization = settings.get("quantization_config")
     if not isinstance(quantization, dict) or quantization.get("quant_method") != "stablequant":
         raise InputError(f"{folder}: not a model that stablequant wrote; give a folder of `sfm-quant calibrate`")
     found = list(_altered(folder, settings, quantization.get("checksums")))
     try:
+        check_folder(folder)
         config, plan = StableQuantConfig(**quantization), read_plan(folder / PLAN_FILE)
         if config.to_dict() != quantization:
             found.append(f"{folder / CONFIG_FILE}: quantization_config has other fields than stablequant writes")

@@ -57,7 +57,8 @@ def _sites(plan: Plan) -> Iterable[str]:
 def _site(choice: Choice) -> str:
     if not choice.quantized:
         return f"float: {choice.reason}"
-    bits, clipped = f"{choice.weight_format}a{choice.input_bits}", 100 * (choice.clipped_share or 0.0)
+    bits = "" if choice.weight_bits is None else f"{choice.weight_format}a{choice.input_bits}"
+    clipped = 100 * (choice.clipped_share or 0.0)
     sqnr = "" if choice.input_sqnr_db is None else f"{choice.input_sqnr_db:.1f}"
     weight = f"{bits:>9s} {'' if choice.weight_bytes is None else format(choice.weight_bytes, ','):>10s}"
     low, high = ("" if limit is None else f"{limit:.4f}" for limit in (choice.low, choice.high))
