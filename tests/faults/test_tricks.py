@@ -74,7 +74,10 @@ def test_a_pipe_or_device_in_a_model_never_hangs(kind, name, quantized_folder):
     else:
         (quantized_folder / name).symlink_to("/dev/zero")
     refused(lambda: models.load(str(quantized_folder)), f"{name}: a pipe or device, not a file")
-    refused(lambda: problems(quantized_folder), "")
+    if name == "config.json":  # without it the folder is nobody's
+        refused(lambda: problems(quantized_folder), name)
+    else:
+        assert any(name in problem for problem in problems(quantized_folder))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "processor_config.json"])
