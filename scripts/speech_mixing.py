@@ -187,7 +187,18 @@ class Augmenter:
         if rng.random() < 0.06 * self.strength:
             peak = float(np.abs(x).max()) * rng.uniform(0.25, 0.7)
             x = np.clip(x, -peak, peak)
-        return ((x - x.mean()) / (x.std() + 1e-7)).astype(np.float32), edge[0]
+        x, before = self._silence(x)
+        return ((x - x.mean()) / (x.std() + 1e-7)).astype(np.float32), before + edge[0]
+
+    def _silence(self, x: np.ndarray) -> tuple[np.ndarray, int]:
+        """Half of the time digital silence, or nearly so, at the ends, as players and synthesisers leave it."""
+        rng = self.rng
+        if rng.random() < 0.5:
+            return x, 0
+        before, after = (int(RATE * rng.uniform(0, 0.5)) if rng.random() < 0.7 else 0 for _ in range(2))
+        level = float(x.std()) * 10 ** (-rng.uniform(60, 90) / 20) if rng.random() < 0.5 else 0.0
+        padded = np.pad(x, (before, after))
+        return (padded + level * rng.standard_normal(len(padded))).astype(np.float32), before
 
     def _filter(self, x: np.ndarray) -> np.ndarray:
         rng, size = self.rng, _fast_length(len(x) + RATE // 4)

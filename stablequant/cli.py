@@ -112,11 +112,11 @@ data_option = click.option(
     required=True,
     metavar="DATA",
     type=PATH,
-    help="Manifest or folder of recordings; - is a manifest on stdin.",
+    help="Manifest or folder of recordings (`sfm-quant data` tells what is seen in it); - is a manifest on stdin.",
 )
 samples_option = click.option("--max-samples", type=COUNT, metavar="N", help="Use N utterances, chosen by the seed.")
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the subset and the bootstrap."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the subset and the bootstrap."
 )
 skip_option = click.option(
     "--skip-bad", is_flag=True, help="Leave out entries and recordings that cannot be used; tell and count them."
@@ -126,7 +126,15 @@ json_option = click.option(
 )
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_example(
+        "sfm-quant calibrate facebook/wav2vec2-base-960h --data recordings/ --out w8a8/",
+        "sfm-quant eval w8a8/ --data test/ --baseline facebook/wav2vec2-base-960h",
+        "sfm-quant transcribe w8a8/ hello.wav",
+    ),
+)
 @click.version_option(package_name="stablequant")
 def main() -> None:
     """Quantize speech recognition models to integer kernels, and measure what it cost."""
@@ -180,7 +188,7 @@ def main() -> None:
 @click.option(
     "--rounding",
     type=click.Choice(["nearest", "compensated"]),
-    help="Of weights.  [default: compensated at 4 bits and fewer, nearest above]",
+    help="How weights are rounded.  [default: compensated at 4 bits and fewer, nearest above]",
 )
 @click.option(
     "--avg-bits", type=click.FloatRange(2, 8), metavar="BITS", help="Mix 8, 4, 3 and 2 bits to this average."
@@ -209,7 +217,8 @@ def main() -> None:
 def calibrate(ctx: click.Context, json_file: str | None, **options: Any) -> None:
     """Quantize MODEL with the recordings in DATA.
 
-    MODEL is a folder or a hub id.
+    MODEL is a float model, a folder or a hub id. A few dozen recordings like those to be recognised will do; they need
+    no transcripts, but for --score wer and --max-wer-increase.
     """
     _refuse_beside_plan(ctx)
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # see reproducible.py; it has to be there before torch
@@ -247,7 +256,7 @@ def calibrate(ctx: click.Context, json_file: str | None, **options: Any) -> None
     type=click.Choice(["none", "basic", "english"]),
     default="none",
     show_default=True,
-    help="Of transcripts before they are compared.",
+    help="What is done to transcripts before they are compared; english and basic are Whisper's.",
 )
 @samples_option
 @seed_option
@@ -269,9 +278,9 @@ def evaluate(
 ) -> None:
     """Count word errors and measure speed and size.
 
-    DATA needs transcripts. Several models are measured in turn on the same utterances, and each is held to the limits.
-    Exits with 1 when one is worse than a limit allows. With GITHUB_ACTIONS set, as GitHub does, missed limits and
-    warnings are annotations too.
+    MODEL is a folder or a hub id, float or quantized. DATA needs transcripts. Several models are measured in turn on
+    the same utterances, and each is held to the limits. Exits with 1 when one is worse than a limit allows. With
+    GITHUB_ACTIONS set, as GitHub does, missed limits and warnings are annotations too.
     """
     _quiet()
     from . import ci
@@ -302,8 +311,8 @@ def evaluate(
         "curl -s https://example.org/talk.flac | sfm-quant transcribe w8a8/ -",
     )
 )
-@click.argument("model")
-@click.argument("recordings", nargs=-1, required=True, metavar="AUDIO...")
+@click.argument("model", type=PATH)
+@click.argument("recordings", nargs=-1, required=True, metavar="AUDIO...", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each: audio_filepath, duration, text.")
 @click.option("--words", is_flag=True, help="Add to the JSON when each word begins and ends, in seconds.")
 @click.pass_context
@@ -334,7 +343,7 @@ def transcribe(ctx: click.Context, model: str, recordings: tuple[str, ...], as_j
 
 
 @main.command(epilog=_example("sfm-quant data test/manifest.jsonl"))
-@click.argument("data", metavar="DATA")
+@click.argument("data", metavar="DATA", type=PATH)
 @json_option
 def data(data: str, json_file: str | None) -> None:
     """Print what is in DATA: its layout, hours, speakers, lengths and problems.
@@ -357,10 +366,14 @@ def data(data: str, json_file: str | None) -> None:
         "sfm-quant inspect w8a8/ --html report.html --result result.json --predictions said.jsonl",
     )
 )
-@click.argument("folder", metavar="DIR")
-@click.option("--html", metavar="FILE", callback=_writable, help="Write a report with plots, one page; - is stdout.")
-@click.option("--result", metavar="FILE", help="For the report: what `sfm-quant eval --json` wrote.")
-@click.option("--predictions", metavar="FILE", help="For the report: what `sfm-quant eval --predictions` wrote.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option(
+    "--html", metavar="FILE", type=PATH, callback=_writable, help="Write a report with plots, one page; - is stdout."
+)
+@click.option("--result", metavar="FILE", type=PATH, help="For the report: what `sfm-quant eval --json` wrote.")
+@click.option(
+    "--predictions", metavar="FILE", type=PATH, help="For the report: what `sfm-quant eval --predictions` wrote."
+)
 @click.option("--time/--no-time", "timing", default=True, help="For the report: measure where the time goes.")
 @click.pass_context
 def inspect(ctx: click.Context, folder: str, html: str | None, **report: Any) -> None:
@@ -382,7 +395,7 @@ def inspect(ctx: click.Context, folder: str, html: str | None, **report: Any) ->
 
 
 @main.command(epilog=_example("sfm-quant verify w8a8/"))
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=PATH)
 def verify(folder: str) -> None:
     """Check that a quantized model is whole and agrees with itself.
 
@@ -399,8 +412,8 @@ def verify(folder: str) -> None:
 
 
 @main.command(epilog=_example("sfm-quant diff w8a8/ edited/plan.json"))
-@click.argument("first", metavar="PLAN")
-@click.argument("second", metavar="PLAN")
+@click.argument("first", metavar="PLAN", type=PATH)
+@click.argument("second", metavar="PLAN", type=PATH)
 def diff(first: str, second: str) -> None:
     """Explain what two plans decide differently.
 
