@@ -5,8 +5,8 @@
 3. Allocation: the widths with the least sum of scores whose bytes, scales counted, stay under the limit. That is a
    multiple-choice knapsack, and small enough for an exact integer program (HiGHS through scipy).
 4. Check: scores of single weights do not add up exactly: many small losses weigh more or less than one large one. So
-   the program is also solved for other powers of the scores, and of the plans the one with the best score as a whole
-   is taken.
+   the program is also solved for other powers of the scores, and with a least width for all (at the bytes of a uniform
+   plan that is the uniform plan); of the plans the one with the best score as a whole is taken.
 
 With a bound on the word error rate the limit itself is searched, on recordings that nothing else has seen.
 """
@@ -61,7 +61,9 @@ def sensitivity(calibration: Calibration, base: Plan) -> Points:
 def allocate(calibration: Calibration, base: Plan, lost: Points, limit: float) -> Plan:
     """Steps 3 and 4: the plan whose weights take at most `limit` bytes; InputError when none does."""
     sizes = {site.name: _bytes(calibration, site) for site in calibration.sites if site.name in lost}
-    found = {str(bits): bits for power in POWERS for bits in [knapsack(lost, sizes, limit, power)]}
+    least = [bits for bits in WIDTHS if sum(of_site[bits] for of_site in sizes.values()) <= limit]
+    programs = [(power, WIDTHS[-1]) for power in POWERS] + [(1.0, bits) for bits in least]
+    found = {str(bits): bits for power, floor in programs for bits in [knapsack(lost, sizes, limit, power, floor)]}
     plans = [_with_bits(calibration, base, bits) for bits in found.values()]
     trials = [
         Trial(f"mixed {n}", calibration.layers[0], each.quantized(), calibration.weights(each.quantized()))
@@ -71,15 +73,17 @@ def allocate(calibration: Calibration, base: Plan, lost: Points, limit: float) -
     return plans[min(range(len(plans)), key=lambda n: scores[trials[n].key])]
 
 
-def knapsack(lost: Points, sizes: Mapping[str, Mapping[int, int]], limit: float, power: float) -> dict[str, int]:
-    """Bits of each site with the least sum of `lost` ** power, in at most `limit` bytes: exact."""
+def knapsack(
+    lost: Points, sizes: Mapping[str, Mapping[int, int]], limit: float, power: float, floor: int = WIDTHS[-1]
+) -> dict[str, int]:
+    """Bits of each site, `floor` or more, with the least sum of `lost` ** power, in at most `limit` bytes: exact."""
     smallest = sum(min(of_site.values()) for of_site in sizes.values())
     if smallest > limit:
         raise InputError(
             f"the weights need {smallest:,} bytes at {WIDTHS[-1]} bits each, more than the {limit:,.0f} that the "
             "limit leaves; allow more"
         )
-    choices = [(name, bits) for name in sizes for bits in WIDTHS]
+    choices = [(name, bits) for name in sizes for bits in WIDTHS if bits >= floor]
     cost = np.array([lost[name][bits] ** power for name, bits in choices])
     size = np.array([sizes[name][bits] for name, bits in choices], float)
     one_each = np.array([[float(name == of) for name, _ in choices] for of in sizes])

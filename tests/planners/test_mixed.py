@@ -41,6 +41,15 @@ def test_the_knapsack_is_solved_exactly(seed, share, power):
     assert cost(found) <= min(cost(bits) for bits in every if taken(bits) <= limit) * (1 + 1e-6)
 
 
+def test_no_site_gets_fewer_bits_than_the_floor():
+    lost, sizes = problem(1)
+    limit = sum(of_site[4] for of_site in sizes.values())
+    assert set(mixed.knapsack(lost, sizes, limit, 1.0, floor=4).values()) == {4}
+    found = mixed.knapsack(lost, sizes, limit, 1.0, floor=3)
+    assert min(found.values()) >= 3
+    assert sum(sizes[name][bits] for name, bits in found.items()) <= limit
+
+
 def test_a_limit_that_nothing_reaches_is_told():
     lost, sizes = problem(0)
     with pytest.raises(InputError, match="at 2 bits each, more than the 3 that the limit leaves; allow more"):
