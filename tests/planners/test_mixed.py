@@ -42,7 +42,8 @@ def test_the_knapsack_is_solved_exactly(seed, share, power):
 
 
 def test_no_site_gets_fewer_bits_than_the_floor():
-    lost, sizes = problem(1)
+    lost, _ = problem(1)
+    sizes = {name: {bits: 10 * bits * (1 + n) for bits in (8, 4, 3, 2)} for n, name in enumerate(lost)}
     limit = sum(of_site[4] for of_site in sizes.values())
     assert set(mixed.knapsack(lost, sizes, limit, 1.0, floor=4).values()) == {4}
     found = mixed.knapsack(lost, sizes, limit, 1.0, floor=3)
