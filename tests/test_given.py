@@ -163,3 +163,21 @@ def test_a_plan_from_the_shell(calibrated, float_folder, speech, tmp_path):
     done = tiny.sfm_quant(*command[:-1], calibrated[0])
     assert done.returncode == 0, done.stderr
     assert "w8a8, stable: 21 of 22 sites quantized" in done.stdout
+
+
+@pytest.fixture(scope="module", params=["w4a8", "w3a6", "mixed"])
+def packed(request, tmp_path_factory, float_folder, speech):
+    """A folder with weights of fewer bits, not to be changed."""
+    out = tmp_path_factory.mktemp("packed") / "q"
+    limit = {"avg_bits": 4.0, "group_size": None} if request.param == "mixed" else {}
+    scheme = "w8a8" if request.param == "mixed" else request.param
+    calibrate(Options(str(float_folder), str(speech), str(out), scheme=scheme, method="mse", **limit))
+    return out
+
+
+def test_a_plan_of_fewer_bits_gives_the_same_weights(packed, float_folder, speech, tmp_path):
+    assert problems(packed) == []
+    calibrate(Options(str(float_folder), str(speech), str(tmp_path / "q"), plan=str(packed)))
+    assert (tmp_path / "q" / "model.safetensors").read_bytes() == (packed / "model.safetensors").read_bytes()
+    assert read_plan(tmp_path / "q").sites == read_plan(packed).sites
+    assert problems(tmp_path / "q") == []
