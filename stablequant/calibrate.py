@@ -142,11 +142,10 @@ class Calibration:
         if site.reason is not None:
             return Choice(site.layer, site.kind, site.reason)
         low, high = self.range(site, method, clip, activation_grid(self.input_bits))
-        bits = 8 if trial and WeightFormat(self.weight_bits).packed else self.weight_bits
         choice = Choice(
             layer=site.layer,
             kind=site.kind,
-            **self.weight_choice(site, bits, method),
+            **self.weight_choice(site, self._trial_bits() if trial else self.weight_bits, method),
             input_bits=self.input_bits,
             method=method,
             clip_percent=clip,
@@ -154,6 +153,19 @@ class Calibration:
             high=high,
         )
         return self.measured(choice, site.name)
+
+    def in_trial(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+        """The quantized choices as a trial of ranges takes them."""
+        return {
+            site.name: replace(
+                choices[site.name], **self.weight_choice(site, self._trial_bits(), str(choices[site.name].method))
+            )
+            for site in self.sites
+            if choices[site.name].quantized
+        }
+
+    def _trial_bits(self) -> int:
+        return 8 if WeightFormat(self.weight_bits).packed else self.weight_bits
 
     def range(self, site: Site, method: str, clip: float | None, grid: Grid) -> tuple[float, float]:
         """(low, high) that a range method gives for a site."""
@@ -166,11 +178,10 @@ class Calibration:
         """The choice for a site with the scale and zero point of its range, and the evidence."""
         seen, grid, low, high = self.stats[name], choice.input_grid, float(choice.low or 0), float(choice.high or 0)
         scale, zero_point = affine(low, high, grid)
-        noise = float(seen.noise(np.array([scale]), np.array([float(zero_point)]), grid)[0])
+        choice = replace(choice, scale=scale, zero_point=zero_point)
+        noise = float(seen.noise(np.array([scale]), np.array([choice.input_zero_point]), grid)[0])
         return replace(
             choice,
-            scale=scale,
-            zero_point=zero_point,
             clipped_share=round(seen.share_outside(low, high), 8),
             input_sqnr_db=_rounded(sqnr_db(seen.power(), noise)),
         )
@@ -219,7 +230,7 @@ class Calibration:
     def affordable(self, selected: Sequence[str]) -> float:
         """How many candidates for each selected layer the budget lets be tried on all the probe recordings."""
         left = BUDGET - self.passes - 2  # the score of the whole plan comes after
-        left -= 2  # the float model, once for each of two stages
+        left -= 5  # the float model, once for each of three stages, and two whole plans in the last of them
         return max(0.0, left / max(1e-9, sum(self.suffix(layer) for layer in selected)))
 
     def plan(self, choices: dict[str, Choice], layers: dict[str, LayerChoice] | None = None) -> Plan:

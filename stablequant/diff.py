@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .plan import Choice, Plan, read_plan
 
-WHAT = ("layer", "kind", "weight_method", "rounding", "method", "clip_percent")
+WHAT = ("layer", "kind", "weight_method", "rounding", "method", "clip_percent", "mid_rise")
 
 
 def diff_table(first: str, second: str) -> str:

@@ -5,7 +5,7 @@ What may be edited at a site, and what follows from it:
 - `low`, `high`: the range decides. `scale` and `zero_point` follow from it, so delete them with the edit; what is left
   of them has to fit.
 - all four deleted: `method` finds the range on the recordings, on what is left after removing `clip_percent`.
-- `weight_bits`, `input_bits` (2 to 8), `weight_method`.
+- `weight_bits`, `input_bits` (2 to 8), `weight_method`; `mid_rise` at a convolution without padding.
 - `reason`: the site stays in float, whatever else its entry says.
 
 Shares and signal-to-noise ratios are measured again. What an earlier search found about the layers is kept as it is.
@@ -119,6 +119,8 @@ def _site_problem(site: Site, choice: Choice) -> str | None:
         return f"cannot be quantized ({site.reason}); give it a reason"
     if (choice.layer, choice.kind) != (site.layer, site.kind):
         return f"is a {site.kind} of layer {site.layer} in the model, not a {choice.kind} of {choice.layer}"
+    if choice.mid_rise and not site.unpadded_conv:
+        return "mid_rise is for convolutions without padding; delete it"
     return None
 
 

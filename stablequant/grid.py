@@ -4,9 +4,11 @@ Activations live on an unsigned grid of 2^b codes with a zero point, one scale f
 
     code = clamp(floor(x / scale + zero_point + 1/2), 0, 2^b - 1)        x^ = scale (code - zero_point)
 
-The range always holds 0, so that the zeros a convolution pads with are exact. Weights live on a signed symmetric
-grid of 2^b - 1 codes, one scale for each output channel: code = clamp(round(w / scale)), w^ = scale code. An integer
-product is then exact in int32, and its float value is scale_x scale_w sum((code_x - zero_point) code_w)
+The range always holds 0, so that the zeros a convolution pads with are exact. A *mid-rise* grid has zero half-way
+between two codes instead (a zero point of k - 1/2 in the same formulas): there what is smaller than half a step keeps
+its sign, where the usual, mid-tread grid makes it 0. Weights live on a signed symmetric grid of 2^b - 1 codes, one
+scale for each output channel: code = clamp(round(w / scale)), w^ = scale code. An integer product is then exact in
+int32, and its float value is scale_x scale_w sum((code_x - zero_point) code_w)
 (Jacob et al. 2018, arXiv 1712.05877, eq. 7).
 
 `quantize` is what both the simulation and the engine call, and each of its steps is one correctly rounded float32
@@ -82,7 +84,7 @@ def affine(low: float, high: float, grid: Grid) -> tuple[float, int]:
     return scale, max(0, min(grid.high, math.floor(-low / scale + 0.5)))
 
 
-def quantize(x: Tensor, scale: float, zero_point: int, grid: Grid, out: Tensor | None = None) -> Tensor:
+def quantize(x: Tensor, scale: float, zero_point: float, grid: Grid, out: Tensor | None = None) -> Tensor:
     """uint8 codes of a float32 or bfloat16 tensor, of the same shape and memory order; in chunks that stay in cache.
 
     They go into `out` where one is given. Codes have no gradient.
@@ -98,7 +100,7 @@ def quantize(x: Tensor, scale: float, zero_point: int, grid: Grid, out: Tensor |
     return codes
 
 
-def _steps(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tensor:
+def _steps(x: Tensor, scale: float, zero_point: float, grid: Grid) -> Tensor:
     """Floats whose integer part is the code.
 
     Adding 1/2 and cutting off is floor(x + 1/2), because the clamp leaves nothing below 0. (One fused multiply-add
@@ -108,12 +110,12 @@ def _steps(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tensor:
     return steps.add_(zero_point + 0.5).clamp_(0.0, grid.high + 0.5)
 
 
-def dequantize(codes: Tensor, scale: float, zero_point: int) -> Tensor:
+def dequantize(codes: Tensor, scale: float, zero_point: float) -> Tensor:
     """float32 values of uint8 activation codes, same shape."""
     return codes.float().sub_(zero_point).mul_(scale)
 
 
-def fake_quantize(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tensor:
+def fake_quantize(x: Tensor, scale: float, zero_point: float, grid: Grid) -> Tensor:
     """X moved to the nearest point of the grid, still float32."""
     return dequantize(quantize(x, scale, zero_point, grid), scale, zero_point)
 

@@ -51,6 +51,7 @@ class Choice:
     high: float | None = None
     scale: float | None = None
     zero_point: int | None = None
+    mid_rise: bool | None = None  # zero lies half a step below the code `zero_point`, between two codes
     clipped_share: float | None = None  # share of the calibration values outside [low, high]
     input_sqnr_db: float | None = None
     probe_score: float | None = None  # of its layer, quantized alone
@@ -81,8 +82,8 @@ class Choice:
         return _known(self.scale)
 
     @property
-    def input_zero_point(self) -> int:
-        return _known(self.zero_point)
+    def input_zero_point(self) -> float:
+        return _known(self.zero_point) - (0.5 if self.mid_rise else 0.0)
 
 
 @dataclass(frozen=True)

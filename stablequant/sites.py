@@ -34,6 +34,11 @@ class Site:
     reason: str | None
 
     @property
+    def unpadded_conv(self) -> bool:
+        """Whether it can do without an exact zero, and its input is quantized apart from the producer's kernel."""
+        return self.kind == "conv" and self.padding == 0
+
+    @property
     def macs_per_output_frame(self) -> int:
         """Multiply-adds for one output frame."""
         return self.out_channels * self.in_channels * self.kernel

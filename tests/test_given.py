@@ -67,6 +67,15 @@ def test_a_range_gives_the_scale_and_the_evidence(apply, calibrated):
     assert after.input_sqnr_db < before.input_sqnr_db
 
 
+def test_a_mid_rise_grid_is_kept(apply, calibrated):
+    name = FIRST.replace("0.conv", "1.conv")
+    made = apply(lambda data: data["sites"][name].update(mid_rise=True))
+    choice = read_plan(made).sites[name]
+    assert choice.mid_rise
+    assert choice.input_zero_point == choice.zero_point - 0.5
+    assert problems(made) == []
+
+
 def test_without_a_range_the_method_finds_it(apply, calibrated):
     change = lambda entry: without(entry, "low", "high", "scale", "zero_point")  # noqa: E731
     assert read_plan(apply(site(change))).sites[SITE] == read_plan(calibrated[0]).sites[SITE]
@@ -120,6 +129,7 @@ WRONG = {
         lambda d: d["sites"].update({FIRST: {**d["sites"][SITE], "kind": "conv"}}),
         f"{FIRST}: cannot be quantized (reads the waveform",
     ),
+    "mid-rise": (site(lambda e: e.update(mid_rise=True)), f"{SITE}: mid_rise is for convolutions without padding"),
     "scheme": (lambda d: d.update(scheme="w4a4"), "no site has the bits of the scheme w4a4"),
     "no scheme": (lambda d: d.update(scheme="int8"), "scheme 'int8'"),
     "word for a number": (site(lambda e: e.update(low="-1")), "low is '-1'"),

@@ -24,7 +24,7 @@ from ..lattice import WeightFormat, parse_format
 from ..plan import Plan
 from .values import value_problems
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TYPES = {
     torch.float32: "F32",
     torch.int8: "I8",

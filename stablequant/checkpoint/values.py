@@ -20,5 +20,5 @@ def value_problems(tensors: Mapping[str, Tensor], input_bits: Mapping[str, int])
             if name in tensors and not bool((tensors[name] > 0).all()):
                 yield f"{name} is not positive everywhere"
         point, highest = tensors.get(f"{site}.input_zero_point"), activation_grid(bits).high
-        if point is not None and not bool(torch.all((point >= 0) & (point <= highest))):
-            yield f"{site}.input_zero_point is not a code of its grid, 0 to {highest}"
+        if point is not None and not bool(torch.all((point >= 0) & (point <= highest) & (2 * point % 1 == 0))):
+            yield f"{site}.input_zero_point is not a code of its grid, 0 to {highest}, nor half-way between two"

@@ -138,7 +138,7 @@ def _chained(here: Any, following: Any, codes: Tensor) -> Tensor:
     """Base form: product, GELU and requantization for the next layer in one kernel; float after the last."""
     if following is None:
         return here.conv.rows(codes, gelu=True)
-    if following.conv.input_bits != 8:  # the kernel clamps to 8 bits only
+    if following.conv.input_bits != 8 or following.conv.mid_rise:  # the kernel rounds to whole codes of 8 bits only
         return following.conv.quantize_input(here.conv.rows(codes, gelu=True))
     return here.conv.rows(codes, gelu=True, requantize=following.conv.input_grid_point)
 

@@ -7,7 +7,7 @@ stablequant fails instead of reading codes as weights:
     steps, offsets    uint8 and int8 (out, groups), as lattice.py says; offsets only where a format has its own
     scales            float32 (out,)
     input_scale       float32 ()
-    input_zero_point  int32 ()
+    input_zero_point  float32 (); half a code less than a whole one on a mid-rise grid (grid.py)
     bias              float32 (out,), 0 where the float module has none
 
 Weights are expanded to int8 and packed for the kernel on the first call and kept; the portable codes stay, so saving
@@ -17,6 +17,7 @@ are given back.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class IntegerModule(nn.Module):
         self._register_codes(device)
         self.register_buffer("scales", torch.ones(out_channels, device=device))
         self.register_buffer("input_scale", torch.ones((), device=device))
-        self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32, device=device))
+        self.register_buffer("input_zero_point", torch.zeros((), device=device))
         bias = torch.zeros(out_channels, device=device) if source.bias is None else source.bias.detach()
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.forget()
@@ -90,13 +91,20 @@ class IntegerModule(nn.Module):
         self._packed: tuple[Packed, ...] | None = None
         self._joined: Packed | None = None
         self._grid_point: tuple[float, int] | None = None
+        self._below = 0.0  # codes from the exact zero point up to the whole one
 
     @property
     def input_grid_point(self) -> tuple[float, int]:
-        """Scale and zero point of the input as numbers, read once."""
+        """Scale and zero point of the input as numbers, read once; on a mid-rise grid zero is half a code less."""
         if self._grid_point is None:
-            self._grid_point = float(self.input_scale), int(self.input_zero_point)
+            exact = float(self.input_zero_point)
+            self._grid_point, self._below = (float(self.input_scale), math.ceil(exact)), math.ceil(exact) - exact
         return self._grid_point
+
+    @property
+    def mid_rise(self) -> bool:
+        """Whether the zero of the input lies between two codes."""
+        return self.input_grid_point is not None and self._below > 0
 
     def weight_codes(self) -> Tensor:
         """int8 codes in the shape of the float weight."""
@@ -111,7 +119,15 @@ class IntegerModule(nn.Module):
         return self.offsets if self.format.asymmetric else lattice.symmetric_offsets(self.steps, self.format)
 
     def check(self, name: str) -> None:
-        """InputError when steps or offsets, as a file may hold them, leave the int8 range that codes expand to."""
+        """InputError when values, as a file may hold them, are none that this module can run.
+
+        Steps and offsets must not leave the int8 range that codes expand to.
+        """
+        if self.mid_rise:
+            raise InputError(f"{name}: its input_zero_point is not whole, the file is damaged; write the model again")
+        self._check_lattice(name)
+
+    def _check_lattice(self, name: str) -> None:
         if not self.format.packed:
             return
         steps, low = self.steps.to(torch.int16), self._group_offsets().to(torch.int16)
@@ -128,7 +144,8 @@ class IntegerModule(nn.Module):
 
     def quantize_input(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """uint8 codes of a float32 input, same shape and memory order."""
-        return quantize(x, *self.input_grid_point, activation_grid(self.input_bits), out)
+        scale, zero_point = self.input_grid_point
+        return quantize(x, scale, zero_point - self._below, activation_grid(self.input_bits), out)
 
     def quantize_rows(self, x: Tensor) -> Tensor:
         """uint8 codes of float rows (n, C), with room up to a round number of rows."""
@@ -180,12 +197,24 @@ class IntegerConv(IntegerModule):
         self.kernel, self.stride, self.padding = source.kernel_size[0], source.stride[0], int(source.padding[0])
         self.groups = source.groups
 
+    def check(self, name: str) -> None:
+        """As every module; where nothing is padded the grid may be mid-rise."""
+        if self.padding:
+            super().check(name)
+        self._check_lattice(name)
+
     def _pack(self) -> tuple[Packed, ...]:
-        rows = (
-            self.weight_codes().transpose(1, 2).flatten(1)
-        )  # (out, kernel * in / groups), as a window lies in memory
-        parts = zip(*(x.chunk(self.groups) for x in (rows, self.scales, self.bias.detach())), strict=True)
+        # (out, kernel * in / groups), as a window lies in memory
+        rows = self.weight_codes().transpose(1, 2).flatten(1)
+        parts = zip(*(x.chunk(self.groups) for x in (rows, self.scales, self._kernel_bias(rows))), strict=True)
         return tuple(kernels.pack(codes, scales, bias) for codes, scales, bias in parts)
+
+    def _kernel_bias(self, rows: Tensor) -> Tensor:
+        """The bias, and what half a code less of zero point adds to every output of a mid-rise input."""
+        if not self.mid_rise:
+            return self.bias.detach()
+        below = self._below * float(self.input_scale)
+        return self.bias.detach() + below * self.scales * rows.sum(1, dtype=torch.int64).float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers window by window, return float32."""

@@ -3,6 +3,10 @@
 1. Quantize one layer at a time with max ranges. The layers that lose more than the threshold form S.
 2. For each layer of S search the share of its largest input values to remove, 0 to 0.5 % in steps of 0.01 %.
 3. Range of least squared error for every layer, on the histogram without the removed values for S.
+4. Not in the paper: whether zero is a code of the first convolution's input, or lies between two (grid.py).
+
+Step 4 is about silence. There the first layers' outputs are smaller than half a step, all of them would be 0, and the
+layers behind, which amplify them, would hear another silence; that shows only when all are quantized (scripts/LOG.md).
 
 The paper spends a WER run over the whole set on every layer and every candidate. Here a probe recomputes only what
 follows the layer, and the search runs on a coarse grid, then around the best, on as many of the probe's recordings as
@@ -11,11 +15,12 @@ the budget of float passes allows.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plan import LayerChoice, Plan
+from ..plan import Choice, LayerChoice, Plan
 from ..score import Trial
 
 if TYPE_CHECKING:
@@ -36,7 +41,7 @@ def plan(calibration: Calibration) -> Plan:
     clip = {layer: min(scores, key=lambda share: (scores[share], share)) for layer, scores in found.items()}
     layers = {layer: _explain(layer, points, calibration, clip, found) for layer, points in lost.items()}
     choices = {site.name: calibration.choose(site, "mse", clip.get(site.layer)) for site in calibration.sites}
-    return calibration.plan(choices, layers)
+    return calibration.plan(*place_zero(calibration, choices, layers))
 
 
 def probe(calibration: Calibration) -> dict[str, float]:
@@ -56,6 +61,31 @@ def search(calibration: Calibration, selected: set[str]) -> Candidates:
     else:  # not even one recording for all candidates: fewer of them, and the best of those is not refined
         _try(calibration, "search", dict.fromkeys(order, _thinned(int(affordable * recordings))), found, part)
     return found
+
+
+def place_zero(
+    calibration: Calibration, choices: dict[str, Choice], layers: dict[str, LayerChoice]
+) -> tuple[dict[str, Choice], dict[str, LayerChoice]]:
+    """Step 4: choices and explanations, with a mid-rise grid for the first site where the whole scores better so."""
+    first = next(site for site in calibration.sites if choices[site.name].quantized)
+    if not first.unpadded_conv or not choices[first.name].zero_point:
+        return choices, layers
+
+    def with_zero(of: dict[str, Choice]) -> dict[str, Choice]:
+        return {**of, first.name: calibration.measured(replace(of[first.name], mid_rise=True), first.name)}
+
+    tried = calibration.in_trial(choices)
+    trials = [
+        Trial(name, first.layer, found, calibration.weights(found))
+        for name, found in (("mid-tread", tried), ("mid-rise", with_zero(tried)))
+    ]
+    scores = calibration.run("zero", trials)
+    tread, rise = scores["mid-tread"], scores["mid-rise"]
+    better = rise < tread
+    said = f"; with zero {'between two codes' if better else 'a code'} the whole plan loses {min(tread, rise):.3f}"
+    why = f"{layers[first.layer].why}{said}, else {max(tread, rise):.3f}"
+    layers = {**layers, first.layer: replace(layers[first.layer], why=why)}
+    return with_zero(choices) if better else choices, layers
 
 
 def _try(

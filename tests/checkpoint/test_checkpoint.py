@@ -185,7 +185,7 @@ def test_codes_of_another_shape_are_an_error(quantized_folder):
 
 @pytest.mark.parametrize(
     ("key", "dtype"),
-    [("codes", torch.float32), ("codes", torch.uint8), ("scales", torch.float16), ("input_zero_point", torch.float32)],
+    [("codes", torch.float32), ("codes", torch.uint8), ("scales", torch.float16), ("input_zero_point", torch.int32)],
 )
 def test_a_tensor_of_another_type_is_an_error(quantized_folder, key, dtype):
     damage(quantized_folder, lambda stored: stored.update({f"{SITE}.{key}": stored[f"{SITE}.{key}"].to(dtype)}))

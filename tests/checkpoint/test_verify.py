@@ -101,6 +101,7 @@ VALUES = {
     "scale nan": (lambda s: s[f"{SITE}.scales"].fill_(float("nan")), f"{SITE}.scales has values that are NaN"),
     "input scale": (lambda s: s[f"{SITE}.input_scale"].fill_(-1.0), f"{SITE}.input_scale is not positive"),
     "zero point": (lambda s: s[f"{SITE}.input_zero_point"].fill_(256), "is not a code of its grid, 0 to 255"),
+    "a third": (lambda s: s[f"{SITE}.input_zero_point"].fill_(3.3), "0 to 255, nor half-way between two"),
     "a bias": (lambda s: s["lm_head.bias"].fill_(float("inf")), "lm_head.bias has values that are NaN or infinite"),
 }
 

@@ -1,6 +1,7 @@
 """Every integer module against `simulate` on the same input, for every site of every family and form."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,11 +38,12 @@ def test_every_site_agrees_with_the_simulation(family, form, bits):
         assert tiny.relative(found, expected) <= FLOAT_ROUNDING, name
 
 
-def filled(module, bits=(8, 8), low=-2.0, high=2.5):
+def filled(module, bits=(8, 8), low=-2.0, high=2.5, mid_rise=None):
     weight = sites.canonical_weight(module)
     scale = symmetric_scale(weight.abs().amax(1), weight_grid(bits[0]))
     grid_scale, zero_point = affine(low, high, activation_grid(bits[1]))
     choice = Choice("m", "", weight_bits=bits[0], input_bits=bits[1], scale=grid_scale, zero_point=zero_point)
+    choice = replace(choice, mid_rise=mid_rise)
     quantized = QTensor(quantize_weight(weight, scale, weight_grid(bits[0])), scale)
     return integer_module(module, bits[1]).fill(choice, quantized), choice, quantized
 
@@ -69,6 +71,23 @@ def test_convolutions_of_every_kernel_stride_and_padding(kernel, stride):
     for padding in (0, 1, kernel // 2):
         conv = nn.Conv1d(20, 12, kernel, stride=stride, padding=padding)
         assert agrees(conv, torch.randn(1, 20, 150)), padding
+
+
+@pytest.mark.parametrize("bits", [(8, 8), (6, 6)], ids=["w8a8", "w6a6"])
+def test_on_a_mid_rise_grid_small_values_keep_their_sign(bits):
+    conv = nn.Conv1d(20, 12, 3, stride=2)
+    assert agrees(conv, torch.randn(1, 20, 150), bits=bits, mid_rise=True)
+    integer, choice, _ = filled(conv, bits=bits, mid_rise=True)
+    assert integer.mid_rise
+    tiny_values = torch.tensor([-1e-6, 1e-6])
+    assert integer.quantize_input(tiny_values).tolist() == [choice.zero_point - 1, choice.zero_point]
+
+
+def test_only_what_pads_nothing_may_be_mid_rise():
+    for module in (nn.Linear(8, 8), nn.Conv1d(8, 8, 3, padding=1)):
+        with pytest.raises(InputError, match="m: its input_zero_point is not whole, the file is damaged"):
+            filled(module, mid_rise=True)[0].check("m")
+    filled(nn.Conv1d(8, 8, 3), mid_rise=True)[0].check("m")
 
 
 def test_more_outputs_than_inputs_in_a_group():
@@ -152,7 +171,7 @@ def test_state_has_no_key_that_a_float_module_has_for_its_weight():
         "codes": torch.int8,
         "scales": torch.float32,
         "input_scale": torch.float32,
-        "input_zero_point": torch.int32,
+        "input_zero_point": torch.float32,
     }
     assert torch.equal(state["codes"], weight.codes)
     assert torch.equal(state["scales"], weight.scale)
