@@ -96,7 +96,7 @@ def _disagreements(folder: Path, config: StableQuantConfig, plan: Plan) -> Itera
     for name, choice in plan.quantized().items():
         keys = (f"{name}.input_scale", f"{name}.input_zero_point")
         stored = [tensors[key].tolist() for key in keys if key in tensors]
-        if stored != [choice.scale, choice.input_zero_point]:
+        if choice.zero_point is None or stored != [choice.scale, choice.input_zero_point]:
             yield f"{where}: {name}: scale and zero_point are not those of the weights file"
 
 
