@@ -114,14 +114,14 @@ def interrupt_after(monkeypatch, module, name, calls):
     monkeypatch.setattr(module, name, interrupted)
 
 
-# (where, after how many calls, recordings left to try): probe, search, refinement and the whole plan read four each.
+# (where, after how many calls, recordings left to try): probe, search, refinement, zero and the whole plan read four each.
 POINTS = [
-    ("stats.histogram", 0, 16),
-    ("stats.histogram", 60, 16),
-    ("calibrate.run_trials", 0, 16),
-    ("calibrate.run_trials", 3, 13),
-    ("calibrate.run_trials", 5, 11),
-    ("calibrate.run_trials", 12, 4),
+    ("stats.histogram", 0, 20),
+    ("stats.histogram", 60, 20),
+    ("calibrate.run_trials", 0, 20),
+    ("calibrate.run_trials", 3, 17),
+    ("calibrate.run_trials", 5, 15),
+    ("calibrate.run_trials", 16, 4),
     ("checkpoint.write", 0, 0),
 ]
 

@@ -164,7 +164,7 @@ def test_a_row_of_clips_is_heard_like_the_clips(tmp_path):
     words = [word for text in alone for word in text.split()]
     assert len(words) > 80
     wrong = sum(a != b for a, b in zip(words, heard.text.split(), strict=True))
-    assert wrong <= 1  # an edge that a piece has and the clip has not may change a word
+    assert wrong <= len(words) / 20  # a piece ends elsewhere than its clip, which may change a word
     assert [each.word for each in heard.words] == heard.text.split()
     numbers = [number for number, text in enumerate(alone) for _ in text.split()]
     for word, number in zip(heard.words, numbers, strict=True):
