@@ -114,7 +114,7 @@ def interrupt_after(monkeypatch, module, name, calls):
     monkeypatch.setattr(module, name, interrupted)
 
 
-# (where, after how many calls, recordings left to try): probe, search, refinement, zero and the whole plan read four each.
+# (where, after how many calls, recordings left to try): probe, search, refinement, zero and whole plan read four each.
 POINTS = [
     ("stats.histogram", 0, 20),
     ("stats.histogram", 60, 20),
