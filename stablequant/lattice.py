@@ -28,6 +28,7 @@ LARGEST = 127  # magnitude of an int8 code that every kernel takes
 PACKED_BITS = 4  # formats up to here are packed densely; wider codes are stored as int8
 GROUP_SIZES = (32, 64, 128)
 REACHES = (1.0, 0.8)  # of the row's largest weight, that the int8 codes may reach
+CHUNK = 1 << 16  # weights that are searched together: their sums stay in cache
 SHARES = tuple(1.0 - 0.05 * n for n in range(14))  # of the range of a group, that its points may cover
 
 
@@ -121,9 +122,35 @@ class Points:
         steps = torch.round((weight / self.scale - self.offset) / self.step).clamp_(0, self.top)
         return steps.mul_(self.step).add_(self.offset).to(torch.int8)
 
+    def by_columns(self) -> Points:
+        """The same points (k, out), with a scale (out,): what one column needs lies together."""
+        return Points(self.scale[:, 0], self.step.T.contiguous(), self.offset.T.contiguous(), self.top)
+
     def column(self, i: int) -> Points:
-        """The points of one column (out, 1)."""
-        return Points(self.scale, self.step[:, i : i + 1], self.offset[:, i : i + 1], self.top)
+        """The points (out,) of one column, of points by columns."""
+        return Points(self.scale, self.step[i], self.offset[i], self.top)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A low-bit weight in no more memory than it has bytes on disk."""
+
+    packed: Tensor  # uint8
+    lattice: Lattice
+
+    def expand(self) -> QTensor:
+        """The weight with int8 codes."""
+        rows, columns = len(self.lattice.scale), len(self.lattice.group)
+        format = self.lattice.format
+        codes = unpack(self.packed, format.bits, rows * columns).view(rows, columns)
+        steps, offsets = self.lattice.steps, self.lattice.offsets.view(torch.uint8)
+        return self.lattice.hold(expand(codes, steps, offsets, format.size(columns)))
+
+
+def dense(weight: QTensor) -> Dense:
+    """A weight of 4 bits or fewer, packed as on disk."""
+    assert weight.lattice is not None
+    return Dense(pack(contract(weight.codes, weight.lattice), weight.lattice.format.bits), weight.lattice)
 
 
 def joined(lattices: Sequence[Lattice]) -> Lattice:
@@ -151,9 +178,18 @@ def fit(weight: Tensor, format: WeightFormat, importance: Tensor | None = None) 
     `importance` (n,) weighs the columns: the second moments of the inputs, which make it the error of the output if
     inputs were uncorrelated. Searched are the clip of each group (SHARES), which its step is, and that of the row.
     """
-    rows = torch.ones(weight.shape[1]) if importance is None else importance / importance.mean().clamp_min(1e-30)
-    values, weights = _grouped(weight, format), _grouped(rows[None], format)
-    largest = weight.abs().amax(1).float()
+    columns = weight.shape[1]
+    power = torch.ones(columns) if importance is None else importance / importance.mean().clamp_min(1e-30)
+    found = [_fit(rows, power, format) for rows in weight.float().split(max(1, CHUNK // columns))]
+    scale, steps, offsets = (torch.cat(each) for each in zip(*found, strict=True))
+    group = torch.arange(columns) // format.size(columns)
+    return Lattice(format, group, scale, steps.to(torch.uint8), offsets.to(torch.int8))
+
+
+def _fit(weight: Tensor, power: Tensor, format: WeightFormat) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale (out,), steps and offsets (out, groups), all float32, for some rows."""
+    values, weights = _grouped(weight, format), _grouped(power[None], format)
+    largest = weight.abs().amax(1)
     best: tuple[Tensor, ...] | None = None
     for reach in REACHES:
         scale = torch.where(largest > 0, largest * (reach / LARGEST), torch.ones_like(largest))
@@ -161,8 +197,7 @@ def fit(weight: Tensor, format: WeightFormat, importance: Tensor | None = None) 
         error = found[3].sum(1) * scale.square()
         best = (*found[:3], error) if best is None else _better(best, (*found[:3], error))
     assert best is not None
-    group = torch.arange(weight.shape[1]) // format.size(weight.shape[1])
-    return Lattice(format, group, best[0], best[1].to(torch.uint8), best[2].to(torch.int8))
+    return best[0], best[1], best[2]
 
 
 def _better(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
