@@ -84,29 +84,33 @@ def affine(low: float, high: float, grid: Grid) -> tuple[float, int]:
     return scale, max(0, min(grid.high, math.floor(-low / scale + 0.5)))
 
 
-def quantize(x: Tensor, scale: float, zero_point: float, grid: Grid, out: Tensor | None = None) -> Tensor:
+def quantize(
+    x: Tensor, scale: float, zero_point: float, grid: Grid, out: Tensor | None = None, *, spend: bool = False
+) -> Tensor:
     """uint8 codes of a float32 or bfloat16 tensor, of the same shape and memory order; in chunks that stay in cache.
 
-    They go into `out` where one is given. Codes have no gradient.
+    They go into `out` where one is given. Codes have no gradient. `spend` lets a float32 x be overwritten.
     """
     x = x.detach()
-    x = x if torch.ops.aten.is_non_overlapping_and_dense(x) else x.contiguous()
+    if not (x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)):
+        x = x.contiguous()
     codes = torch.empty_like(x, dtype=torch.uint8) if out is None else out
     if x.numel() <= CHUNK or codes.stride() != x.stride():
-        return codes.copy_(_steps(x, scale, zero_point, grid))
+        return codes.copy_(_steps(x, scale, zero_point, grid, spend))
     flat, flat_codes = _in_memory_order(x), _in_memory_order(codes)
     for start in range(0, flat.numel(), CHUNK):
-        flat_codes[start : start + CHUNK].copy_(_steps(flat[start : start + CHUNK], scale, zero_point, grid))
+        flat_codes[start : start + CHUNK].copy_(_steps(flat[start : start + CHUNK], scale, zero_point, grid, spend))
     return codes
 
 
-def _steps(x: Tensor, scale: float, zero_point: float, grid: Grid) -> Tensor:
+def _steps(x: Tensor, scale: float, zero_point: float, grid: Grid, spend: bool) -> Tensor:
     """Floats whose integer part is the code.
 
     Adding 1/2 and cutting off is floor(x + 1/2), because the clamp leaves nothing below 0. (One fused multiply-add
     would be faster, but rounds otherwise at the end of a vector: codes would depend on chunks.)
     """
-    steps = x.mul(1.0 / scale) if x.dtype == torch.float32 else x.float().mul_(1.0 / scale)
+    own = spend or x.dtype != torch.float32  # then float() gives what may be overwritten
+    steps = x.float().mul_(1.0 / scale) if own else x.mul(1.0 / scale)
     return steps.add_(zero_point + 0.5).clamp_(0.0, grid.high + 0.5)
 
 

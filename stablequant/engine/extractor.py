@@ -130,7 +130,7 @@ def _in_chunks(
     for start in range(0, len(windows), step):
         piece = windows[start : start + step]
         out = finish(torch.addmm(bias, piece, weight.T, out=buffer[: len(piece)]))
-        following.quantize_input(out, codes[start : start + len(piece)])
+        following.quantize_input(out, codes[start : start + len(piece)], spend=True)
     return codes
 
 
@@ -139,7 +139,7 @@ def _chained(here: Any, following: Any, codes: Tensor) -> Tensor:
     if following is None:
         return here.conv.rows(codes, gelu=True)
     if following.conv.input_bits != 8 or following.conv.mid_rise:  # the kernel rounds to whole codes of 8 bits only
-        return following.conv.quantize_input(here.conv.rows(codes, gelu=True))
+        return following.conv.quantize_input(here.conv.rows(codes, gelu=True), spend=True)
     return here.conv.rows(codes, gelu=True, requantize=following.conv.input_grid_point)
 
 
@@ -157,7 +157,7 @@ def _normed(here: Any, following: Any, codes: Tensor) -> Tensor:
         if following is None:
             result[start:stop] = out
         else:
-            following.conv.quantize_input(out, result[start:stop])
+            following.conv.quantize_input(out, result[start:stop], spend=True)
     return result
 
 

@@ -142,10 +142,10 @@ class IntegerModule(nn.Module):
             release(self.codes)
         return self._packed
 
-    def quantize_input(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """uint8 codes of a float32 input, same shape and memory order."""
+    def quantize_input(self, x: Tensor, out: Tensor | None = None, *, spend: bool = False) -> Tensor:
+        """uint8 codes of a float32 input, same shape and memory order; `spend` lets the input be overwritten."""
         scale, zero_point = self.input_grid_point
-        return quantize(x, scale, zero_point - self._below, activation_grid(self.input_bits), out)
+        return quantize(x, scale, zero_point - self._below, activation_grid(self.input_bits), out, spend=spend)
 
     def quantize_rows(self, x: Tensor) -> Tensor:
         """uint8 codes of float rows (n, C), with room up to a round number of rows."""
