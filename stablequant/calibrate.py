@@ -11,18 +11,18 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import audio, checkpoint, given, layerwise, models, progress, registry, sites, stats
+from . import audio, checkpoint, given, lattice, layerwise, models, progress, registry, sites, stats
 from .errors import InputError
 from .grid import Grid, QTensor, activation_grid, affine, sqnr_db
 from .journal import Journal
-from .lattice import WeightFormat
+from .lattice import Dense, WeightFormat
 from .models import Recognizer
 from .plan import Choice, LayerChoice, Plan, parse_scheme, to_entry
 from .ranges import percentile
@@ -221,11 +221,16 @@ class Calibration:
 
     def suffix(self, layer: str) -> float:
         """Share of the multiply-adds of a float pass that lies in a layer and after it."""
+        shares = self._shares()
+        return sum(list(shares.values())[self.layers.index(layer) :])
+
+    def _shares(self) -> dict[str, float]:
+        """Share of the multiply-adds of a float pass that lies in each layer."""
         cost = dict.fromkeys(self.layers, 0.0)
         for site in self.sites:
             if site.reason is None:
                 cost[site.layer] += _multiply_adds(site, self.stats[site.name])
-        return sum(list(cost.values())[self.layers.index(layer) :]) / sum(cost.values())
+        return {layer: adds / sum(cost.values()) for layer, adds in cost.items()}
 
     def affordable(self, selected: Sequence[str]) -> float:
         """How many candidates for each selected layer the budget lets be tried on all the probe recordings."""
@@ -248,13 +253,29 @@ class Calibration:
         choices = plan.quantized()
         if not choices:
             raise InputError(f"{self.options.model}: nothing in this model can be quantized")
-        weights: dict[str, QTensor] = {}
-        layers = layerwise.round_layers(self.recognizer, self.sites, choices, self._waveforms)
-        bar = progress.bar(layers, desc="rounding", total=len({c.layer for c in choices.values()}), unit="layer")
-        for _, found in bar:
-            weights |= found
+        weights = {name: one for name, [one] in self._layers("rounding", {n: [c] for n, c in choices.items()}, True)}
         done = {name: self._rounded(name, choice, weights[name]) for name, choice in choices.items()}
         return replace(plan, sites={**plan.sites, **done}), weights
+
+    def round_alone(self, choices: Mapping[str, Sequence[Choice]]) -> dict[str, list[Dense]]:
+        """Low-bit weights of sites, one for each choice, for trials: rounded behind the float model."""
+        return {
+            name: [lattice.dense(each) for each in weights]
+            for name, weights in self._layers("rounding each site alone", choices, False)
+        }
+
+    def _layers(
+        self, what: str, choices: Mapping[str, Sequence[Choice]], follow: bool
+    ) -> Iterator[tuple[str, list[QTensor]]]:
+        """The rounded weights of each site, one for each of its choices."""
+        shares, probed = self._shares(), len(self.probe_recordings)
+        waveforms = lambda: (recording.read() for recording in self.recordings)  # noqa: E731
+        layers = len({site.layer for site in self.sites if site.name in choices})
+        with checkpoint.workspace(Path(self.options.out)) as folder:
+            found = layerwise.round_layers(self.recognizer, self.sites, choices, waveforms, folder, follow=follow)
+            for _, weights, ran in progress.bar(found, desc=what, total=layers, unit="layer"):
+                yield from weights.items()
+                self.passes += sum(shares.get(layer, 0.0) * times for layer, times in ran.items()) / probed
 
     def verify(self, plan: Plan, weights: dict[str, QTensor]) -> Plan:
         """The plan with the score of the whole of it."""
@@ -299,11 +320,6 @@ class Calibration:
             weight_bytes=choice.weight_format.bytes(*weight.shape),
             weight_sqnr_db=_rounded(sqnr_db(float(weight.double().square().mean()), float(error))),
         )
-
-    def _waveforms(self, layer: str) -> Iterable[np.ndarray]:
-        """The recordings that a layer's Gram matrices are gathered over."""
-        self.passes += (1 - self.suffix(layer)) * len(self.recordings) / len(self.probe_recordings)
-        return (recording.read() for recording in self.recordings)
 
     def _parts(self, key: str, recording: Recording, trials: Sequence[Trial], bar: Any, stage: str) -> dict[str, Any]:
         def tick(trial: str) -> None:

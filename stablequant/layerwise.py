@@ -2,47 +2,69 @@
 
 A copy of the model turns integer from the front to the back: a layer's Gram matrices are gathered behind the layers
 that are integer already, so its rounding makes up for their errors too, its weights are rounded, and it turns integer
-itself. One layer's matrices are in memory at a time. Where no rounding asks for them, nothing is run.
+itself. What it gives is kept for the next one (replay.py). One layer's matrices are in memory at a time, and of the
+float weights only its own. Where no rounding asks for matrices, nothing is run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import ModuleType
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import checkpoint, engine, gram, lattice, registry, sites
+from .engine import pages
 from .gram import Gram
 from .grid import QTensor, symmetric_scale
 from .lattice import Lattice
 from .models import Recognizer
 from .plan import Choice
+from .replay import Relay
 from .sites import Site
 
-Rounded = tuple[str, dict[str, QTensor]]  # a layer and the weights of its sites
+
+class Rounded(NamedTuple):
+    """A layer, the weights of its sites, one for each choice, and how often each layer was computed for them."""
+
+    layer: str
+    weights: dict[str, list[QTensor]]
+    ran: dict[str, int]
 
 
 def round_layers(
     recognizer: Recognizer,
     found: Sequence[Site],
-    choices: Mapping[str, Choice],
-    recordings: Callable[[str], Iterable[Any]],
+    choices: Mapping[str, Sequence[Choice]],
+    waveforms: Callable[[], Iterable[np.ndarray]],
+    folder: Path,
+    *,
+    follow: bool = True,
 ) -> Iterator[Rounded]:
-    """(layer, weights) for each layer with quantized sites; `recordings` gives the waveforms for a layer."""
+    """The layers with quantized sites, one after another; in `folder` is kept what they give for the `waveforms`.
+
+    To `follow` is to turn integer, each site by the first of its choices; otherwise every layer sees the float model.
+    """
     prefix = replace(recognizer, model=checkpoint.shallow_copy(recognizer.model))
+    relay = Relay(prefix.model, sites.layers(tuple(found)), folder)
     quantized = [site for site in found if site.name in choices]
     last = max((n for n, site in enumerate(quantized) if _needs_gram(choices[site.name])), default=-1)
+    _release(recognizer.model.parameters())
     for layer in sites.layers(tuple(quantized)):
         here = [site for site in quantized if site.layer == layer]
-        seen = _grams(prefix, [site for site in here if _needs_gram(choices[site.name])], layer, recordings)
+        seen = _grams(prefix, [site for site in here if _needs_gram(choices[site.name])], waveforms, relay)
         weights = {each.name: _round(recognizer, each, choices[each.name], seen.get(each.name)) for each in here}
-        if quantized.index(here[-1]) < last:
-            engine.convert(prefix.model, {site.name: choices[site.name] for site in here}, weights)
-        yield layer, weights
+        behind = quantized[: quantized.index(here[-1]) + 1]
+        _release(recognizer.model.get_submodule(site.name).weight for site in behind)
+        if follow and quantized.index(here[-1]) < last:
+            first = {name: rounded[0] for name, rounded in weights.items()}
+            engine.convert(prefix.model, {name: choices[name][0] for name in first}, first)
+        yield Rounded(layer, weights, dict(relay.ran))
+        relay.ran.clear()
 
 
 def round_site(weight: Tensor, choice: Choice, seen: Gram | None = None) -> QTensor:
@@ -70,16 +92,28 @@ def fit(weight: Tensor, choice: Choice, power: Tensor | None = None) -> Lattice:
     return lattice.channel_lattice(symmetric_scale(limit, grid), grid.bits, weight.shape[1])
 
 
-def _round(recognizer: Recognizer, site: Site, choice: Choice, seen: Gram | None) -> QTensor:
-    return round_site(sites.canonical_weight(recognizer.model.get_submodule(site.name)), choice, seen)
+def _round(recognizer: Recognizer, site: Site, choices: Sequence[Choice], seen: Gram | None) -> list[QTensor]:
+    weight = sites.canonical_weight(recognizer.model.get_submodule(site.name))
+    return [round_site(weight, choice, seen if _needs_gram([choice]) else None) for choice in choices]
 
 
-def _needs_gram(choice: Choice) -> bool:
-    rounding: ModuleType = registry.get("rounding", str(choice.rounding))
-    return bool(rounding.NEEDS_GRAM)
+def _needs_gram(choices: Sequence[Choice]) -> bool:
+    return any(registry.get("rounding", str(choice.rounding)).NEEDS_GRAM for choice in choices)
 
 
 def _grams(
-    prefix: Recognizer, found: Sequence[Site], layer: str, recordings: Callable[[str], Iterable[Any]]
+    prefix: Recognizer, found: Sequence[Site], waveforms: Callable[[], Iterable[np.ndarray]], relay: Relay
 ) -> dict[str, Gram]:
-    return gram.collect(prefix.model, found, prefix.logits, recordings(layer)) if found else {}
+    """The Gram matrices of sites of one layer."""
+
+    def forward(recording: tuple[int, np.ndarray]) -> None:
+        number, waveform = recording
+        relay.run(number, len(waveform), found[0].layer, lambda: prefix.logits(waveform))
+
+    return gram.collect(prefix.model, found, forward, enumerate(waveforms())) if found else {}
+
+
+def _release(weights: Iterable[Tensor]) -> None:
+    """Pages of float weights go back to the system; what is needed again comes back from its file."""
+    for weight in weights:
+        pages.release(weight)

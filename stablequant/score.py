@@ -17,20 +17,19 @@ leaves unchanged is never computed again. One recording at a time, so memory doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jiwer
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import InputError
 from .grid import QTensor
 from .models import Recognizer
 from .plan import Choice
+from .replay import record, reuse
 from .simulate import simulate
 
 Part = tuple[float, float]  # numerator and denominator of a score on one recording
@@ -112,42 +111,16 @@ def run_trials(
     """The part of each trial's score that one recording gives, by key; `progress` hears each key as it begins."""
     inputs = recognizer.input_values(recording.read())
     model = recognizer.model
-    with _record(model, layers) as outputs:
+    with record(model, layers[: max(layers.index(trial.first) for trial in trials)]) as outputs:
         reference = model(inputs).logits[0]
     if not reference.isfinite().all():
         raise InputError(f"the model's output is not finite for {recording.key}; its weights are damaged")
     parts = {}
     for trial in trials:
         progress(trial.key)
-        kept = layers[: layers.index(trial.first)]
         with (
-            _reuse(model, {name: outputs[name] for name in kept if name in outputs}),
+            reuse(model, {name: outputs[name] for name in layers[: layers.index(trial.first)]}),
             simulate(model, trial.choices, trial.weights),
         ):
             parts[trial.key] = score.measure(recognizer, recording, reference, model(inputs).logits[0])
     return parts
-
-
-@contextmanager
-def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Inside, forward passes leave the output of each layer in the dictionary that is yielded."""
-    outputs: dict[str, Any] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
-
-    with ExitStack() as stack:
-        for name in layers:
-            stack.callback(model.get_submodule(name).register_forward_hook(keep(name)).remove)
-        yield outputs
-
-
-@contextmanager
-def _reuse(model: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, the layers in `outputs` answer with what they gave before instead of computing it."""
-    with ExitStack() as stack:
-        for name, output in outputs.items():
-            module = model.get_submodule(name)
-            module.forward = lambda *_args, _output=output, **_kwargs: _output
-            stack.callback(module.__dict__.pop, "forward")
-        yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ def simulate(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[s
     try:
         for name, choice in choices.items():
             if choice.quantized:
-                undo += _quantize_site(_module(model, name), choice, weights[name])
+                undo += _quantize_site(_module(model, name), choice, partial(weights.__getitem__, name))
         yield model
     finally:
         for step in reversed(undo):
@@ -38,14 +39,14 @@ def _module(model: nn.Module, name: str) -> Any:
         raise InputError(f"the plan names a site that the model does not have: {name}") from error
 
 
-def _quantize_site(module: Any, choice: Choice, weight: QTensor) -> list[Callable[[], None]]:
+def _quantize_site(module: Any, choice: Choice, weight: Callable[[], QTensor]) -> list[Callable[[], None]]:
     original = module.weight
     if not isinstance(original, nn.Parameter):
         raise TypeError("a site holds its weight as a parameter; prepare the model first")
 
     def on_the_way_in(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         # In float only while the module runs: a whole model has no room for a second copy of its weights
-        module.weight = nn.Parameter(weight.dequantize().view(original.shape), requires_grad=False)
+        module.weight = nn.Parameter(weight().dequantize().view(original.shape), requires_grad=False)
         if choice.input_bits is None:  # a trial of the weight alone
             return inputs
         x = fake_quantize(inputs[0], choice.input_scale, choice.input_zero_point, choice.input_grid)

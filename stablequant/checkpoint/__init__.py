@@ -7,7 +7,7 @@ evidence/          what a report draws (evidence.py); loading does not read it
 """
 
 from .hook import StableQuantConfig, StableQuantizer
-from .write import PLAN_FILE, check_destination, integer_model, shallow_copy, weights_hash, write
+from .write import PLAN_FILE, check_destination, integer_model, shallow_copy, weights_hash, workspace, write
 
 __all__ = [
     "PLAN_FILE",
@@ -17,5 +17,6 @@ __all__ = [
     "integer_model",
     "shallow_copy",
     "weights_hash",
+    "workspace",
     "write",
 ]

@@ -10,7 +10,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,32 +60,39 @@ def write(
     decided on, is kept as evidence.
     """
     model = integer_model(recognizer.model, plan, weights)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=_workspace(out), dir=out.parent))
     try:
-        new = workspace / "new"
-        _save(model, recognizer, plan, new, out.name, stats)
-        _usual_modes(new)
-        _swap(new, out, workspace / "old")
+        with workspace(out) as folder:
+            new = folder / "new"
+            _save(model, recognizer, plan, new, out.name, stats)
+            _usual_modes(new)
+            _swap(new, out, folder / "old")
     except SafetensorError as error:
         raise InputError(
             f"{out}: the weights could not be written ({error}); free some space and run it again"
         ) from error
+
+
+@contextmanager
+def workspace(out: Path) -> Iterator[Path]:
+    """Inside, a folder beside `out` for what is not finished; a killed run's goes when `out` is next used."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
     finally:
         recover(out)
 
 
 def recover(out: Path) -> None:
     """Clear away what a killed run left beside `out`: half a model goes, an older one that stepped aside returns."""
-    for workspace in out.parent.glob(glob.escape(_workspace(out)) + "*"):
-        old = workspace / "old"
+    for left in out.parent.glob(glob.escape(_prefix(out)) + "*"):
+        old = left / "old"
         if old.exists() and not out.exists():
             old.rename(out)
-        shutil.rmtree(workspace, ignore_errors=True)
+        shutil.rmtree(left, ignore_errors=True)
 
 
-def _workspace(out: Path) -> str:
-    """What the name of the folder beside `out` begins with in which a model is written."""
+def _prefix(out: Path) -> str:
+    """What the name of a workspace of `out` begins with."""
     return f".{out.name}.stablequant-"
 
 

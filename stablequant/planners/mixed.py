@@ -1,7 +1,7 @@
 """Bits where they count: 8, 4, 3 or 2 for each weight, under a limit of bytes for all of them.
 
 1. Ranges of the inputs as the method says (stable.py, uniform.py), with 8-bit weights.
-2. Sensitivity: the score of each weight alone at each width, rounded to nearest, with every input in float.
+2. Sensitivity: the score of each weight alone at each width, rounded as it will be, with every input in float.
 3. Allocation: the widths with the least sum of scores whose bytes, scales counted, stay under the limit. That is a
    multiple-choice knapsack, and small enough for an exact integer program (HiGHS through scipy).
 4. Check: scores of single weights do not add up exactly: many small losses weigh more or less than one large one. So
@@ -13,7 +13,7 @@ With a bound on the word error rate the limit itself is searched, on recordings 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from .. import registry
 from ..errors import InputError
-from ..plan import Plan
+from ..grid import QTensor
+from ..lattice import Dense
+from ..plan import Choice, Plan
 from ..score import Trial
 from ..sites import Site
 
@@ -40,25 +42,69 @@ Points = dict[str, dict[int, float]]  # site -> bits -> score
 def plan(calibration: Calibration) -> Plan:
     """The plan with the best score under the limit that the options set."""
     base = registry.get("planners", "stable" if calibration.method == "stable" else "uniform").plan(calibration)
-    lost = sensitivity(calibration, base)
-    if calibration.options.max_wer_increase is not None:
-        return _smallest(calibration, base, lost, calibration.options.max_wer_increase)
-    return allocate(calibration, base, lost, _limit(calibration, base))
+    bound = calibration.options.max_wer_increase
+    limit = _limit(calibration, base) if bound is None else 0.0  # one that nothing reaches is told at once
+    rounded = Rounded(calibration, base)
+    lost = sensitivity(calibration, rounded)
+    if bound is not None:
+        return _smallest(calibration, base, rounded, lost, bound)
+    return allocate(calibration, base, rounded, lost, limit)
 
 
-def sensitivity(calibration: Calibration, base: Plan) -> Points:
+class Rounded:
+    """The weights of every site at every width below 8 bits, for trials."""
+
+    def __init__(self, calibration: Calibration, base: Plan) -> None:
+        sites = [site for site in calibration.sites if site.name in base.quantized()]
+        self.choices = {
+            (site.name, bits): replace(base.sites[site.name], **calibration.weight_choice(site, bits, "mse"))
+            for site in sites
+            for bits in WIDTHS[1:]
+        }
+        found = calibration.round_alone(
+            {site.name: [self.choices[site.name, b] for b in WIDTHS[1:]] for site in sites}
+        )
+        self._dense = {
+            (name, bits): weight
+            for name, weights in found.items()
+            for bits, weight in zip(WIDTHS[1:], weights, strict=True)
+        }
+        self._calibration = calibration
+
+    def weights(self, choices: Mapping[str, Choice]) -> Mapping[str, QTensor]:
+        """The weights of these choices, each expanded when it is asked for."""
+        wide = {name: choice for name, choice in choices.items() if choice.weight_bits == WIDTHS[0]}
+        narrow = {name: self._dense[name, int(c.weight_bits or 0)] for name, c in choices.items() if name not in wide}
+        return _Expanding({**self._calibration.weights(wide), **narrow})
+
+
+class _Expanding(Mapping[str, QTensor]):
+    def __init__(self, weights: Mapping[str, QTensor | Dense]) -> None:
+        self._weights = weights
+
+    def __getitem__(self, name: str) -> QTensor:
+        weight = self._weights[name]
+        return weight.expand() if isinstance(weight, Dense) else weight
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def sensitivity(calibration: Calibration, rounded: Rounded) -> Points:
     """Step 2, on as many of the probe recordings as PASSES allows; 8 bits count as free."""
-    sites = [site for site in calibration.sites if site.name in base.quantized()]
-    trials = {(site.name, bits): _trial(calibration, base, site, bits) for site in sites for bits in WIDTHS[1:]}
+    trials = {key: _trial(rounded, *key) for key in rounded.choices}
     cost = sum(calibration.suffix(trial.first) for trial in trials.values())
     scores = calibration.run("sensitivity", list(trials.values()), min(1.0, PASSES / cost))
-    lost: Points = {site.name: {WIDTHS[0]: 0.0} for site in sites}
+    lost: Points = {name: {WIDTHS[0]: 0.0} for name, _ in trials}
     for (name, bits), trial in trials.items():
         lost[name][bits] = max(scores[trial.key], *lost[name].values())  # fewer bits are not better, but for noise
     return lost
 
 
-def allocate(calibration: Calibration, base: Plan, lost: Points, limit: float) -> Plan:
+def allocate(calibration: Calibration, base: Plan, rounded: Rounded, lost: Points, limit: float) -> Plan:
     """Steps 3 and 4: the plan whose weights take at most `limit` bytes; InputError when none does."""
     sizes = {site.name: _bytes(calibration, site) for site in calibration.sites if site.name in lost}
     least = [bits for bits in WIDTHS if sum(of_site[bits] for of_site in sizes.values()) <= limit]
@@ -66,7 +112,7 @@ def allocate(calibration: Calibration, base: Plan, lost: Points, limit: float) -
     found = {str(bits): bits for power, floor in programs for bits in [knapsack(lost, sizes, limit, power, floor)]}
     plans = [_with_bits(calibration, base, bits) for bits in found.values()]
     trials = [
-        Trial(f"mixed {n}", calibration.layers[0], each.quantized(), calibration.weights(each.quantized()))
+        Trial(f"mixed {n}", calibration.layers[0], each.quantized(), rounded.weights(each.quantized()))
         for n, each in enumerate(plans)
     ]
     scores = calibration.run(f"mixed {limit:.0f}", trials) if len(plans) > 1 else {trials[0].key: 0.0}
@@ -77,12 +123,7 @@ def knapsack(
     lost: Points, sizes: Mapping[str, Mapping[int, int]], limit: float, power: float, floor: int = WIDTHS[-1]
 ) -> dict[str, int]:
     """Bits of each site, `floor` or more, with the least sum of `lost` ** power, in at most `limit` bytes: exact."""
-    smallest = sum(min(of_site.values()) for of_site in sizes.values())
-    if smallest > limit:
-        raise InputError(
-            f"the weights need {smallest:,} bytes at {WIDTHS[-1]} bits each, more than the {limit:,.0f} that the "
-            "limit leaves; allow more"
-        )
+    _check(limit, sum(min(size for bits, size in of_site.items() if bits >= floor) for of_site in sizes.values()))
     choices = [(name, bits) for name in sizes for bits in WIDTHS if bits >= floor]
     cost = np.array([lost[name][bits] ** power for name, bits in choices])
     size = np.array([sizes[name][bits] for name, bits in choices], float)
@@ -99,24 +140,35 @@ def knapsack(
 
 
 def _limit(calibration: Calibration, base: Plan) -> float:
-    """Bytes that the weights of all quantized sites may take."""
+    """Bytes that the weights of all quantized sites may take; InputError for fewer than they need."""
     options = calibration.options
+    narrow = _with_bits(calibration, base, dict.fromkeys(base.quantized(), WIDTHS[-1]))
     if options.avg_bits is not None:
-        return options.avg_bits / 8 * sum(int(c.weight_count or 0) for c in base.quantized().values())
-    assert options.target_compression is not None
-    narrow = _with_bits(calibration, base, dict.fromkeys(base.quantized(), 4))
-    rest = calibration.bytes_written(narrow) - _weight_bytes(narrow)
-    return calibration.recognizer.bytes_on_disk() / options.target_compression - rest
+        limit = options.avg_bits / 8 * sum(int(c.weight_count or 0) for c in base.quantized().values())
+    else:
+        assert options.target_compression is not None
+        rest = calibration.bytes_written(narrow) - _weight_bytes(narrow)
+        limit = calibration.recognizer.bytes_on_disk() / options.target_compression - rest
+    _check(limit, _weight_bytes(narrow))
+    return limit
 
 
-def _smallest(calibration: Calibration, base: Plan, lost: Points, bound: float) -> Plan:
+def _check(limit: float, needed: int) -> None:
+    if needed > limit:
+        raise InputError(
+            f"the weights need {needed:,} bytes at the fewest bits, more than the {limit:,.0f} that the limit leaves; "
+            "allow more"
+        )
+
+
+def _smallest(calibration: Calibration, base: Plan, rounded: Rounded, lost: Points, bound: float) -> Plan:
     """The smallest plan found whose word error rate on held-out recordings rises by no more than `bound` points."""
     narrow, wide = (_with_bits(calibration, base, dict.fromkeys(lost, bits)) for bits in (WIDTHS[-1], WIDTHS[0]))
     low, high = _weight_bytes(narrow), _weight_bytes(wide)
     best = base
     for _ in range(STEPS):
         middle = int((low * high) ** 0.5)
-        tried = allocate(calibration, base, lost, middle)
+        tried = allocate(calibration, base, rounded, lost, middle)
         if calibration.held_out_increase(tried) <= bound:
             best, high = tried, middle
         else:
@@ -124,9 +176,9 @@ def _smallest(calibration: Calibration, base: Plan, lost: Points, bound: float) 
     return best
 
 
-def _trial(calibration: Calibration, base: Plan, site: Site, bits: int) -> Trial:
-    choice = replace(base.sites[site.name], **calibration.weight_choice(site, bits, "mse"), input_bits=None)
-    return Trial(f"{site.name} w{bits}", site.layer, {site.name: choice}, calibration.weights({site.name: choice}))
+def _trial(rounded: Rounded, name: str, bits: int) -> Trial:
+    choice = replace(rounded.choices[name, bits], input_bits=None)
+    return Trial(f"{name} w{bits}", choice.layer, {name: choice}, rounded.weights({name: choice}))
 
 
 def _with_bits(calibration: Calibration, base: Plan, bits: Mapping[str, int]) -> Plan:
