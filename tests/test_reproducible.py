@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from stablequant.calibrate import Options, calibrate
 from stablequant.reproducible import Reproducible
+from stablequant.rounding import compensated
 
 NOISE = torch.randn(1, 131, 1021, generator=torch.Generator().manual_seed(0))
 KERNEL = torch.randn(32, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -55,6 +56,16 @@ def test_folding_the_norm_of_a_weight_does_not_depend_on_threads(threads):
     assert all(torch.equal(each, found[0]) for each in found)
 
 
+def test_compensated_rounding_does_not_depend_on_threads(threads):
+    inputs = torch.randn(600, 384, generator=torch.Generator().manual_seed(2))
+    gram = inputs.T @ inputs
+    found = []
+    for number in (1, 2, 3):
+        threads(number)
+        found.append(compensated._unit_factors(gram, (0.01, 1.0)))
+    assert all(torch.equal(each.tril(), found[0].tril()) for each in found)
+
+
 def test_the_same_model_for_any_order_of_the_recordings(float_folder, tmp_path):
     names = [f"{number:02d}.wav" for number in range(18)]  # more than are probed
     for number, name in enumerate(names):
@@ -66,9 +77,10 @@ def test_the_same_model_for_any_order_of_the_recordings(float_folder, tmp_path):
     assert same(tmp_path / "a", tmp_path / "b")
 
 
-def test_the_same_model_for_any_number_of_threads(float_folder, speech, tmp_path):
+@pytest.mark.parametrize("scheme", ["w8a8", "w3a8"])
+def test_the_same_model_for_any_number_of_threads(scheme, float_folder, speech, tmp_path):
     """In processes of their own: MKL hears of it before its first product."""
-    arguments = ("calibrate", float_folder, "--data", speech, "--method", "max")
+    arguments = ("calibrate", float_folder, "--data", speech, "--method", "max", "--scheme", scheme)
     for number in (1, 2):
         environment = os.environ | {"OMP_NUM_THREADS": str(number)}
         done = tiny.sfm_quant(*arguments, "--out", tmp_path / str(number), env=environment)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..grid import QTensor
 from ..lattice import Lattice
+from ..reproducible import one_thread
 
 NEEDS_GRAM = True
 DAMPING = (0.001, 0.01, 0.1, 1.0)
@@ -75,7 +76,8 @@ def _unit_factors(gram: Tensor, dampings: Sequence[float]) -> Tensor:
         failed = True
         while failed:
             factor.copy_(gram).diagonal().add_(damping * mean)
-            info = torch.linalg.cholesky_ex(factor, out=(factor, torch.empty(0, dtype=torch.int32))).info
+            with one_thread():  # or the last bits depend on their number
+                info = torch.linalg.cholesky_ex(factor, out=(factor, torch.empty(0, dtype=torch.int32))).info
             failed = bool(info) or not bool(factor.diagonal().isfinite().all())
             damping *= 10.0
         factor.div_(factor.diagonal().clone())
