@@ -49,11 +49,11 @@ def commands(tmp_path_factory):
     found.close()
 
 
-@pytest.fixture(scope="module")
-def whole(commands, float_folder, speech, tmp_path_factory):
+@pytest.fixture(scope="module", params=["w8a8", "w4a8"])
+def whole(request, commands, float_folder, speech, tmp_path_factory):
     """(arguments without --out, the model that they give, seconds that it takes)"""
     out = tmp_path_factory.mktemp("whole") / "q"
-    arguments = ["calibrate", float_folder, "--data", speech, "--threshold", "-1"]
+    arguments = ["calibrate", float_folder, "--data", speech, "--threshold", "-1", "--scheme", request.param]
     began = time.monotonic()
     assert commands.run([*arguments, "--out", out]) == 0, commands.log.read_text()
     return arguments, {name: (out / name).read_bytes() for name in FILES}, time.monotonic() - began
