@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shared += ["--out", options.out, "--methods", "stable", "--reuse"]
     uniform = [each + separator(each) + f"rounding={kind}" for each in UNIFORM for kind in KINDS[:2]]
     methods.main([*shared, "--schemes", "w8a8", *uniform, "--json", f"{options.out}/uniform.json"])
-    mixed = [f"w8a8:avg_bits={average_bits(options, each):.3f}{MIXED.get(each, '')}" for each in UNIFORM]
+    mixed = [f"w8a8:avg_bits={average_bits(options, each):.3f}" for each in UNIFORM]
     schemes = ["w8a8", *uniform, *mixed, "w8a8:target_compression=8"]
     methods.main([*shared, "--schemes", *schemes, "--json", f"{options.out}/bits.json"])
     if options.plot:

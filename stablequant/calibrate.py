@@ -36,6 +36,7 @@ MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says othe
 PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
 MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
 BUDGET = 38.0  # float passes over the probe recordings, for ranges; bits and rounding have their own
+AUTO = 0  # size of a group that depends on the bits: see `Calibration.group`
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
 SAVE_EVERY = 8  # recordings between two saves of the statistics
 
@@ -54,7 +55,7 @@ class Options:
     max_samples: int | None = None
     seed: int = 0
     resume: bool = False
-    group_size: int | None = 64  # weights that share a step, at 4 bits and fewer; None: a whole row
+    group_size: int | None = AUTO  # weights that share a step, at 4 bits and fewer; None: a whole row
     rounding: str | None = None  # None: compensated at 4 bits and fewer, nearest above
     avg_bits: float | None = None  # of a weight on disk, scales counted: bits are allocated (planners/mixed.py)
     target_compression: float | None = None  # bytes of the float model over those of the quantized one: likewise
@@ -186,10 +187,16 @@ class Calibration:
             input_sqnr_db=_rounded(sqnr_db(seen.power(), noise)),
         )
 
+    def group(self, bits: int) -> int | None:
+        """Weights that share a step; smaller groups are worth their bytes where bits can be saved elsewhere."""
+        if self.options.group_size != AUTO:
+            return self.options.group_size
+        return 32 if _mixes(self.options) and bits > 2 else 64
+
     def weight_choice(self, site: Site, bits: int, method: str) -> dict[str, Any]:
         """The fields of a choice that say how the weight of a site is quantized to `bits`."""
         packed = WeightFormat(bits).packed
-        format = WeightFormat(bits, self.options.group_size, asymmetric=True) if packed else WeightFormat(bits)
+        format = WeightFormat(bits, self.group(bits), asymmetric=True) if packed else WeightFormat(bits)
         columns = site.in_channels * site.kernel
         return {
             "weight_bits": bits,
@@ -415,6 +422,10 @@ def _planner(options: Options) -> Any:
         return registry.get("planners", "stable")
     registry.get("ranges", options.method)
     return registry.get("planners", "uniform")
+
+
+def _mixes(options: Options) -> bool:
+    return any(getattr(options, name) is not None for name in LIMITS)
 
 
 def _flag(name: str) -> str:

@@ -21,6 +21,7 @@ from click.core import ParameterSource
 
 from .errors import InputError
 
+AUTO_SIZE = 0  # calibrate.AUTO, without its imports
 Command = Callable[..., Any]
 
 
@@ -31,12 +32,12 @@ class Failure(click.ClickException):
 
 
 class GroupSize(click.ParamType):
-    """A number of weights, or None for a whole row."""
+    """A number of weights, AUTO_SIZE, or None for a whole row."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        sizes = {"32": 32, "64": 64, "128": 128, "channel": None}
+        sizes = {"auto": AUTO_SIZE, "32": 32, "64": 64, "128": 128, "channel": None}
         if str(value) not in sizes:
             self.fail(f"{value} is not one of {', '.join(sizes)}", param, ctx)
         return sizes[str(value)]
@@ -181,9 +182,10 @@ def main() -> None:
 @click.option(
     "--group-size",
     type=GroupSize(),
-    default=64,
+    default="auto",
     show_default=True,
-    help="Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row.",
+    help="Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row; auto is 64, and 32 "
+    "for the 3 and 4 bits of a mixed model.",
 )
 @click.option(
     "--rounding",

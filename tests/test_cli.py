@@ -453,7 +453,7 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
         "resume": False,
         "skip_bad": False,
         "plan": None,
-        "group_size": 64,
+        "group_size": 0,
         "rounding": None,
         "avg_bits": None,
         "target_compression": None,
