@@ -8,13 +8,14 @@ scores of trials on the probe recordings, and an account of what those cost in f
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,8 +37,8 @@ MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says othe
 PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
 MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
 BUDGET = 38.0  # float passes over the probe recordings, for ranges; bits and rounding have their own
-AUTO = 0  # size of a group that depends on the bits: see `Calibration.group`
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
+FEWEST_ERRORS = 5  # that a bound on the word error rate should allow in the words it is checked on
 SAVE_EVERY = 8  # recordings between two saves of the statistics
 
 
@@ -55,7 +56,7 @@ class Options:
     max_samples: int | None = None
     seed: int = 0
     resume: bool = False
-    group_size: int | None = AUTO  # weights that share a step, at 4 bits and fewer; None: a whole row
+    group_size: int | Literal["auto"] | None = "auto"  # that share a step, at 4 bits and fewer; None: a whole row
     rounding: str | None = None  # None: compensated at 4 bits and fewer, nearest above
     avg_bits: float | None = None  # of a weight on disk, scales counted: bits are allocated (planners/mixed.py)
     target_compression: float | None = None  # bytes of the float model over those of the quantized one: likewise
@@ -189,7 +190,7 @@ class Calibration:
 
     def group(self, bits: int) -> int | None:
         """Weights that share a step; smaller groups are worth their bytes where bits can be saved elsewhere."""
-        if self.options.group_size != AUTO:
+        if self.options.group_size != "auto":
             return self.options.group_size
         return 32 if _mixes(self.options) and bits > 2 else 64
 
@@ -310,6 +311,24 @@ class Calibration:
         self.passes += 2 * len(self.held_out) / len(self.probe_recordings)
         return total(parts)
 
+    def promised(self, plan: Plan, bound: float, increase: float) -> Plan:
+        """The plan with what was measured for a bound on the word error rate; where that says little it is told."""
+        words = sum(len((each.text or "").split()) for each in self.held_out)
+        if increase > bound:
+            warnings.warn(
+                f"no model was found that loses {bound:g} points or less on the held-out recordings; "
+                f"this one, at 8 bits, loses {increase:.2f}",
+                stacklevel=1,
+            )
+        if words * bound < 100 * FEWEST_ERRORS:
+            warnings.warn(
+                f"{words} words in {len(self.held_out)} held-out recordings cannot tell a loss of {bound:g} points "
+                f"from chance: one word is {100 / max(1, words):.2g} points; give more recordings",
+                stacklevel=1,
+            )
+        held_out = {"recordings": len(self.held_out), "words": words, "wer_increase": round(increase, 4)}
+        return replace(plan, calibration={**plan.calibration, "held_out": held_out})
+
     def _nearest(self, name: str, choice: Choice) -> QTensor:
         key = name, f"{choice.weight_format} {choice.weight_method}"
         if key not in self._weights:
@@ -408,6 +427,8 @@ def _planned(options: Options) -> tuple[Options, Any]:
 
 
 def _planner(options: Options) -> Any:
+    if not math.isfinite(options.threshold):
+        raise InputError(f"a threshold of {options.threshold} is no number of points; give one such as 0.25")
     if options.score not in SCORES:
         raise InputError(f"no score {options.score!r}; there are {', '.join(SCORES)}")
     weight_bits, _ = parse_scheme(options.scheme)
@@ -494,6 +515,7 @@ def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float
         "selected_layers": [name for name, layer in plan.layers.items() if layer.selected],
         "sites": [{"name": name, **to_entry(choice)} for name, choice in plan.sites.items()],
         "skipped_bad": plan.calibration["skipped_bad"],
+        "held_out": plan.calibration.get("held_out"),
         "float_passes": round(passes, 2),
         "seconds": round(seconds, 2),
         "bytes_before": recognizer.bytes_on_disk(),

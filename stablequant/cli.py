@@ -21,7 +21,6 @@ from click.core import ParameterSource
 
 from .errors import InputError
 
-AUTO_SIZE = 0  # calibrate.AUTO, without its imports
 Command = Callable[..., Any]
 
 
@@ -32,12 +31,12 @@ class Failure(click.ClickException):
 
 
 class GroupSize(click.ParamType):
-    """A number of weights, AUTO_SIZE, or None for a whole row."""
+    """A number of weights, "auto", or None for a whole row."""
 
     name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        sizes = {"auto": AUTO_SIZE, "32": 32, "64": 64, "128": 128, "channel": None}
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str | None:
+        sizes: dict[str, int | str | None] = {"auto": "auto", "32": 32, "64": 64, "128": 128, "channel": None}
         if str(value) not in sizes:
             self.fail(f"{value} is not one of {', '.join(sizes)}", param, ctx)
         return sizes[str(value)]
@@ -442,15 +441,17 @@ def _quiet() -> None:
 
 
 def _calibrate_table(result: dict[str, Any]) -> str:
-    layers = ", ".join(result["selected_layers"]) or "none"
     sites = result["sites"]
+    clipped = {site["layer"] for site in sites if site.get("clip_percent")}
+    held_out = result.get("held_out")
     quantized = sum("reason" not in site for site in sites)  # one that stays in float says why
     before, after = result["bytes_before"], result["bytes_after"]
     return "\n".join(
         [
             f"{result['scheme']}, {result['method']}: {quantized} of {len(sites)} sites quantized",
             f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller",
-            f"layers clipped before the range was chosen: {layers}",
+            f"layers clipped before the range was chosen: {len(clipped)} of {len({site['layer'] for site in sites})}",
+            *([f"on {held_out['words']} held-out words: {held_out['wer_increase']:+.2f} points"] if held_out else []),
             f"{result['float_passes']} float passes, {result['seconds']:.0f} s; plan: {result['plan']}",
         ]
     )

@@ -295,8 +295,9 @@ def _prediction(heard: Heard, options: Options) -> dict[str, Any]:
     }
     if heard.utterance.speaker is not None:
         row["speaker"] = heard.utterance.speaker
-    for name, answer in zip(_fields(options), heard.answers, strict=True):
-        row |= {name.format("pred_text"): answer.text, name.format("time"): answer.seconds}
+    paths = (options.model, *options.others, *([options.baseline] if options.baseline else []))
+    for name, path, answer in zip(_fields(options), paths, heard.answers, strict=True):
+        row |= {name.format("model"): path, name.format("pred_text"): answer.text, name.format("time"): answer.seconds}
     return row
 
 

@@ -427,7 +427,8 @@ def test_full_disk_leaves_the_old_file(failing_gate, tmp_path, monkeypatch):
 def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path):
     result = {"schema": 1, "plan": "o/plan.json", "scheme": "w8a8", "method": "stable", "selected_layers": ["conv1"]}
     result |= {
-        "sites": [{}, {"reason": "slow"}],
+        "sites": [{"layer": "conv1", "clip_percent": 0.02}, {"layer": "conv2", "reason": "slow"}],
+        "held_out": {"recordings": 3, "words": 40, "wer_increase": 2.5},
         "float_passes": 3,
         "seconds": 1.0,
         "bytes_before": 4_000_000,
@@ -453,7 +454,7 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
         "resume": False,
         "skip_bad": False,
         "plan": None,
-        "group_size": 0,
+        "group_size": "auto",
         "rounding": None,
         "avg_bits": None,
         "target_compression": None,
@@ -461,5 +462,6 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
     }
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
     assert "4.0 MB -> 1.0 MB, 4.00 times smaller" in done.stdout
-    assert "conv1" in done.stdout
+    assert "layers clipped before the range was chosen: 1 of 2" in done.stdout
+    assert "on 40 held-out words: +2.50 points" in done.stdout
     assert json.loads((tmp_path / "c.json").read_text()) == result

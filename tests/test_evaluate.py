@@ -265,8 +265,10 @@ def test_predictions_are_a_manifest_with_both_answers(bench, tmp_path):
         "duration": 0.5,
         "loudness_dbfs": pytest.approx(20 * np.log10(0.5 / np.sqrt(3)), abs=0.2),
         "text": "THREE",
+        "model": "ours",
         "pred_text": "TREE",
         "time": pytest.approx(0.25),
+        "baseline_model": "float",
         "baseline_pred_text": "TREE",
         "baseline_time": pytest.approx(0.5),
     }
@@ -413,6 +415,7 @@ def test_predictions_of_several_models(three):
     said = {key: value for key, value in row.items() if "pred_text" in key}
     assert said == {"pred_text": "TREE", "pred_text_2": "THREE", "baseline_pred_text": "TREE"}
     assert row["time_2"] == pytest.approx(0.125)
+    assert (row["model"], row["model_2"], row["baseline_model"]) == ("ours", "small", "float")
 
 
 def test_several_models_without_a_baseline(three):

@@ -13,7 +13,10 @@ With a bound on the word error rate the limit itself is searched, on recordings 
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -128,15 +131,29 @@ def knapsack(
     cost = np.array([lost[name][bits] ** power for name, bits in choices])
     size = np.array([sizes[name][bits] for name, bits in choices], float)
     one_each = np.array([[float(name == of) for name, _ in choices] for of in sizes])
-    solved = milp(
-        cost / max(1e-30, cost.max()),
-        integrality=np.ones(len(choices)),
-        bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(size[None] / limit, -np.inf, 1.0)],
-    )
+    with _solver_remarks_on_stderr():
+        solved = milp(
+            cost / max(1e-30, cost.max()),
+            integrality=np.ones(len(choices)),
+            bounds=Bounds(0, 1),
+            constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(size[None] / limit, -np.inf, 1.0)],
+        )
     if not solved.success:
         raise RuntimeError(f"the integer program was not solved: {solved.message}")
     return {name: bits for (name, bits), taken in zip(choices, solved.x, strict=True) if taken > 0.5}
+
+
+@contextmanager
+def _solver_remarks_on_stderr() -> Iterator[None]:
+    """HiGHS prints some from C++ whatever it is told, and stdout may be where the JSON goes."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _limit(calibration: Calibration, base: Plan) -> float:
@@ -165,15 +182,16 @@ def _smallest(calibration: Calibration, base: Plan, rounded: Rounded, lost: Poin
     """The smallest plan found whose word error rate on held-out recordings rises by no more than `bound` points."""
     narrow, wide = (_with_bits(calibration, base, dict.fromkeys(lost, bits)) for bits in (WIDTHS[-1], WIDTHS[0]))
     low, high = _weight_bytes(narrow), _weight_bytes(wide)
-    best = base
+    best, increase = base, calibration.held_out_increase(base)
     for _ in range(STEPS):
         middle = int((low * high) ** 0.5)
         tried = allocate(calibration, base, rounded, lost, middle)
-        if calibration.held_out_increase(tried) <= bound:
-            best, high = tried, middle
+        points = calibration.held_out_increase(tried)
+        if points <= bound:
+            best, increase, high = tried, points, middle
         else:
             low = middle
-    return best
+    return calibration.promised(best, bound, increase)
 
 
 def _trial(rounded: Rounded, name: str, bits: int) -> Trial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,13 @@ def evaluation(path: str) -> dict[str, Any]:
         ) from error
 
 
-def predictions(path: str) -> tuple[Row, ...]:
-    """The rows of `sfm-quant eval --predictions`; other manifests with `text` and `pred_text` do as well."""
+def predictions(path: str, folder: str | None = None) -> tuple[Row, ...]:
+    """The rows of `sfm-quant eval --predictions`; other manifests with `text` and `pred_text` do as well.
+
+    Of the answers of several models those of `folder` are taken, in rows that name their models.
+    """
     numbered = ((number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip())
-    rows = tuple(_row(f"{path}:{number}", line) for number, line in numbered)
+    rows = tuple(_row(f"{path}:{number}", line, folder) for number, line in numbered)
     if not rows:
         raise InputError(f"{path}: no predictions in it; give the file that `sfm-quant eval --predictions` wrote")
     return rows
@@ -82,19 +86,22 @@ def _compared(entry: dict[str, Any]) -> Compared:
     return Compared(Measured(**model), delta, tuple(Gate(**gate) for gate in entry["gates"]))
 
 
-def _row(place: str, line: str) -> Row:
+def _row(place: str, line: str, folder: str | None) -> Row:
     try:
         data = json.loads(line)
+        heard = f"pred_text{_suffix(place, data, folder)}"
         row = Row(
             name=str(data.get("audio_filepath", "")),
             reference=data["text"],
-            heard=data["pred_text"],
+            heard=data[heard],
             heard_in_float=data.get("baseline_pred_text"),
             speaker=None if data.get("speaker") is None else str(data["speaker"]),
             seconds=_number(data.get("duration")),
             loudness=_number(data.get("loudness_dbfs")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{place}: not a row of `sfm-quant eval --predictions` ({type(error).__name__}: {error}); give that file"
         ) from error
@@ -102,6 +109,19 @@ def _row(place: str, line: str) -> Row:
         if not isinstance(text, str):
             raise InputError(f"{place}: a transcript is {text!r}, not a string; mend the row")
     return row
+
+
+def _suffix(place: str, data: dict[str, Any], folder: str | None) -> str:
+    """What the fields of the model in `folder` end with, in a row of several; one that stands alone may have moved."""
+    named = {key.removeprefix("model"): value for key, value in data.items() if re.fullmatch(r"model(_\d+)?", key)}
+    if folder is None or len(named) < 2:
+        return ""
+    for suffix, path in named.items():
+        if Path(str(path)).resolve() == Path(folder).resolve():
+            return suffix
+    raise InputError(
+        f"{place}: answers of {', '.join(map(str, named.values()))}, none of {folder}; give that model's predictions"
+    )
 
 
 def _number(value: Any) -> float | None:

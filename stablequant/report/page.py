@@ -37,7 +37,7 @@ def page(folder: str, result: str | None = None, predictions: str | None = None,
         "summary": list(table.summary(plan)),
         "evaluation": evaluation,
         "normalize": normalize,
-        "words": _words(Words(inputs.predictions(predictions), normalize)) if predictions else None,
+        "words": _words(Words(inputs.predictions(predictions, folder), normalize)) if predictions else None,
         **_layers(plan, Path(folder)),
         "time": _time(folder) if timing else None,
     }

@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -82,9 +83,20 @@ def test_the_plan_holds_several_widths_and_says_how_each_was_rounded(mixed_model
 
 def test_a_bound_on_the_word_error_rate_gives_a_smaller_model_that_holds_it(tmp_path, monkeypatch):
     monkeypatch.setattr(mixed, "STEPS", 1)
-    options = Options(MODEL, SPEECH, str(tmp_path / "q"), method="mse", max_samples=4, max_wer_increase=50.0)
-    result = calibrate(options)
+    options = Options(MODEL, SPEECH, str(tmp_path / "q"), method="mse", max_samples=4, max_wer_increase=30.0)
+    with pytest.warns(UserWarning, match="in 2 held-out recordings cannot tell a loss of 30 points from chance"):
+        result = calibrate(options)
     assert result["bytes_before"] / result["bytes_after"] > 4.2
+    assert result["held_out"]["recordings"] == 2
+    assert result["held_out"]["wer_increase"] <= 30.0
+
+
+def test_what_the_solver_prints_does_not_reach_stdout(capfd):
+    with mixed._solver_remarks_on_stderr():
+        os.write(1, b"a remark")
+    os.write(1, b"the JSON")
+    told = capfd.readouterr()
+    assert (told.out, told.err) == ("the JSON", "a remark")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +106,9 @@ def test_a_bound_on_the_word_error_rate_gives_a_smaller_model_that_holds_it(tmp_
         ({"avg_bits": 3.0, "scheme": "w4a8"}, "--avg-bits decides the bits of the weights itself"),
         ({"max_wer_increase": 1.0, "max_samples": 1}, "needs recordings of its own"),
         ({"target_compression": 40.0}, "allow more"),
+        ({"threshold": float("nan")}, "a threshold of nan is no number"),
     ],
-    ids=["two limits", "a scheme as well", "one recording", "too small"],
+    ids=["two limits", "a scheme as well", "one recording", "too small", "no threshold"],
 )
 def test_limits_that_cannot_be_are_told(options, sentence, tmp_path):
     given = {"method": "max", "max_samples": 2} | options

@@ -47,6 +47,22 @@ def test_rows_of_predictions(tmp_path):
     assert (second.speaker, second.loudness, second.seconds, second.hypotheses) == ("7", None, None, ("",))
 
 
+def test_of_several_models_the_answers_of_the_folder_are_taken(tmp_path):
+    row = {"text": "A", "model": "w8", "pred_text": "B", "model_2": "w4", "pred_text_2": "C", "baseline_model": "m"}
+    path = tmp_path / "said.jsonl"
+    path.write_text(json.dumps(row))
+    for folder, heard in (("w8", "B"), ("./w4/", "C"), (None, "B")):
+        (found,) = inputs.predictions(str(path), folder)
+        assert found.heard == heard
+    with pytest.raises(
+        InputError, match=r"said\.jsonl:1: answers of w8, w4, none of w3; give that model's predictions"
+    ):
+        inputs.predictions(str(path), "w3")
+    path.write_text(json.dumps({"text": "A", "model": "w8", "pred_text": "B"}))
+    (alone,) = inputs.predictions(str(path), "moved")
+    assert alone.heard == "B"
+
+
 def test_only_a_newline_ends_a_row(tmp_path):
     (tmp_path / "said.jsonl").write_text('{"text": "A\u2028\x85B", "pred_text": ""}\r\n', newline="")
     (row,) = inputs.predictions(str(tmp_path / "said.jsonl"))
