@@ -190,9 +190,15 @@ class Calibration:
 
     def group(self, bits: int) -> int | None:
         """Weights that share a step; smaller groups are worth their bytes where bits can be saved elsewhere."""
-        if self.options.group_size != "auto":
-            return self.options.group_size
-        return 32 if _mixes(self.options) and bits > 2 else 64
+        options = self.options
+        if options.group_size != "auto":
+            return options.group_size
+        tight = (
+            options.max_wer_increase is not None
+            or (options.avg_bits or 8) < 3
+            or (options.target_compression or 1) > 10
+        )
+        return 32 if _mixes(options) and (bits > 2 or not tight) else 64
 
     def weight_choice(self, site: Site, bits: int, method: str) -> dict[str, Any]:
         """The fields of a choice that say how the weight of a site is quantized to `bits`."""

@@ -184,7 +184,7 @@ def main() -> None:
     default="auto",
     show_default=True,
     help="Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row; auto is 64, and 32 "
-    "for the 3 and 4 bits of a mixed model.",
+    "in a mixed model (at 2 bits only from 3 bits on average).",
 )
 @click.option(
     "--rounding",
