@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stablequant.calibrate import Options, calibrate
+from stablequant.calibrate import Calibration, Options, calibrate
 from stablequant.errors import InputError
 from stablequant.planners import mixed
 
@@ -89,6 +89,26 @@ def test_a_bound_on_the_word_error_rate_gives_a_smaller_model_that_holds_it(tmp_
     assert result["bytes_before"] / result["bytes_after"] > 4.2
     assert result["held_out"]["recordings"] == 2
     assert result["held_out"]["wer_increase"] <= 30.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({"scheme": "w4a8"}, (64, 64)),
+        ({"avg_bits": 3.5}, (32, 32)),
+        ({"avg_bits": 2.6}, (32, 64)),
+        ({"target_compression": 8.0}, (32, 32)),
+        ({"target_compression": 11.0}, (32, 64)),
+        ({"max_wer_increase": 1.0}, (32, 64)),
+        ({"avg_bits": 2.6, "group_size": 128}, (128, 128)),
+        ({"avg_bits": 3.5, "group_size": None}, (None, None)),
+    ],
+    ids=lambda each: str(each),
+)
+def test_groups_of_3_and_of_2_bits(changes, sizes):
+    calibration = Calibration.__new__(Calibration)
+    calibration.options = Options("m", "d", "o", **changes)
+    assert (calibration.group(3), calibration.group(2)) == sizes
 
 
 def test_what_the_solver_prints_does_not_reach_stdout(capfd):
