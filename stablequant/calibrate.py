@@ -521,11 +521,11 @@ def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float
         "selected_layers": [name for name, layer in plan.layers.items() if layer.selected],
         "sites": [{"name": name, **to_entry(choice)} for name, choice in plan.sites.items()],
         "skipped_bad": plan.calibration["skipped_bad"],
-        "held_out": plan.calibration.get("held_out"),
         "float_passes": round(passes, 2),
         "seconds": round(seconds, 2),
         "bytes_before": recognizer.bytes_on_disk(),
         "bytes_after": replace(recognizer, path=options.out).bytes_on_disk(),
+        **{key: plan.calibration[key] for key in ("held_out",) if key in plan.calibration},
     }
 
 
