@@ -5,12 +5,13 @@
     python scripts/bench.py --calibration --peers                     # also the cost of a full calibration
     python scripts/bench.py --models calibration/model build/demo/model-w8a8
 
-Method. Every entry answers the same waveform of noise at batch 1 with the same number of threads; what is timed is the
-step from samples to logits. After two answers to warm up, each round times every entry once, so that a machine that
+Method. Every entry lives in a process of its own, as a user runs one model, and answers the same waveform of noise at
+batch 1 with the same number of threads; what is timed, inside that process, is the step from samples to logits. (In
+one process they are not themselves: what one allocator, heap or pool of threads is left with changes the next.) After
+two answers to warm up, each round asks every entry once, in turn, while the others sleep, so that a machine that
 slows down slows all alike; what counts is the ratio to torch float32 *of the same round*: the median over the rounds,
-with the smallest and the largest. A short pause before each answer lets the threads of the previous one go to sleep.
-Logits are compared with torch float32's, ||a - b|| / ||b||, to show that an entry computes the model at all; with
-random weights this says nothing about words.
+with the smallest and the largest. Logits are compared with torch float32's, ||a - b|| / ||b||, to show that an entry
+computes the model at all; with random weights this says nothing about words.
 
 Peers (peers.py): torch bfloat16; ONNX Runtime, float32 and static int8 (QDQ, per channel); OpenVINO float32, and int8
 by NNCF (transformer preset) with the rest in float32 or in bfloat16. What they need is in the extra `bench`. A peer
@@ -33,11 +34,11 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anatomy
 import numpy as np
@@ -57,7 +58,9 @@ from stablequant.plan import read_plan
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000  # samples a second
 WARM_UPS = 2
-PAUSE = 0.05  # seconds before each timed answer
+PAUSE = 0.05  # seconds before each timed answer, in which the threads of the entry before go to sleep
+SPAWN = multiprocessing.get_context("spawn")
+T = TypeVar("T")
 LOAD = """
 import sys, time
 import stablequant
@@ -156,8 +159,7 @@ def calibrate(model: Path, out: Path, options: argparse.Namespace) -> Calibratio
     asked = calibration.Options(
         str(model), options.data, str(out), method=method, max_samples=samples, seed=options.seed
     )
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        told, peak = process.submit(calibrate_here, asked, options.threads).result()
+    told, peak = alone(calibrate_here, asked, options.threads)
     return Calibration(
         method=told["method"],
         recordings=read_plan(Path(told["plan"])).calibration["recordings"],
@@ -215,42 +217,73 @@ def anatomy_table(name: str, splits: dict[str, dict[str, float]], floors: dict[s
 
 
 def bench(model: Path, integer: Path, options: argparse.Namespace) -> tuple[dict[str, Timings], dict[str, str]]:
-    """Build every entry once, then time all of them at every length; the reasons of those that cannot be built."""
-    entries: dict[str, Answer] = {FLOAT: torch_answer(model), OURS: torch_answer(integer)}
+    """Open every entry once, then time all of them at every length; the reasons of those that cannot be made."""
     samples = [noise(min(options.seconds), options.seed + 1 + number) for number in range(2)]
-    with Workshop(model, samples, options.threads) as workshop, contextlib.redirect_stdout(sys.stderr):
-        built, failed = build_peers(workshop, options.peers)
-    entries |= built
-    return {f"{seconds:g}": time_all(entries, seconds, options) for seconds in options.seconds}, failed
+    entries, failed = {}, {}
+    with contextlib.ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="stablequant-peers-")))
+        workshop = Workshop(model, samples, folder)
+        files = {FLOAT: model, OURS: integer}
+        for name in (FLOAT, OURS, *options.peers):
+            entry = Entry(opened)
+            try:
+                file = files.get(name) or alone(make_here, name, workshop)
+                entry.ask(open_here, name, file, options.threads)
+                entries[name] = entry
+            except Exception as error:  # whatever a peer stumbles over is its result
+                failed[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+        return {f"{seconds:g}": time_all(entries, seconds, options) for seconds in options.seconds}, failed
 
 
-def build_peers(workshop: Workshop, wanted: Sequence[str]) -> tuple[dict[str, Answer], dict[str, str]]:
-    built, failed = {}, {}
-    for name in wanted:
-        try:
-            built[name] = PEERS[name](workshop)
-        except Exception as error:  # whatever a peer stumbles over is its result
-            failed[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-    return built, failed
+class Entry:
+    """A process of its own that does what it is asked, one thing after another."""
+
+    def __init__(self, opened: contextlib.ExitStack) -> None:
+        self._process = opened.enter_context(ProcessPoolExecutor(1, SPAWN))
+
+    def ask(self, what: Callable[..., T], *arguments: Any) -> T:
+        return self._process.submit(what, *arguments).result()
 
 
-def time_all(entries: dict[str, Answer], seconds: float, options: argparse.Namespace) -> Timings:
-    """All entries on one waveform, round by round."""
-    waveform = noise(seconds, options.seed)
-    logits = {name: warmed_up(answer, waveform) for name, answer in entries.items()}
-    rounds = [{name: timed(answer, waveform) for name, answer in entries.items()} for _ in range(options.rounds)]
-    return {name: summary(name, rounds, logits) for name in entries}
+def alone(what: Callable[..., T], *arguments: Any) -> T:
+    """The result of a call in a process that ends with it."""
+    with contextlib.ExitStack() as opened:
+        return Entry(opened).ask(what, *arguments)
 
 
-def warmed_up(answer: Answer, waveform: np.ndarray) -> np.ndarray:
-    return [np.asarray(answer(waveform), np.float32) for _ in range(WARM_UPS)][-1]
+def make_here(name: str, workshop: Workshop) -> Path:
+    quiet()
+    with contextlib.redirect_stdout(sys.stderr):
+        return PEERS[name].make(workshop)
 
 
-def timed(answer: Answer, waveform: np.ndarray) -> float:
+def open_here(name: str, file: Path, threads: int) -> None:
+    """Load an entry into this process, for `time_here`."""
+    quiet()
+    opened_here[name] = (PEERS[name].open if name in PEERS else torch_answer)(file, threads)
+
+
+opened_here: dict[str, Answer] = {}  # in the process of an entry: that entry
+
+
+def time_here(waveform: np.ndarray) -> tuple[float, np.ndarray]:
+    """Seconds of one answer, and the logits."""
+    (answer,) = opened_here.values()
     time.sleep(PAUSE)
     start = time.perf_counter()
-    answer(waveform)
-    return time.perf_counter() - start
+    logits = answer(waveform)
+    return time.perf_counter() - start, np.asarray(logits, np.float32)
+
+
+def time_all(entries: dict[str, Entry], seconds: float, options: argparse.Namespace) -> Timings:
+    """All entries on one waveform, round by round."""
+    waveform = noise(seconds, options.seed)
+    warm_ups = [{name: entry.ask(time_here, waveform) for name, entry in entries.items()} for _ in range(WARM_UPS)]
+    logits = {name: found for name, (_, found) in warm_ups[-1].items()}
+    rounds = [
+        {name: entry.ask(time_here, waveform)[0] for name, entry in entries.items()} for _ in range(options.rounds)
+    ]
+    return {name: summary(name, rounds, logits) for name in entries}
 
 
 def summary(name: str, rounds: Sequence[dict[str, float]], logits: dict[str, np.ndarray]) -> Timing:

@@ -1,14 +1,15 @@
 """What a user could run instead of the integer model, each as a function from a waveform to logits.
 
-Built from one float folder: the ONNX file and the OpenVINO graphs are made when the first peer asks for them. The
-packages are imported by the peer that needs them, so that a missing one is that peer's reason and nobody else's.
+A peer has two halves: `make` writes the file that it runs, from one float folder (some share theirs), and `open` loads
+that file, in the process that is to be timed, which has done nothing else. The packages are imported by the peer that
+needs them, so that a missing one is that peer's reason and nobody else's.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,56 +24,78 @@ Answer = Callable[[np.ndarray], np.ndarray]  # waveform (1, samples) -> logits (
 SHORTEST = 1600  # samples that the ONNX model answers at least
 
 
+@dataclass(frozen=True)
 class Workshop:
-    """What the peers are built from: the ONNX file and the OpenVINO graphs, each made when first asked for."""
+    """Where the files of the peers are written, each when first asked for."""
 
-    def __init__(self, model: Path, samples: Sequence[np.ndarray], threads: int) -> None:
-        self.model, self.samples, self.threads = model, samples, threads
-        self._folder = tempfile.TemporaryDirectory(prefix="stablequant-peers-")
+    model: Path
+    samples: Sequence[np.ndarray]  # to calibrate with
+    folder: Path
 
-    def __enter__(self) -> Workshop:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
-
-    def file(self, name: str) -> Path:
-        return Path(self._folder.name) / name
-
-    @cached_property
     def onnx(self) -> Path:
         """The float model as ONNX, for any length of audio."""
-        path = self.file("float.onnx")
-        torch.onnx.export(
-            Logits(load(self.model)),
-            (torch.from_numpy(self.samples[0]),),
-            path,
-            input_names=["waveform"],
-            output_names=["logits"],
-            dynamic_shapes={"waveform": {1: torch.export.Dim("samples", min=SHORTEST)}},
-            dynamo=True,
-            external_data=False,
+        path = self.folder / "float.onnx"
+        if not path.exists():
+            torch.onnx.export(
+                Logits(load(self.model)),
+                (torch.from_numpy(self.samples[0]),),
+                path,
+                input_names=["waveform"],
+                output_names=["logits"],
+                dynamic_shapes={"waveform": {1: torch.export.Dim("samples", min=SHORTEST)}},
+                dynamo=True,
+                external_data=False,
+            )
+        return path
+
+    def onnx_int8(self) -> Path:
+        """ONNX Runtime's own static int8 with a scale for each output channel."""
+        from onnxruntime import quantization as ort
+
+        class Samples(ort.CalibrationDataReader):  # type: ignore[misc]
+            def __init__(self, samples: Sequence[np.ndarray]) -> None:
+                self.left = [{"waveform": sample} for sample in samples]
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                return self.left.pop() if self.left else None
+
+        path = self.folder / "int8.onnx"
+        ort.quantize_static(
+            str(self.onnx()),
+            str(path),
+            Samples(self.samples),
+            quant_format=ort.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=ort.QuantType.QUInt8,
+            weight_type=ort.QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
         )
         return path
 
-    @cached_property
-    def openvino(self) -> Any:
-        import openvino
-
-        return openvino.convert_model(self.onnx)
-
-    @cached_property
-    def nncf(self) -> Any:
+    def nncf(self) -> Path:
         """The OpenVINO graph with NNCF's default int8 recipe for transformers."""
         import nncf
+        import openvino
 
-        return nncf.quantize(
-            self.openvino,
-            nncf.Dataset(self.samples, lambda sample: {0: sample}),
-            subset_size=len(self.samples),
-            model_type=nncf.ModelType.TRANSFORMER,
-            preset=nncf.QuantizationPreset.MIXED,
-        )
+        path = self.folder / "nncf.xml"
+        if not path.exists():
+            graph = nncf.quantize(
+                openvino.convert_model(self.onnx()),
+                nncf.Dataset(self.samples, lambda sample: {0: sample}),
+                subset_size=len(self.samples),
+                model_type=nncf.ModelType.TRANSFORMER,
+                preset=nncf.QuantizationPreset.MIXED,
+            )
+            openvino.save_model(graph, path, compress_to_fp16=False)
+        return path
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How the file of a peer is made, and opened in a process of its own with a number of threads."""
+
+    make: Callable[[Workshop], Path]
+    open: Callable[[Path, int], Answer]
 
 
 class Logits(torch.nn.Module):
@@ -91,7 +114,8 @@ def load(folder: Path) -> Any:
     return AutoModelForCTC.from_pretrained(folder).eval()
 
 
-def torch_answer(folder: Path, dtype: torch.dtype = torch.float32) -> Answer:
+def torch_answer(folder: Path, threads: int, dtype: torch.dtype = torch.float32) -> Answer:
+    torch.set_num_threads(threads)
     model = load(folder)
     model = model if dtype == torch.float32 else model.to(dtype)
 
@@ -112,31 +136,7 @@ def ort_answer(file: Path, threads: int) -> Answer:
     return lambda waveform: session.run(None, {"waveform": waveform})[0]
 
 
-def ort_int8(workshop: Workshop) -> Answer:
-    from onnxruntime import quantization as ort
-
-    class Samples(ort.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = [{"waveform": sample} for sample in workshop.samples]
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return self.left.pop() if self.left else None
-
-    out = workshop.file("int8.onnx")
-    ort.quantize_static(
-        str(workshop.onnx),
-        str(out),
-        Samples(),
-        quant_format=ort.QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=ort.QuantType.QUInt8,
-        weight_type=ort.QuantType.QInt8,
-        op_types_to_quantize=["MatMul", "Gemm", "Conv"],
-    )
-    return ort_answer(out, workshop.threads)
-
-
-def openvino_answer(graph: Any, threads: int, precision: str) -> Answer:
+def openvino_answer(file: Path, threads: int, precision: str = "f32") -> Answer:
     import openvino
 
     settings = {
@@ -144,17 +144,17 @@ def openvino_answer(graph: Any, threads: int, precision: str) -> Answer:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
     }
-    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    request = openvino.Core().compile_model(file, "CPU", settings).create_infer_request()
     return lambda waveform: next(iter(request.infer({0: waveform}).values()))
 
 
-PEERS: dict[str, Callable[[Workshop], Answer]] = {
-    "torch-bf16": lambda shop: torch_answer(shop.model, torch.bfloat16),
-    "onnxruntime-fp32": lambda shop: ort_answer(shop.onnx, shop.threads),
-    "onnxruntime-int8": ort_int8,
-    "openvino-fp32": lambda shop: openvino_answer(shop.openvino, shop.threads, "f32"),
-    "nncf-int8": lambda shop: openvino_answer(shop.nncf, shop.threads, "f32"),
-    "nncf-int8-bf16": lambda shop: openvino_answer(shop.nncf, shop.threads, "bf16"),
+PEERS = {
+    "torch-bf16": Peer(lambda shop: shop.model, partial(torch_answer, dtype=torch.bfloat16)),
+    "onnxruntime-fp32": Peer(Workshop.onnx, ort_answer),
+    "onnxruntime-int8": Peer(Workshop.onnx_int8, ort_answer),
+    "openvino-fp32": Peer(Workshop.onnx, openvino_answer),
+    "nncf-int8": Peer(Workshop.nncf, openvino_answer),
+    "nncf-int8-bf16": Peer(Workshop.nncf, partial(openvino_answer, precision="bf16")),
 }
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -35,25 +37,43 @@ def test_logits_of_another_shape_have_no_error():
     assert bench.relative_error(np.ones((1, 2)), np.ones((1, 3))) is None
 
 
-def test_every_entry_answers_warm_ups_and_rounds(monkeypatch):
-    monkeypatch.setattr(bench, "PAUSE", 0.0)
+class Heard:
+    """An entry that notes what it is asked."""
+
+    def __init__(self, name, heard):
+        self.name, self.heard = name, heard
+
+    def ask(self, what, waveform):
+        assert what is bench.time_here
+        self.heard.append((self.name, waveform.shape))
+        return 1.0, np.ones((1, 1, 1))
+
+
+def test_every_entry_answers_warm_ups_and_rounds_in_turn():
     heard = []
-    entries = {
-        name: lambda waveform, name=name: heard.append((name, waveform.shape)) or np.ones((1, 1, 1))
-        for name in (bench.FLOAT, "a")
-    }
+    entries = {name: Heard(name, heard) for name in (bench.FLOAT, "a")}
     found = bench.time_all(entries, 0.5, Namespace(seed=0, rounds=3))
     assert set(found) == set(entries)
-    assert {shape for _, shape in heard} == {(1, 8000)}
-    assert [name for name, _ in heard[2 * bench.WARM_UPS :]] == [bench.FLOAT, "a"] * 3
+    assert heard == [(name, (1, 8000)) for _ in range(bench.WARM_UPS + 3) for name in entries]
 
 
-def test_a_peer_that_fails_is_told_with_its_reason(monkeypatch):
-    def fail(_):
+def test_an_entry_is_a_process_of_its_own():
+    with contextlib.ExitStack() as opened:
+        entries = [bench.Entry(opened) for _ in range(2)]
+        processes = [entry.ask(os.getpid) for entry in entries]
+        assert [entry.ask(os.getpid) for entry in entries] == processes
+    assert len({*processes, os.getpid()}) == 3
+
+
+def test_a_peer_that_fails_is_told_with_its_reason(float_folder, monkeypatch):
+    def fail(what, *_):
         raise RuntimeError("no such operator\nat line 3")
 
-    monkeypatch.setattr(bench, "PEERS", {"good": lambda _: "answer", "bad": fail})
-    assert bench.build_peers(None, ["bad", "good"]) == ({"good": "answer"}, {"bad": "RuntimeError: no such operator"})
+    monkeypatch.setattr(bench, "alone", fail)
+    asked = Namespace(seconds=[0.2], seed=0, peers=["onnxruntime-int8"], threads=1, rounds=1)
+    timings, failed = bench.bench(float_folder, float_folder, asked)
+    assert failed == {"onnxruntime-int8": "RuntimeError: no such operator"}
+    assert set(timings["0.2"]) == {bench.FLOAT, bench.OURS}
 
 
 def test_command_on_two_folders(float_folder, calibrated, capsys):
