@@ -145,6 +145,8 @@ def detect(path: Path) -> ModuleType:
             return fitting[0]
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a manifest or a folder of recordings as the data")
+    if path.is_dir() and not any(path.iterdir()):
+        raise InputError(f"{path}: an empty folder; give a manifest or a folder of recordings as the data")
     titles = ", ".join(layout.TITLE for layout in layouts)
     raise InputError(f"{path}: not data in a known layout; give one of these: {titles}")
 
@@ -211,11 +213,17 @@ def blocks(utterance: Utterance, sampling_rate: int) -> Iterator[np.ndarray]:
 
 
 def length(utterance: Utterance) -> float:
-    """Its seconds, from the header alone; raises InputError like `load` for what a header can tell."""
+    """Its seconds, from the header; raises InputError like `load` for what a header and a look at the end can tell."""
     with _opened(utterance) as file:
         start, stop = _span(file, utterance)
-        _refuse_cut_off(utterance, max(0, min(stop, file.frames) - start), stop - start, file.samplerate)
-        return (min(stop, file.frames) - start) / file.samplerate
+        end = min(stop, file.frames)
+        _refuse_cut_off(utterance, max(0, end - start), stop - start, file.samplerate)
+        last = end - round(MISSING * file.samplerate)
+        if last > start and (file.seek(last) != last or not len(file.read(1))):
+            raise InputError(
+                f"{_name(utterance)}: ends before the {end / file.samplerate:.3f} s it should; copy it again"
+            )
+        return (end - start) / file.samplerate
 
 
 def content_hash(waveform: np.ndarray) -> str:

@@ -9,6 +9,7 @@ scores of trials on the probe recordings, and an account of what those cost in f
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 import time
 import warnings
@@ -20,12 +21,13 @@ from typing import Any, Literal
 import numpy as np
 
 from . import audio, checkpoint, given, lattice, layerwise, models, progress, registry, sites, stats
+from .checkpoint.verify import problems
 from .errors import InputError
 from .grid import Grid, QTensor, activation_grid, affine, sqnr_db
-from .journal import Journal
+from .journal import Journal, fingerprint_hash
 from .lattice import Dense, WeightFormat
 from .models import Recognizer
-from .plan import Choice, LayerChoice, Plan, parse_scheme, to_entry
+from .plan import Choice, LayerChoice, Plan, parse_scheme, read_plan, to_entry
 from .ranges import percentile
 from .reproducible import Reproducible
 from .score import SCORES, Part, Recording, Score, Trial, run_trials, total
@@ -74,9 +76,12 @@ def calibrate(options: Options) -> dict[str, Any]:
     if isinstance(planner, given.Given):  # before the recordings are read, not after
         planner.check(sites.discover(recognizer.model))
     recordings, about = read_recordings(options, recognizer)
-    journal = Journal(
-        _journal_folder(options.out), _fingerprint(options, recognizer, recordings, about), options.resume
-    )
+    fingerprint = _fingerprint(options, recognizer, recordings, about)
+    about["inputs_sha256"] = fingerprint_hash(fingerprint)
+    if options.resume and (plan := _finished(options, fingerprint)):
+        return _summary(options, plan, recognizer, plan.calibration["float_passes"], time.monotonic() - began)
+    checkpoint.tell_replaced(options.out)
+    journal = Journal(_journal_folder(options.out), fingerprint, options.resume)
 
     recordings, held_out = _held_out(recordings, options)
     calibration = Calibration(recognizer, recordings, journal, options, about, held_out)
@@ -212,8 +217,12 @@ class Calibration:
             "weight_count": site.out_channels * columns,
             "weight_bytes": format.bytes(site.out_channels, columns),
             "weight_method": "mse" if packed else method,  # in groups the range is a step, searched for least error
-            "rounding": self.options.rounding or ("compensated" if packed else "nearest"),
+            "rounding": self.rounding(bits),
         }
+
+    def rounding(self, bits: int) -> str:
+        """How weights of so many bits are rounded."""
+        return self.options.rounding or ("compensated" if WeightFormat(bits).packed else "nearest")
 
     def weights(self, choices: Mapping[str, Choice]) -> dict[str, QTensor]:
         """The integer weights of the quantized sites in `choices`, for a trial: rounded to nearest."""
@@ -339,7 +348,7 @@ class Calibration:
         key = name, f"{choice.weight_format} {choice.weight_method}"
         if key not in self._weights:
             weight = sites.canonical_weight(self.recognizer.model.get_submodule(name))
-            self._weights[key] = layerwise.round_site(weight, replace(choice, rounding="nearest"))
+            [self._weights[key]] = layerwise.round_site(weight, [replace(choice, rounding="nearest")])
         return self._weights[key]
 
     def _rounded(self, name: str, choice: Choice, rounded: QTensor) -> Choice:
@@ -497,6 +506,20 @@ def _multiply_adds(site: Site, seen: Histogram) -> float:
 def _journal_folder(out: str) -> Path:
     path = Path(out)
     return path.with_name(path.name + ".calibration")
+
+
+def _finished(options: Options, fingerprint: dict[str, Any]) -> Plan | None:
+    """The plan of the model at `out` when it is whole and of these inputs: then nothing is to do."""
+    try:
+        plan = read_plan(Path(options.out))
+        if plan.calibration.get("inputs_sha256") != fingerprint_hash(fingerprint) or problems(Path(options.out)):
+            return None
+    except InputError:  # no model, or a damaged one
+        return None
+    if (folder := _journal_folder(options.out)).exists():
+        Journal(folder, fingerprint, resume=True).remove()
+    print(f"{options.out}: complete already; leave out --resume to calibrate again", file=sys.stderr)
+    return plan
 
 
 def _fingerprint(

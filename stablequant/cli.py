@@ -59,6 +59,7 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
+LIMITS = ("avg_bits", "target_compression", "max_wer_increase")
 ADVICE_TO_RESUME = {"calibrate": "; the same command with --resume goes on from here"}
 ADVICE = {
     errno.ENOSPC: "free some space and run it again",
@@ -98,6 +99,16 @@ def _refuse_beside_plan(ctx: click.Context) -> None:
     for name in ("scheme", "method", "threshold"):
         if ctx.params["plan"] and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name} is in the plan already; edit it there, or leave out --plan", ctx)
+
+
+def _refuse_contradictions(ctx: click.Context) -> None:
+    """Options of which one would be ignored."""
+    limits = [f"--{name.replace('_', '-')}" for name in LIMITS if ctx.params[name] is not None]
+    if len(limits) > 1:
+        raise click.UsageError(f"give one of {', '.join(limits)}, not several", ctx)
+    narrow = limits or ctx.params["plan"] or int(ctx.params["scheme"].lower().strip("w").partition("a")[0]) <= 4
+    if not narrow and ctx.get_parameter_source("group_size") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--group-size is for 4 bits and fewer, and --scheme is {ctx.params['scheme']}", ctx)
 
 
 def _example(*lines: str) -> str:
@@ -222,6 +233,7 @@ def calibrate(ctx: click.Context, json_file: str | None, **options: Any) -> None
     no transcripts, but for --score wer and --max-wer-increase.
     """
     _refuse_beside_plan(ctx)
+    _refuse_contradictions(ctx)
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # see reproducible.py; it has to be there before torch
     _quiet()
     from .calibrate import Options
@@ -369,7 +381,7 @@ def data(data: str, json_file: str | None) -> None:
 )
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option(
-    "--html", metavar="FILE", type=PATH, callback=_writable, help="Write a report with plots, one page; - is stdout."
+    "--html", metavar="FILE", type=PATH, callback=_writable, help="Write a report with plots, one page, and no table."
 )
 @click.option("--result", metavar="FILE", type=PATH, help="For the report: what `sfm-quant eval --json` wrote.")
 @click.option(
@@ -386,13 +398,14 @@ def inspect(ctx: click.Context, folder: str, html: str | None, **report: Any) ->
 
     if not html and (report["result"] or report["predictions"]):
         raise click.UsageError("--result and --predictions go into the report; add --html FILE", ctx)
-    table, page = plan_table(folder), ""
-    if html:
-        _quiet()
-        from .report import page as report_page
+    if not html:
+        click.echo(plan_table(folder))
+        return
+    _quiet()
+    from .report import page as report_page
 
-        page = report_page.page(folder, **report)
-    _print(table, page, html)
+    _write(html, report_page.page(folder, **report))
+    click.echo(f"{html}: written; open it in a browser")
 
 
 @main.command(epilog=_example("sfm-quant verify w8a8/"))
@@ -400,8 +413,8 @@ def inspect(ctx: click.Context, folder: str, html: str | None, **report: Any) ->
 def verify(folder: str) -> None:
     """Check that a quantized model is whole and agrees with itself.
 
-    Every file against its checksum, plan, config.json and weights against each other. Prints ok, or each problem, and
-    then exits with 3.
+    Every file but the model card against its checksum; plan, config.json and weights against each other. Prints ok, or
+    each problem, and then exits with 3.
     """
     _quiet()
     from .checkpoint.verify import problems

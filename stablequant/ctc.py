@@ -9,7 +9,7 @@ makes of its frames, so the words are those of the whole text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -43,6 +43,24 @@ def alphabet(tokenizer: Any) -> Alphabet:
     spaced = frozenset(place for symbol, place in symbols.items() if symbol.startswith(" ") and symbol.strip())
     initial = spaced or (frozenset() if delimiter is not None else frozenset(symbols.values()))
     return Alphabet(tokenizer, tokenizer.pad_token_id, delimiter, initial)
+
+
+def unwritable(words: Iterable[str], tokenizer: Any) -> list[str]:
+    """Those of the words that no sequence of symbols of a tokenizer's vocabulary spells."""
+    special = set(tokenizer.all_special_tokens)
+    lower = bool(tokenizer.init_kwargs.get("do_lower_case"))  # of what it decodes
+    kept = (symbol.lower() if lower else symbol for symbol in tokenizer.get_vocab() if symbol not in special)
+    symbols = {symbol.strip() for symbol in kept} - {""}
+    longest = max(map(len, symbols), default=0)
+    return [word for word in words if not _spelled(word, symbols, longest)]
+
+
+def _spelled(word: str, symbols: set[str], longest: int) -> bool:
+    ends = {0}  # where a sequence of symbols can end
+    for stop in range(1, len(word) + 1):
+        if any(start in ends and word[start:stop] in symbols for start in range(max(0, stop - longest), stop)):
+            ends.add(stop)
+    return len(word) in ends
 
 
 def text(path: np.ndarray, tokenizer: Any) -> str:

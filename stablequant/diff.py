@@ -8,6 +8,7 @@ from pathlib import Path
 from .plan import Choice, Plan, read_plan
 
 WHAT = ("layer", "kind", "weight_method", "rounding", "method", "clip_percent", "mid_rise")
+OTHER_RECORDINGS = " (on other recordings: not comparable)"
 
 
 def diff_table(first: str, second: str) -> str:
@@ -23,7 +24,8 @@ def _head(a: Plan, b: Plan) -> Iterator[str]:
             yield f"{name}: {getattr(a, name)} -> {getattr(b, name)}"
     scores = [plan.score.get("whole_model") for plan in (a, b)]
     if scores[0] != scores[1]:
-        yield f"score of the whole plan: {' -> '.join(map(_number, scores))}"
+        same = a.calibration.get("audio_sha256") == b.calibration.get("audio_sha256")
+        yield f"score of the whole plan: {' -> '.join(map(_number, scores))}{'' if same else OTHER_RECORDINGS}"
 
 
 def _layers(a: Plan, b: Plan) -> Iterator[str]:
@@ -59,7 +61,10 @@ def _changes(a: Choice, b: Choice) -> Iterator[str]:
 
 
 def _bits(choice: Choice) -> str:
-    return f"w{choice.weight_bits}a{choice.input_bits}" if choice.quantized else f"float ({choice.reason})"
+    if not choice.quantized:
+        return f"float ({choice.reason})"
+    format = choice.weight_format
+    return f"{format if format.packed else f'w{choice.weight_bits}'}a{choice.input_bits}"
 
 
 def _range(choice: Choice) -> str:

@@ -4,7 +4,7 @@ How speed is measured is in hearing.py, how sure one may be of the errors in met
 
 References and hypotheses are compared as they are by default ("none"): it is what the model's own vocabulary was
 trained to write, nothing is forgiven silently, and a difference between two models shows in full. A warning says when
-letter case makes most of the errors.
+letter case makes most of the errors, or when the vocabulary cannot write what the transcripts hold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import audio, memory, metrics, models, progress
+from . import audio, ctc, memory, metrics, models, progress
 from .audio import Listing, Utterance
 from .environment import environment
 from .errors import InputError
@@ -31,6 +31,8 @@ from .models import Recognizer
 from .plan import read_plan
 from .result import Compared, Data, Delta, Gate, Measured, Result
 from .task import callable_module
+
+UNWRITABLE = 0.1  # share of the words that the vocabulary cannot spell, from which it is told
 
 
 @dataclass(frozen=True)
@@ -258,9 +260,23 @@ def _warnings(
             yield f"{len(seen)} of the recordings calibrated {each.path}: its error rate may flatter; use others"
         if each.peak_rss_bytes is None:
             yield f"{each.path}: its peak memory could not be measured, the process for it failed"
+    if options.normalize == "none":
+        yield from _unwritable(recognizers[0], [each.utterance.text or "" for each in heard])
     caseless = _tally(groups, 0, lambda text: metrics.normalizer(options.normalize)(text).lower())
     if 2 * caseless.words.errors.sum() < tally.words.errors.sum():
         yield "most word errors are of letter case only; --normalize basic or english ignores case"
+
+
+def _unwritable(recognizer: Recognizer, references: list[str]) -> Iterator[str]:
+    """Whether the transcripts are in another writing, or of another language, than the model's."""
+    words = [word for text in references for word in text.split()]
+    wrong = ctc.unwritable(words, recognizer.processor.tokenizer)
+    if len(wrong) > UNWRITABLE * len(words):
+        some = ", ".join(sorted(set(wrong))[:3])
+        yield (
+            f"{len(wrong)} of {len(words)} words of the transcripts ({some}, ...) cannot be written with the "
+            f"vocabulary of {recognizer.path}, so none of them can be right; use transcripts, or --normalize, that fit"
+        )
 
 
 def _calibration_hashes(path: str) -> set[str]:

@@ -6,6 +6,8 @@ What may be edited at a site, and what follows from it:
   of them has to fit.
 - all four deleted: `method` finds the range on the recordings, on what is left after removing `clip_percent`.
 - `weight_bits`, `input_bits` (2 to 8), `weight_method`; `mid_rise` at a convolution without padding.
+- `rounding` deleted: the one that the bits get in a search. At 4 bits and fewer `weight_group` and `weight_asymmetric`
+  say how weights share a step; without them it is one for a row, which is told.
 - `reason`: the site stays in float, whatever else its entry says.
 
 Shares and signal-to-noise ratios are measured again. What an earlier search found about the layers is kept as it is.
@@ -14,6 +16,7 @@ Shares and signal-to-noise ratios are measured again. What an earlier search fou
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +51,7 @@ class Given:
     def plan(self, calibration: Calibration) -> Plan:
         """The given plan for a calibrated model, with what was measured on its recordings."""
         self.check(calibration.sites)
+        _tell_what_costs_words(self.wanted)
         choices = {site.name: _applied(calibration, site, self.wanted.sites[site.name]) for site in calibration.sites}
         return replace(calibration.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
 
@@ -130,7 +134,7 @@ def _method_problem(choice: Choice) -> str | None:
         return f"no range, and no method {choice.method!r} that would find one; give low and high, or {_one(ranges)}"
     if choice.weight_method not in ranges:
         return f"weight_method is {choice.weight_method!r}; give {_one(ranges)}"
-    if choice.rounding not in roundings:
+    if choice.rounding not in (None, *roundings):
         return f"rounding is {choice.rounding!r}; give {_one(roundings)}"
     return None
 
@@ -145,4 +149,23 @@ def _applied(calibration: Calibration, site: Site, choice: Choice) -> Choice:
     if choice.low is None:
         low, high = calibration.range(site, str(choice.method), choice.clip_percent, choice.input_grid)
         choice = replace(choice, low=low, high=high)
+    if choice.rounding is None:
+        choice = replace(choice, rounding=calibration.rounding(int(choice.weight_bits or 0)))
     return calibration.measured(choice, site.name)
+
+
+def _tell_what_costs_words(plan: Plan) -> None:
+    """An 8-bit entry edited to fewer bits keeps the rounding and the one step a row that do for 8 bits only."""
+    coarse = [
+        name
+        for name, choice in plan.quantized().items()
+        if choice.weight_format.packed
+        and (choice.rounding, choice.weight_group, choice.weight_asymmetric) == ("nearest", None, None)
+    ]
+    if coarse:
+        warnings.warn(
+            f"sites of {PACKED_BITS} bits and fewer ({len(coarse)}: {coarse[0]}, ...) are rounded to nearest, with "
+            'one step for a row, which loses words; a search would give them "weight_group": 64, '
+            '"weight_asymmetric": true and "rounding": "compensated"',
+            stacklevel=1,
+        )

@@ -7,6 +7,7 @@ with the same plan. It is bound to its inputs by a fingerprint and removed when 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,15 @@ from .stats import Histogram
 FILES = ("fingerprint.json", "scores.jsonl", "stats.npz")
 AGAIN = "leave out --resume to start the calibration again"
 PARTIAL = ("fingerprint.json.part", "scores.jsonl.part", "stats.part.npz")
+
+
+def fingerprint_hash(fingerprint: dict[str, Any]) -> str:
+    """sha256 (hex) of a fingerprint, by which a finished model tells what it was made of."""
+    return hashlib.sha256(_content(fingerprint)).hexdigest()
+
+
+def _content(fingerprint: dict[str, Any]) -> bytes:
+    return json.dumps(fingerprint, sort_keys=True).encode()
 
 
 class Journal:
@@ -44,7 +54,7 @@ class Journal:
         path = self.folder / "fingerprint.json"
         if not path.is_file():  # whose results are there is not known, or a run was killed while it cleared up
             shutil.rmtree(self.folder, ignore_errors=True)
-        content = json.dumps(fingerprint, sort_keys=True).encode()
+        content = _content(fingerprint)
         if path.is_file() and path.read_bytes() != content:
             raise InputError(
                 f"{self.folder}: this calibration was begun with another model, other recordings or other options; "

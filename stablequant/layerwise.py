@@ -67,20 +67,28 @@ def round_layers(
         relay.ran.clear()
 
 
-def round_site(weight: Tensor, choice: Choice, seen: Gram | None = None) -> QTensor:
-    """The integer weight of a site by its choice, of a canonical weight (out, n)."""
+def round_site(weight: Tensor, choices: Sequence[Choice], seen: Gram | None = None) -> list[QTensor]:
+    """The integer weight of a site by each of its choices, of a canonical weight (out, n); all round the same way."""
+    (rounding,) = {str(choice.rounding) for choice in choices}
     groups = 1 if seen is None else seen.site.groups
-    parts = [_round_group(rows, choice, seen, group) for group, rows in enumerate(weight.chunk(groups))]
-    return lattice.joined([points for points, _ in parts]).hold(torch.cat([codes for _, codes in parts]))
+    parts = [_round_group(rows, choices, rounding, seen, group) for group, rows in enumerate(weight.chunk(groups))]
+    return [
+        lattice.joined([points for points, _ in of_choice]).hold(torch.cat([codes for _, codes in of_choice]))
+        for of_choice in zip(*parts, strict=True)
+    ]
 
 
-def _round_group(weight: Tensor, choice: Choice, seen: Gram | None, group: int) -> tuple[Lattice, Tensor]:
-    """The lattice and int8 codes of the rows of one group of a convolution, or of all rows."""
-    round_weight = registry.get("rounding", str(choice.rounding)).round_weight
-    points = fit(weight, choice, None if seen is None else seen.power(group))
+def _round_group(
+    weight: Tensor, choices: Sequence[Choice], rounding: str, seen: Gram | None, group: int
+) -> list[tuple[Lattice, Tensor]]:
+    """By each choice the lattice and int8 codes of the rows of one group of a convolution, or of all rows."""
+    power = None if seen is None else seen.power(group)
+    points = [fit(weight, choice, power) for choice in choices]
     blocks: Iterable[Any] = [(slice(None), None)] if seen is None else seen.blocks(group)
-    codes = [round_weight(weight[:, at], points.columns(at), matrices).codes for at, matrices in blocks]
-    return points, torch.cat(codes, 1)
+    round_weight = registry.get("rounding", rounding).round_weight
+    rounded = [round_weight(weight[:, at], [each.columns(at) for each in points], matrices) for at, matrices in blocks]
+    codes = [torch.cat([each.codes for each in of_choice], 1) for of_choice in zip(*rounded, strict=True)]
+    return list(zip(points, codes, strict=True))
 
 
 def fit(weight: Tensor, choice: Choice, power: Tensor | None = None) -> Lattice:
@@ -94,7 +102,7 @@ def fit(weight: Tensor, choice: Choice, power: Tensor | None = None) -> Lattice:
 
 def _round(recognizer: Recognizer, site: Site, choices: Sequence[Choice], seen: Gram | None) -> list[QTensor]:
     weight = sites.canonical_weight(recognizer.model.get_submodule(site.name))
-    return [round_site(weight, choice, seen if _needs_gram([choice]) else None) for choice in choices]
+    return round_site(weight, choices, seen)
 
 
 def _needs_gram(choices: Sequence[Choice]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from reprlib import repr as shortened
@@ -138,8 +139,8 @@ class Plan:
                 raise InputError(
                     f"{source}: plan schema {data['schema']} is not {SCHEMA}; write it again with this version"
                 )
-            sites = {name: _read(Choice, entry) for name, entry in data.pop("sites").items()}
-            layers = {name: _read(LayerChoice, entry) for name, entry in data.pop("layers").items()}
+            sites = {name: _entry(Choice, name, entry) for name, entry in data.pop("sites").items()}
+            layers = {name: _entry(LayerChoice, name, entry) for name, entry in data.pop("layers").items()}
             plan: Plan = _read(Plan, {**data, "sites": sites, "layers": layers})
             _check_about(plan)
             return plan
@@ -155,7 +156,9 @@ def read_plan(path: Path) -> Plan:
     """The plan in a file, or in a folder that `sfm-quant calibrate` wrote."""
     path = path / PLAN_FILE if path.is_dir() else path
     try:
-        if path.exists() and not path.is_file():
+        if not path.exists():
+            raise InputError(f"{path}: no such file; give a plan.json, or a folder that `sfm-quant calibrate` wrote")
+        if not path.is_file():
             raise InputError(f"{path}: a pipe or device, not a file; give a plan.json")
         return Plan.from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -189,10 +192,21 @@ def _is_empty(value: Any) -> bool:
 _hints = cache(get_type_hints)
 
 
+def _entry(cls: Any, name: str, entry: Any) -> Any:
+    """As `_read`, and what is wrong names the site or layer."""
+    try:
+        return _read(cls, entry)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: {error}") from error
+
+
 def _read(cls: Any, entry: dict[str, Any]) -> Any:
+    if not isinstance(entry, dict):
+        raise TypeError(f"{shortened(entry)} is not a JSON object")
     unknown = set(entry) - {f.name for f in fields(cls)}
     if unknown:
-        raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
+        known = get_close_matches(sorted(unknown)[0], [f.name for f in fields(cls)], 1)
+        raise TypeError(f"unknown field {sorted(unknown)[0]!r}" + (f"; {known[0]!r} is one" if known else ""))
     if "candidates" in entry:
         entry = {**entry, "candidates": tuple((float(share), float(points)) for share, points in entry["candidates"])}
     return cls(**{key: _typed(key, value, _hints(cls)[key]) for key, value in entry.items()})

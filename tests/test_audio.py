@@ -219,7 +219,8 @@ def test_librispeech_recording_is_missing(tmp_path):
     ("make", "message"),
     [
         (lambda path: None, "no such file or folder"),
-        (lambda path: path.mkdir(), "not data in a known layout"),
+        (lambda path: path.mkdir(), "an empty folder"),
+        (lambda path: (path / "images").mkdir(parents=True), "not data in a known layout"),
         (lambda path: path.write_text("a.wav\thello"), "not data in a known layout"),
     ],
 )

@@ -209,6 +209,27 @@ def test_resuming_with_other_recordings_is_refused(change, interrupted, float_fo
         calibrate(options(float_folder, data, folder / "q", resume=True))
 
 
+def test_resuming_what_is_complete_leaves_it(calibrated, float_folder, speech, tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(calibrated[0], tmp_path / "q")
+    (folder / "README.md").write_text("mine")
+    monkeypatch.setattr(calibrate_module.Calibration, "collect", None)
+    found = calibrate(options(float_folder, speech, folder, resume=True))
+    assert "complete already" in capsys.readouterr().err
+    assert (folder / "README.md").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["q"]
+    changing = {"seconds", "plan"}
+    assert {k: v for k, v in found.items() if k not in changing} == {
+        k: v for k, v in calibrated[1].items() if k not in changing
+    }
+
+
+def test_resuming_over_a_model_of_other_inputs_replaces_it(calibrated, float_folder, speech, tmp_path, capsys):
+    folder = shutil.copytree(calibrated[0], tmp_path / "q")
+    calibrate(options(float_folder, speech, folder, resume=True, method="max"))
+    assert "which the new one will replace" in capsys.readouterr().err
+    assert plan(folder).method == "max"
+
+
 # ---- the account of float passes
 
 

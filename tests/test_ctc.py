@@ -46,6 +46,19 @@ def test_letters_with_a_delimiter(tokenizer, path, words):
     assert said(LETTERS, path, tokenizer(LETTERS)) == words
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "options", "wrong"),
+    [
+        (LETTERS, {}, ["bal", "BAD"]),
+        (LETTERS, {"do_lower_case": True}, ["BALL", "BAD", "ONE", "ONETWO"]),
+        (SYMBOLS, {}, ["BALL", "bal", "BAD"]),
+    ],
+)
+def test_words_that_the_vocabulary_cannot_spell(tokenizer, vocabulary, options, wrong):
+    said = ["BALL", "bal", "BAD"] + (["ONE", "ONETWO"] if vocabulary is SYMBOLS or options else [])
+    assert ctc.unwritable(said, tokenizer(vocabulary, **options)) == wrong
+
+
 def test_a_symbol_for_each_word(tokenizer):
     path = ["_", " ONE", " ONE", " TWO", "_", " TWO", "|", " ONE"]
     words = [("ONE", 1, 3), ("TWO", 3, 4), ("TWO", 5, 6), ("ONE", 7, 8)]

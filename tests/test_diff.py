@@ -33,6 +33,7 @@ CHANGES = {
     "scheme": (lambda d: d.update(scheme="w4a8", method="mine"), "scheme: w8a8 -> w4a8\nmethod: stable -> mine"),
     "a site gone": (lambda d: d["sites"].pop(SITE), f"{SITE}: in the first plan only"),
     "layers": (lambda d: d["layers"]["lm_head"].update(selected=False), "selected in the first only: lm_head"),
+    "group": (lambda d: d["sites"][SITE].update(weight_bits=4, weight_group=32), f"{SITE}: w8a8 -> w4g32a8"),
     "score": (lambda d: d["score"].update(whole_model=2), "score of the whole plan: "),
 }
 
@@ -43,6 +44,15 @@ def test_each_change_is_told(change, calibrated, tmp_path):
     found = diff_table(str(calibrated[0]), changed(calibrated[0], tmp_path, change))
     assert expected in found
     assert "decide the same" not in found
+
+
+def test_scores_on_other_recordings_are_not_compared_in_silence(calibrated, tmp_path):
+    def change(data):
+        data["score"].update(whole_model=2)
+        data["calibration"].update(audio_sha256=["00"])
+
+    found = diff_table(str(calibrated[0]), changed(calibrated[0], tmp_path, change))
+    assert "-> 2 (on other recordings: not comparable)" in found
 
 
 def test_evidence_of_other_recordings_is_no_change(calibrated, tmp_path):

@@ -1,6 +1,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,19 @@ class Clock:
         return self.now
 
 
+class Letters:
+    """A tokenizer of capital letters, or of other symbols."""
+
+    all_special_tokens = ("<pad>",)
+    init_kwargs: dict[str, bool] = {}  # noqa: RUF012  (as transformers has it)
+
+    def __init__(self, symbols="ABCDEFGHIJKLMNOPQRSTUVWXYZ"):
+        self.symbols = symbols
+
+    def get_vocab(self):
+        return {symbol: place for place, symbol in enumerate(("<pad>", "|", *self.symbols))}
+
+
 @dataclass
 class Fake:
     """Answers the words that it is given for each length of waveform, and takes its time on the test's own clock."""
@@ -39,6 +53,7 @@ class Fake:
 
     def __post_init__(self):
         self.sites = {"integer": 0, "simulated": 0, "float": 3}
+        self.processor = SimpleNamespace(tokenizer=Letters())
         self.met = set()
 
     def transcribe(self, waveform):
@@ -247,6 +262,15 @@ def test_letter_case_is_told_and_normalization_forgives_it(bench):
     assert kind.model.wer_percent == 25.0
     assert kind.normalize == "basic"
     assert len(kind.warnings) == 1
+
+
+def test_transcripts_that_the_vocabulary_cannot_write_are_told(bench):
+    fakes, _ = bench
+    assert not any("cannot be written" in warning for warning in run(bench).warnings)
+    fakes["ours"].processor = SimpleNamespace(tokenizer=Letters(("ONE", "TWO")))
+    expected = "2 of 4 words of the transcripts (FOUR, THREE, ...) cannot be written with the vocabulary of ours"
+    assert sum(expected in warning for warning in run(bench).warnings) == 1
+    assert not any("cannot be written" in warning for warning in run(bench, normalize="basic").warnings)
 
 
 def test_memory_that_could_not_be_measured_is_told(bench, monkeypatch):

@@ -86,9 +86,11 @@ def test_fewer_bits_for_a_site(apply, calibrated):
         entry.update(weight_bits=4, input_bits=6)
         without(entry, "scale", "zero_point")
 
-    made = apply(site(fewer))
+    with pytest.warns(UserWarning, match=r"sites of 4 bits and fewer \(1: .*q_proj, .*rounded to nearest"):
+        made = apply(site(fewer))
     before, after = read_plan(calibrated[0]).sites[SITE], read_plan(made).sites[SITE]
     assert (after.weight_bits, after.input_bits, after.low) == (4, 6, before.low)
+    assert after.rounding == "nearest"
     assert after.weight_sqnr_db < before.weight_sqnr_db - 10
     assert after.scale == pytest.approx(before.scale * 255 / 63)
     assert problems(made) == []
@@ -145,6 +147,17 @@ def test_a_plan_that_contradicts_itself_is_one_sentence(change, apply, tmp_path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["edited.json"]
+
+
+def test_rounding_that_is_deleted_is_the_one_of_the_bits(apply):
+    def four_bits(entry):
+        entry.update(weight_bits=4, weight_group=32, weight_asymmetric=True)
+        entry.pop("rounding")
+
+    made = read_plan(apply(site(four_bits)))
+    assert made.sites[SITE].rounding == "compensated"
+    assert made.sites[SITE].stored_as == "w4g32za8"
+    assert made.sites["lm_head"].rounding == "nearest"
 
 
 def interrupted(*_):

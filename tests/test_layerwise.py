@@ -119,7 +119,7 @@ def _before(name, other, found):
 def test_a_site_alone_is_rounded_behind_the_float_model_once_for_each_choice(recognizer, tmp_path):
     choices, _ = tiny.max_plan(recognizer.model, (BITS, 8))
     found = [site for site in sites.discover(recognizer.model) if site.reason is None]
-    both = {"rounding": "compensated", "weight_bits": 3}, {"rounding": "nearest", "weight_bits": 2}
+    both = [{"rounding": "compensated", "weight_bits": bits} for bits in (3, 2)]
     several = {name: [replace(choice, **change) for change in both] for name, choice in choices.items()}
     waves = [tiny.wave(n) for n in range(WAVES)]
     weights = {}
@@ -127,10 +127,11 @@ def test_a_site_alone_is_rounded_behind_the_float_model_once_for_each_choice(rec
         weights |= here
     with torch.inference_mode():
         expected = layerwise.gram.collect(recognizer.model, found, recognizer.logits, waves)
-    for name, (compensated, nearest) in weights.items():
+    for name, rounded_here in weights.items():
         weight = sites.canonical_weight(recognizer.model.get_submodule(name))
-        assert torch.equal(compensated.codes, layerwise.round_site(weight, several[name][0], expected[name]).codes)
-        assert torch.equal(nearest.codes, layerwise.round_site(weight, several[name][1]).codes)
+        for choice, one in zip(several[name], rounded_here, strict=True):
+            [alone] = layerwise.round_site(weight, [choice], expected[name])
+            assert torch.equal(one.codes, alone.codes)
 
 
 @pytest.mark.parametrize("bits", [8, 6, 4, 2])
@@ -138,6 +139,7 @@ def test_a_weight_keeps_the_noise_of_its_bits(bits, recognizer):
     module = recognizer.model.lm_head
     choices, _ = tiny.max_plan(recognizer.model, (bits, 8))
     weight = sites.canonical_weight(module)
-    wrong = layerwise.round_site(weight, choices["lm_head"]).dequantize() - weight
+    [found] = layerwise.round_site(weight, [choices["lm_head"]])
+    wrong = found.dequantize() - weight
     decibels = -10 * math.log10(float(wrong.square().mean() / weight.square().mean()))
     assert 6 * bits - 8 < decibels < 6 * bits + 6

@@ -10,7 +10,7 @@ from stablequant.errors import InputError
 FUNCTIONS = {
     "ranges": {"activations": ["histogram", "grid"], "weights": ["weight", "grid"]},
     "planners": {"plan": ["calibration"]},
-    "rounding": {"round_weight": ["weight", "lattice"]},
+    "rounding": {"round_weight": ["weight", "lattices"]},
 }
 EVERY = [(folder, name) for folder in FUNCTIONS for name in registry.names(folder)]
 

@@ -136,7 +136,7 @@ def max_plan(model, bits=(8, 8), waves=None):
             zero_point=zero_point,
         )
         weight = sites.canonical_weight(model.get_submodule(site.name))
-        weights[site.name] = layerwise.round_site(weight, choices[site.name])
+        [weights[site.name]] = layerwise.round_site(weight, [choices[site.name]])
     return choices, weights
 
 

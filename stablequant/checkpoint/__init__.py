@@ -7,7 +7,16 @@ evidence/          what a report draws (evidence.py); loading does not read it
 """
 
 from .hook import StableQuantConfig, StableQuantizer
-from .write import PLAN_FILE, check_destination, integer_model, shallow_copy, weights_hash, workspace, write
+from .write import (
+    PLAN_FILE,
+    check_destination,
+    integer_model,
+    shallow_copy,
+    tell_replaced,
+    weights_hash,
+    workspace,
+    write,
+)
 
 __all__ = [
     "PLAN_FILE",
@@ -16,6 +25,7 @@ __all__ = [
     "check_destination",
     "integer_model",
     "shallow_copy",
+    "tell_replaced",
     "weights_hash",
     "workspace",
     "write",

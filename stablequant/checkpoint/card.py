@@ -10,8 +10,7 @@ from ..plan import Plan
 TEMPLATE = """---
 library_name: transformers
 pipeline_tag: automatic-speech-recognition
-base_model: {base}
-tags: [stablequant, int8, ctc]
+{base_model}tags: [stablequant, int8, ctc]
 ---
 # {base}, quantized to {scheme}
 
@@ -46,6 +45,8 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
     whole = plan.score.get("whole_model")
     return TEMPLATE.format(
         base=Path(recognizer.path).name if Path(recognizer.path).exists() else recognizer.path,
+        # a field of the hub, where a folder of this machine means nothing
+        base_model="" if Path(recognizer.path).exists() else f"base_model: {recognizer.path}\n",
         name=name,
         scheme=plan.scheme,
         method=plan.method,

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .. import models
+from .. import evidence, models
 from ..errors import InputError
 from ..given import choice_problem
 from ..plan import PLAN_FILE, Plan, read_plan
@@ -26,13 +26,17 @@ from .values import value_problems
 
 CONFIG_FILE = "config.json"
 NOT_HASHED = frozenset({CONFIG_FILE, "README.md"})  # people may write into the model card
+OPTIONAL = frozenset({evidence.FILE.as_posix()})  # a model is whole without them
 NOT_SETTINGS = frozenset({"quantization_config", "transformers_version", "_name_or_path"})
 
 
 def checksums(folder: Path) -> dict[str, str]:
     """{file: sha256} of a quantized folder."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in NOT_HASHED)
-    return {CONFIG_FILE: _settings_hash(_settings(folder))} | {path.name: _file_hash(path) for path in files}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return {CONFIG_FILE: _settings_hash(_settings(folder))} | {
+        name: _file_hash(path) for name, path in names.items() if name not in NOT_HASHED
+    }
 
 
 def problems(folder: Path) -> list[str]:
@@ -71,7 +75,9 @@ def _altered(folder: Path, settings: Mapping[str, Any], expected: Any) -> Iterat
         path = folder / name
         if name == CONFIG_FILE:
             continue
-        if Path(name).name != name or not path.is_file():
+        if name in OPTIONAL and not path.exists():
+            continue
+        if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
             yield f"{path}: missing, or not a file in this folder"
         elif _file_hash(path) != checksum:
             yield f"{path}: altered since it was written (checksum)"
@@ -115,6 +121,8 @@ def _tensors(folder: Path, sites: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one that `sfm-quant calibrate` wrote")
     if not path.is_file():
         raise InputError(f"{folder}: no {CONFIG_FILE} here; give a folder that `sfm-quant calibrate` wrote")
     try:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from .. import engine, evidence
+from ..engine.pages import release
 from ..errors import InputError
 from ..grid import QTensor
 from ..models import Recognizer
@@ -39,12 +40,16 @@ def check_destination(out: str) -> None:
         raise InputError(f"{out}: this folder holds something else than a stablequant model; give a new one")
     if path.exists() and not path.is_dir():
         raise InputError(f"{out}: a file is here; give a folder")
-    if _is_ours(path):
-        print(f"{out}: holds a stablequant model, which the new one will replace", file=sys.stderr)
     parent = path.absolute().parent
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"{out}: {existing} cannot be written to")
+
+
+def tell_replaced(out: str) -> None:
+    """A line on stderr where a quantized model will be replaced."""
+    if _is_ours(Path(out)):
+        print(f"{out}: holds a stablequant model, which the new one will replace", file=sys.stderr)
 
 
 def write(
@@ -60,6 +65,8 @@ def write(
     decided on, is kept as evidence.
     """
     model = integer_model(recognizer.model, plan, weights)
+    for weight in recognizer.model.parameters():
+        release(weight)  # most are not needed any more, and what is written takes memory too
     try:
         with workspace(out) as folder:
             new = folder / "new"

@@ -1,7 +1,8 @@
 """What some data holds, for `sfm-quant data`: its layout, hours, speakers, lengths, and what is wrong with it.
 
-Every recording's header is read, none is decoded: it takes seconds where a first evaluation takes hours to find the
-one file that was copied by half. What only decoding finds (a FLAC cut off in the middle) is not found here.
+Every recording's header is read and its last second looked for, none is decoded: it takes seconds where a first
+evaluation takes hours to find the one file that was copied by half. What only decoding finds (a broken block in the
+middle) is not found here.
 """
 
 from __future__ import annotations

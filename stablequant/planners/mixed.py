@@ -172,9 +172,10 @@ def _limit(calibration: Calibration, base: Plan) -> float:
 
 def _check(limit: float, needed: int) -> None:
     if needed > limit:
+        left = f"{limit:,.0f}" if limit > 0 else "none"
         raise InputError(
-            f"the weights need {needed:,} bytes at the fewest bits, more than the {limit:,.0f} that the limit leaves; "
-            "allow more"
+            f"the weights need {needed:,} bytes at the fewest bits, and the limit leaves {left} beside what stays in "
+            "float; allow more"
         )
 
 

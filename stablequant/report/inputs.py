@@ -27,9 +27,8 @@ def evaluation(path: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{path}: not what `sfm-quant eval --json` writes ({type(error).__name__}: {error}); give that file"
-        ) from error
+        why = f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: not what `sfm-quant eval --json` writes ({why}); give that file") from error
 
 
 def predictions(path: str, folder: str | None = None) -> tuple[Row, ...]:

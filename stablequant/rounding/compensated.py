@@ -16,6 +16,7 @@ error on the second.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,29 +31,45 @@ SAMPLE = 64  # rows that choose the damping
 BLOCK = 128  # columns that take the errors of all before them at once: one matrix product instead of many small ones
 
 
-def round_weight(weight: Tensor, lattice: Lattice, gram: tuple[Tensor, Tensor] | None = None) -> QTensor:
-    """Codes of a weight (out, n) on a lattice, for inputs with these Gram matrices (n, n)."""
+class Factors(NamedTuple):
+    """Factors of one Gram matrix, with different dampings."""
+
+    order: Tensor  # int64 (n,): columns by their power, the last one goes first
+    unit: Tensor  # float32 (dampings, n, n)
+
+
+def round_weight(
+    weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor] | None = None
+) -> list[QTensor]:
+    """A weight (out, n) on each of some lattices, for inputs with these Gram matrices (n, n)."""
     if gram is None:
         raise ValueError("error-compensating rounding needs the Gram matrices of the inputs")
-    damping = _choose_damping(weight.float(), lattice, gram)
-    return lattice.hold(_round(weight.float(), lattice, gram[0] + gram[1], [damping])[0])
+    chosen = _choose_dampings(weight.float(), lattices, gram)
+    dampings = sorted(set(chosen))
+    factors = _factors(gram[0] + gram[1], dampings)
+    found = []
+    for points, damping in zip(lattices, chosen, strict=True):
+        at = dampings.index(damping)
+        found.append(points.hold(_round(weight.float(), points, factors._replace(unit=factors.unit[at : at + 1]))[0]))
+    return found
 
 
-def _choose_damping(weight: Tensor, lattice: Lattice, gram: tuple[Tensor, Tensor]) -> float:
-    """The damping whose rounding on the first half has the least error on the second, over a sample of rows."""
+def _choose_dampings(weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor]) -> list[float]:
+    """For each lattice the damping whose rounding on the first half has the least error on the second, over SAMPLE."""
     sample = torch.arange(0, len(weight), -(-len(weight) // SAMPLE))
-    rows, points = weight[sample], lattice.rows(sample)
-    wrong = _round(rows, points, gram[0], DAMPING).float() * points.scale[:, None] - rows
-    errors = ((wrong @ gram[1]) * wrong).sum((1, 2))
-    return DAMPING[int(errors.argmin())]
+    rows, factors, chosen = weight[sample], _factors(gram[0], DAMPING), []
+    for points in (lattice.rows(sample) for lattice in lattices):
+        wrong = _round(rows, points, factors).float() * points.scale[:, None] - rows
+        errors = ((wrong @ gram[1]) * wrong).sum((1, 2))
+        chosen.append(DAMPING[int(errors.argmin())])
+    return chosen
 
 
-def _round(weight: Tensor, lattice: Lattice, gram: Tensor, dampings: Sequence[float]) -> Tensor:
+def _round(weight: Tensor, lattice: Lattice, factors: Factors) -> Tensor:
     """int8 codes (dampings, out, n): each column takes a few small steps, so all dampings take them together."""
-    order = torch.argsort(gram.diagonal(), descending=True, stable=True).flip(0)  # the last column goes first
-    unit = _unit_factors(gram[order[:, None], order], dampings)
+    order, unit = factors
     points, columns = lattice.of(order).by_columns(), weight.T[order]
-    codes = torch.empty((len(dampings), *columns.shape), dtype=torch.int8)
+    codes = torch.empty((len(unit), *columns.shape), dtype=torch.int8)
     errors = torch.empty_like(codes, dtype=torch.float32)
     for stop in range(len(columns), 0, -BLOCK):
         block = slice(max(0, stop - BLOCK), stop)
@@ -63,6 +80,11 @@ def _round(weight: Tensor, lattice: Lattice, gram: Tensor, dampings: Sequence[fl
             codes[:, at] = points.column(i).nearest(want)
             errors[:, at] = columns[i] - codes[:, at] * points.scale
     return codes[:, torch.argsort(order)].mT.contiguous()
+
+
+def _factors(gram: Tensor, dampings: Sequence[float]) -> Factors:
+    order = torch.argsort(gram.diagonal(), descending=True, stable=True).flip(0)
+    return Factors(order, _unit_factors(gram[order[:, None], order], dampings))
 
 
 def _unit_factors(gram: Tensor, dampings: Sequence[float]) -> Tensor:

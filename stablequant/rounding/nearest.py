@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..grid import QTensor
@@ -10,6 +12,8 @@ from ..lattice import Lattice
 NEEDS_GRAM = False
 
 
-def round_weight(weight: Tensor, lattice: Lattice, gram: tuple[Tensor, Tensor] | None = None) -> QTensor:
-    """Codes of a weight (out, n) on a lattice; the inputs do not matter."""
-    return lattice.hold(lattice.nearest(weight))
+def round_weight(
+    weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor] | None = None
+) -> list[QTensor]:
+    """A weight (out, n) on each of some lattices; the inputs do not matter."""
+    return [lattice.hold(lattice.nearest(weight)) for lattice in lattices]

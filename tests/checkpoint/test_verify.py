@@ -20,7 +20,8 @@ SITE = "wav2vec2.encoder.layers.0.attention.q_proj"
 def test_a_model_as_it_was_written_has_no_problems(calibrated):
     assert problems(calibrated[0]) == []
     stored = json.loads((calibrated[0] / "config.json").read_text())["quantization_config"]["checksums"]
-    files = {path.name for path in calibrated[0].iterdir() if path.is_file()}
+    files = {path.relative_to(calibrated[0]).as_posix() for path in calibrated[0].rglob("*") if path.is_file()}
+    assert "evidence/histograms.json" in files
     assert stored.keys() == files - {"README.md"}
 
 
@@ -34,7 +35,7 @@ def test_the_model_card_may_be_edited(quantized_folder):
     assert problems(quantized_folder) == []
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "plan.json", "vocab.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "plan.json", "vocab.json", "evidence/histograms.json"])
 def test_one_flipped_bit_in_any_file_is_found(quantized_folder, name):
     content = bytearray((quantized_folder / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -46,6 +47,16 @@ def test_one_flipped_bit_in_any_file_is_found(quantized_folder, name):
 def test_a_file_that_is_gone_is_named(quantized_folder, name):
     (quantized_folder / name).unlink()
     assert f"{quantized_folder / name}: missing, or not a file in this folder" in problems(quantized_folder)
+
+
+def test_a_model_is_whole_without_the_evidence(quantized_folder):
+    (quantized_folder / "evidence/histograms.json").unlink()
+    assert problems(quantized_folder) == []
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(InputError, match="nope: no such folder"):
+        problems(tmp_path / "nope")
 
 
 def test_weights_that_came_later_are_named(quantized_folder):

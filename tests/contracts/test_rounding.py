@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from stablequant import lattice, registry
 from stablequant.grid import symmetric_scale, weight_grid
 from stablequant.lattice import WeightFormat
-from stablequant.rounding import nearest
 
 METHODS = registry.names("rounding")
 FORMATS = tuple(WeightFormat(bits) for bits in range(2, 9)) + tuple(
@@ -41,7 +40,8 @@ def grams(seed, columns=30, frames=80):
 
 
 def round_weight(method, w, on, seed=0):
-    return registry.get("rounding", method).round_weight(w, on, grams(seed, w.shape[1]))
+    [found] = registry.get("rounding", method).round_weight(w, [on], grams(seed, w.shape[1]))
+    return found
 
 
 @every_method
@@ -63,7 +63,7 @@ def test_codes_are_int8_and_on_the_lattice_that_was_given(method, seed, format):
 @given(seed=st.integers(0, 99), format=formats)
 def test_a_weight_that_is_on_the_lattice_already_stays(method, seed, format):
     on = points(weight(seed), format)
-    w = registry.get("rounding", "nearest").round_weight(weight(seed), on).dequantize()
+    w = round_weight("nearest", weight(seed), on).dequantize()
     assert torch.equal(round_weight(method, w, on, seed).dequantize(), w)
 
 
@@ -74,6 +74,17 @@ def test_the_float_weight_is_left_as_it_was_and_the_result_is_the_same_twice(met
     first, second = (round_weight(method, w, points(w, WeightFormat(4, 8, True))) for _ in range(2))
     assert torch.equal(w, before)
     assert torch.equal(first.codes, second.codes)
+
+
+@every_method
+@given(seed=st.integers(0, 99))
+def test_several_lattices_at_once_give_what_each_gives_alone(method, seed):
+    w = weight(seed)
+    lattices = [points(w, WeightFormat(bits, 8, True)) for bits in (4, 3, 2)]
+    together = registry.get("rounding", method).round_weight(w, lattices, grams(seed))
+    assert [each.lattice for each in together] == lattices
+    for on, found in zip(lattices, together, strict=True):
+        assert torch.equal(found.codes, round_weight(method, w, on, seed).codes)
 
 
 @every_method
@@ -93,7 +104,7 @@ def test_inputs_that_are_silent_do_no_harm(method, dead):
         half[:dead] = 0
         half[:, :dead] = 0
     on = points(w, WeightFormat(3, 8))
-    found = registry.get("rounding", method).round_weight(w, on, gram)
+    [found] = registry.get("rounding", method).round_weight(w, [on], gram)
     assert found.dequantize().isfinite().all()
 
 
@@ -101,7 +112,7 @@ def test_inputs_that_are_silent_do_no_harm(method, dead):
 def test_nearest_leaves_no_point_of_the_lattice_nearer(seed, format):
     w = weight(seed)
     on = points(w, format)
-    error = (nearest.round_weight(w, on).dequantize().double() - w.double()).abs()
+    error = (round_weight("nearest", w, on).dequantize().double() - w.double()).abs()
     at = on.of()
     for code in range(format.top + 1):
         there = (at.offset.double() + at.step.double() * code) * on.scale[:, None].double()
@@ -114,7 +125,8 @@ def test_compensated_rounding_has_less_error_in_the_output_than_nearest(bits):
     on = points(w, WeightFormat(bits, 32, True) if bits < 8 else WeightFormat(8))
 
     def error(method):
-        wrong = registry.get("rounding", method).round_weight(w, on, gram).dequantize() - w
+        [found] = registry.get("rounding", method).round_weight(w, [on], gram)
+        wrong = found.dequantize() - w
         return float(((wrong @ (gram[0] + gram[1])) * wrong).sum())
 
     assert error("compensated") < 0.7 * error("nearest")

@@ -6,6 +6,7 @@ seconds. A line of standard output is the exit code, or minus the signal that en
 
 import json
 import os
+import signal
 import sys
 import time
 
@@ -14,6 +15,7 @@ from stablequant import calibrate, cli  # noqa: F401
 for line in sys.stdin:
     arguments, log, kill, after = json.loads(line)
     if (child := os.fork()) == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background ignores it
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)

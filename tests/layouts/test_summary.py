@@ -56,6 +56,19 @@ def test_table(mixed):
     assert len(lines) == 21
 
 
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "wav"])
+def test_a_recording_that_was_copied_by_half_is_found(tmp_path, suffix):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000)
+    whole, half = tmp_path / f"whole.{suffix}", tmp_path / f"half.{suffix}"
+    soundfile.write(whole, noise, 16000)
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    entries = ({"audio_filepath": each.name, "duration": 10.0} for each in (whole, half))
+    found = _summary.summary(str(put(tmp_path / "manifest.jsonl", *map(json.dumps, entries))))
+    assert found["utterances"] == 1
+    assert len(found["problems"]) == 1
+    assert "half" in found["problems"][0]
+
+
 def test_nothing_good_is_told_too(tmp_path):
     found = _summary.summary(str(put(tmp_path / "list.jsonl", "{")))
     assert (found["utterances"], found["seconds"], len(found["problems"])) == (0, None, 1)

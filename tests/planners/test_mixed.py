@@ -54,7 +54,7 @@ def test_no_site_gets_fewer_bits_than_the_floor():
 
 def test_a_limit_that_nothing_reaches_is_told():
     lost, sizes = problem(0)
-    with pytest.raises(InputError, match="more than the 3 that the limit leaves; allow more"):
+    with pytest.raises(InputError, match="the limit leaves 3 beside what stays in float; allow more"):
         mixed.knapsack(lost, sizes, 3.0, 1.0)
 
 
