@@ -85,10 +85,9 @@ class Lattice:
     steps: Tensor  # uint8 (out, groups), 1 and more
     offsets: Tensor  # int8 (out, groups)
 
-    def of(self, columns: Tensor | None = None) -> Points:
-        """The points of some columns (k,) of the row, or of all."""
-        group = self.group if columns is None else self.group[columns]
-        step, offset = (each[:, group].float() for each in (self.steps, self.offsets))
+    def of(self) -> Points:
+        """The points of every column."""
+        step, offset = (each[:, self.group].float() for each in (self.steps, self.offsets))
         return Points(self.scale[:, None], step, offset, self.format.top)
 
     def nearest(self, weight: Tensor) -> Tensor:
@@ -103,8 +102,8 @@ class Lattice:
         """The lattice of some rows."""
         return replace(self, scale=self.scale[index], steps=self.steps[index], offsets=self.offsets[index])
 
-    def columns(self, index: slice) -> Lattice:
-        """The lattice of some columns."""
+    def columns(self, index: slice | Tensor) -> Lattice:
+        """The lattice of some columns, in this order."""
         return replace(self, group=self.group[index])
 
 
@@ -125,10 +124,6 @@ class Points:
     def by_columns(self) -> Points:
         """The same points (k, out), with a scale (out,): what one column needs lies together."""
         return Points(self.scale[:, 0], self.step.T.contiguous(), self.offset.T.contiguous(), self.top)
-
-    def column(self, i: int) -> Points:
-        """The points (out,) of one column, of points by columns."""
-        return Points(self.scale, self.step[i], self.offset[i], self.top)
 
 
 @dataclass(frozen=True)

@@ -133,4 +133,4 @@ def test_columns_of_a_lattice_round_as_they_do_in_the_whole():
     on = lattice.fit(w, WeightFormat(3, 8, True))
     assert torch.equal(on.columns(slice(5, 21)).nearest(w[:, 5:21]), on.nearest(w)[:, 5:21])
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(on.of(order).nearest(w[:, order]), on.nearest(w)[:, order])
+    assert torch.equal(on.columns(order).nearest(w[:, order]), on.nearest(w)[:, order])

@@ -38,6 +38,15 @@ class Factors(NamedTuple):
     unit: Tensor  # float32 (dampings, n, n)
 
 
+class Rows(NamedTuple):
+    """A weight on several lattices, as so many more rows: by columns (n, rows), in units of each row's scale."""
+
+    weight: Tensor
+    step: Tensor
+    offset: Tensor
+    top: Tensor  # (rows,)
+
+
 def round_weight(
     weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor] | None = None
 ) -> list[QTensor]:
@@ -46,40 +55,54 @@ def round_weight(
         raise ValueError("error-compensating rounding needs the Gram matrices of the inputs")
     chosen = _choose_dampings(weight.float(), lattices, gram)
     dampings = sorted(set(chosen))
-    factors = _factors(gram[0] + gram[1], dampings)
-    found = []
-    for points, damping in zip(lattices, chosen, strict=True):
-        at = dampings.index(damping)
-        found.append(points.hold(_round(weight.float(), points, factors._replace(unit=factors.unit[at : at + 1]))[0]))
-    return found
+    codes = _round(weight.float(), lattices, _factors(gram[0] + gram[1], dampings))
+    return [
+        points.hold(codes[dampings.index(damping), place].contiguous())
+        for place, (points, damping) in enumerate(zip(lattices, chosen, strict=True))
+    ]
 
 
 def _choose_dampings(weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor]) -> list[float]:
     """For each lattice the damping whose rounding on the first half has the least error on the second, over SAMPLE."""
     sample = torch.arange(0, len(weight), -(-len(weight) // SAMPLE))
-    rows, factors, chosen = weight[sample], _factors(gram[0], DAMPING), []
-    for points in (lattice.rows(sample) for lattice in lattices):
-        wrong = _round(rows, points, factors).float() * points.scale[:, None] - rows
-        errors = ((wrong @ gram[1]) * wrong).sum((1, 2))
-        chosen.append(DAMPING[int(errors.argmin())])
-    return chosen
+    rows, points = weight[sample], [lattice.rows(sample) for lattice in lattices]
+    codes = _round(rows, points, _factors(gram[0], DAMPING))
+    wrong = codes.float() * torch.stack([each.scale for each in points])[:, :, None] - rows
+    errors = ((wrong @ gram[1]) * wrong).sum((2, 3))
+    return [DAMPING[place] for place in errors.argmin(0).tolist()]
 
 
-def _round(weight: Tensor, lattice: Lattice, factors: Factors) -> Tensor:
-    """int8 codes (dampings, out, n): each column takes a few small steps, so all dampings take them together."""
+def _round(weight: Tensor, lattices: Sequence[Lattice], factors: Factors) -> Tensor:
+    """int8 codes (dampings, lattices, out, n).
+
+    A column takes a few small steps, and calling them takes longer than they do: so all dampings and lattices take
+    them together.
+    """
     order, unit = factors
-    points, columns = lattice.of(order).by_columns(), weight.T[order]
-    codes = torch.empty((len(unit), *columns.shape), dtype=torch.int8)
+    rows = _rows(weight[:, order], [each.columns(order) for each in lattices])
+    codes = torch.empty((len(unit), *rows.weight.shape), dtype=torch.int8)
     errors = torch.empty_like(codes, dtype=torch.float32)
-    for stop in range(len(columns), 0, -BLOCK):
+    for stop in range(len(order), 0, -BLOCK):
         block = slice(max(0, stop - BLOCK), stop)
-        wanted = torch.baddbmm(columns[block], unit[:, stop:, block].mT, errors[:, stop:])
+        wanted = torch.baddbmm(rows.weight[block], unit[:, stop:, block].mT, errors[:, stop:])
         for i in reversed(range(block.start, stop)):
             at, done = slice(i, i + 1), slice(i + 1, stop)
-            want = torch.baddbmm(wanted[:, i - block.start, None], unit[:, done, at].mT, errors[:, done])
-            codes[:, at] = points.column(i).nearest(want)
-            errors[:, at] = columns[i] - codes[:, at] * points.scale
-    return codes[:, torch.argsort(order)].mT.contiguous()
+            code = torch.baddbmm(wanted[:, i - block.start, None], unit[:, done, at].mT, errors[:, done])
+            code.sub_(rows.offset[i]).div_(rows.step[i]).round_().clamp_(min=0)
+            torch.minimum(code, rows.top, out=code).mul_(rows.step[i]).add_(rows.offset[i])
+            codes[:, at] = code
+            torch.sub(rows.weight[i], code, out=errors[:, at])
+    return codes[:, torch.argsort(order)].unflatten(2, (len(lattices), -1)).movedim(1, 3)
+
+
+def _rows(weight: Tensor, lattices: Sequence[Lattice]) -> Rows:
+    points = [each.of().by_columns() for each in lattices]
+    return Rows(
+        torch.cat([weight.T / each.scale for each in points], 1),
+        torch.cat([each.step for each in points], 1),
+        torch.cat([each.offset for each in points], 1),
+        torch.cat([torch.full_like(each.scale, each.top) for each in points]),
+    )
 
 
 def _factors(gram: Tensor, dampings: Sequence[float]) -> Factors:
