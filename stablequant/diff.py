@@ -63,8 +63,8 @@ def _changes(a: Choice, b: Choice) -> Iterator[str]:
 def _bits(choice: Choice) -> str:
     if not choice.quantized:
         return f"float ({choice.reason})"
-    format = choice.weight_format
-    return f"{format if format.packed else f'w{choice.weight_bits}'}a{choice.input_bits}"
+    packed = choice.weight_bits is not None and choice.weight_format.packed
+    return f"{choice.weight_format if packed else f'w{choice.weight_bits}'}a{choice.input_bits}"
 
 
 def _range(choice: Choice) -> str:

@@ -55,11 +55,14 @@ def round_weight(
         raise ValueError("error-compensating rounding needs the Gram matrices of the inputs")
     chosen = _choose_dampings(weight.float(), lattices, gram)
     dampings = sorted(set(chosen))
-    codes = _round(weight.float(), lattices, _factors(gram[0] + gram[1], dampings))
-    return [
-        points.hold(codes[dampings.index(damping), place].contiguous())
-        for place, (points, damping) in enumerate(zip(lattices, chosen, strict=True))
-    ]
+    order, unit = _factors(gram[0] + gram[1], dampings)
+    found = []
+    for points, damping in zip(lattices, chosen, strict=True):  # one by one: all rows of all take much memory
+        at = dampings.index(damping)
+        found.append(
+            points.hold(_round(weight.float(), [points], Factors(order, unit[at : at + 1]))[0, 0].contiguous())
+        )
+    return found
 
 
 def _choose_dampings(weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor]) -> list[float]:
