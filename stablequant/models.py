@@ -31,7 +31,7 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PACK_SECONDS = 30.0  # of audio in one call: longer gains little speed and takes more memory
 FASTEST = 1_000_000  # Hz: no recording is sampled faster
-PROCESSOR = ("preprocessor_config.json", "vocab.json")  # what every CTC model of the family comes with
+VOCABULARY = "vocab.json"  # of every CTC tokenizer of the family
 AGAIN = "; copy the model again"
 SETTINGS = ("*.json", "*.txt", "*.model")
 
@@ -243,8 +243,8 @@ def _processor(path: str) -> Any:
         feature_extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # as above
-        absent = [name for name in PROCESSOR if Path(path).is_dir() and not (Path(path) / name).is_file()]
-        why = f"no {' and no '.join(absent)}" if absent else _first_line(error)
+        absent = Path(path).is_dir() and not (Path(path) / VOCABULARY).is_file()
+        why = f"no {VOCABULARY}" if absent else _first_line(error)
         raise InputError(
             f"{path}: no usable feature extractor and tokenizer beside the model ({why}); copy those files as well"
         ) from error
