@@ -1,5 +1,5 @@
 """`python -m stablequant` is `sfm-quant`."""
 
-from .cli import main
+from .cli import run
 
-main(prog_name="sfm-quant")
+run()

@@ -10,7 +10,9 @@ import errno
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +49,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except InputError as error:
             raise Failure(str(error)) from error
         except OSError as error:
@@ -57,6 +59,13 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo(f"Interrupted{ADVICE_TO_RESUME.get(str(ctx.invoked_subcommand), '')}.", err=True)
             ctx.exit(130)
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        finally:
+            if progress := sys.modules.get(f"{__package__}.progress"):
+                progress.close()
 
 
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")
@@ -135,6 +144,26 @@ skip_option = click.option(
 json_option = click.option(
     "--json", "json_file", metavar="FILE", type=PATH, callback=_writable, help="Write the result as JSON; - is stdout."
 )
+
+
+def run() -> None:
+    """`sfm-quant`: the commands, and an interrupt that is neither lost nor answered when the work is done."""
+    sys.unraisablehook = _interrupt_again
+    try:
+        main(prog_name="sfm-quant")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt_again(lost: Any) -> None:
+    """Ctrl-C while Python runs a destructor ends that alone: raise it once more, a moment later, outside."""
+    if lost.exc_type is KeyboardInterrupt:
+        main_thread = threading.main_thread().ident or 0
+        later = threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT))
+        later.daemon = True
+        later.start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 @click.group(

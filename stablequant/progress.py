@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import Any
 
 from tqdm import tqdm
+
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def bar(*iterable: Any, **settings: Any) -> Any:
     """A tqdm bar; `settings` are tqdm's."""
     terminal = sys.stderr.isatty()
-    return tqdm(*iterable, mininterval=0.5 if terminal else 30.0, miniters=1, ascii=not terminal, **settings)
+    made = tqdm(*iterable, mininterval=0.5 if terminal else 30.0, miniters=1, ascii=not terminal, **settings)
+    _open.add(made)
+    return made
+
+
+def close() -> None:
+    """End the line of a bar that was left in the middle, so that a message does not follow it on the same one."""
+    for each in list(_open):
+        each.close()

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -199,24 +200,67 @@ print(*{"torch", "transformers", "scipy", "numpy"} & set(sys.modules))
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
-def test_interrupt_from_the_keyboard():
-    code = """
+STUB = """
 import signal, sys, time, types
+from stablequant import progress
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background ignores it
 stub = types.ModuleType("stablequant.calibrate")
 stub.Options = dict
-stub.calibrate = lambda options: (print("ready", flush=True), time.sleep(60))
 sys.modules[stub.__name__] = stub
-from stablequant.cli import main
-main(["calibrate", "m", "--data", "d", "--out", "o"])
+from stablequant.cli import run
+sys.argv[1:] = ["calibrate", "m", "--data", "d", "--out", "o"]
+
+def wait():
+    print("ready", flush=True)
+    time.sleep(60)
 """
+ANYWHERE = "stub.calibrate = lambda options: wait()"
+DURING_A_BAR = """
+def calibrate(options):
+    for _ in progress.bar([1, 2]):
+        wait()
+stub.calibrate = calibrate
+"""
+IN_A_DESTRUCTOR = """
+class Slow:
+    def __del__(self):
+        wait()
+
+def calibrate(options):
+    Slow()  # and at once no longer
+    time.sleep(60)
+stub.calibrate = calibrate
+"""
+WHEN_ALL_IS_DONE = """
+import atexit
+def last():
+    print("ready", flush=True)
+    time.sleep(1)
+atexit.register(last)
+sys.argv[1:] = ["--version"]
+"""
+INTERRUPTED = "Interrupted; the same command with --resume goes on from here.\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "told"),
+    [
+        (ANYWHERE, 130, INTERRUPTED),
+        (DURING_A_BAR, 130, INTERRUPTED),
+        (IN_A_DESTRUCTOR, 130, INTERRUPTED),
+        (WHEN_ALL_IS_DONE, 0, ""),
+    ],
+    ids=["anywhere", "during a bar", "in a destructor", "when all is done"],
+)
+def test_interrupt_from_the_keyboard(where, code, told):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
-        assert process.stdout.readline() == "ready\n"
+    with subprocess.Popen([sys.executable, "-c", f"{STUB}{where}\nrun()"], **pipes) as process:
+        while process.stdout.readline() != "ready\n":
+            pass
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == "Interrupted; the same command with --resume goes on from here.\n"
+    assert process.returncode == code
+    assert re.sub(r"\s*\d+%.*\n", "", errors) == told  # a bar has a line of its own
 
 
 # ---- all together

@@ -19,7 +19,8 @@ for line in sys.stdin:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        sys.exit(cli.main(arguments))  # never on to the lines below
+        sys.argv[1:] = arguments
+        cli.run()  # ends the process
     if kill is not None:
         time.sleep(after)
         os.kill(child, kill)  # one that has ended keeps its number until it is waited for
