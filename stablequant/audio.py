@@ -143,6 +143,8 @@ def detect(path: Path) -> ModuleType:
             )
         if fitting:
             return fitting[0]
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        raise InputError(f"{path}: a recording, not a list of recordings; give its folder as the data")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a manifest or a folder of recordings as the data")
     if path.is_dir() and not any(path.iterdir()):
@@ -258,7 +260,7 @@ def _opened(utterance: Utterance) -> Iterator[soundfile.SoundFile]:
             yield file
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
-        raise InputError(f"{name}: cannot be decoded ({reason}); convert it to WAV or FLAC, or remove it") from error
+        raise InputError(f"{name}: cannot be decoded ({reason}); copy it again, or convert it to WAV") from error
 
 
 def _name(utterance: Utterance) -> str:

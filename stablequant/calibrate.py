@@ -90,6 +90,8 @@ def calibrate(options: Options) -> dict[str, Any]:
         plan = planner.plan(calibration)
         plan, weights = calibration.round(plan)
         plan = calibration.verify(plan, weights)
+    if isinstance(planner, given.Given):
+        planner.tell_score(plan)
 
     checkpoint.write(recognizer, plan, weights, Path(options.out), calibration.stats)
     journal.remove()
@@ -183,9 +185,10 @@ class Calibration:
 
     def measured(self, choice: Choice, name: str) -> Choice:
         """The choice for a site with the scale and zero point of its range, and the evidence."""
-        seen, grid, low, high = self.stats[name], choice.input_grid, float(choice.low or 0), float(choice.high or 0)
+        seen, grid = self.stats[name], choice.input_grid
+        low, high = min(0.0, choice.low or 0.0), max(0.0, choice.high or 0.0)  # as the grid has it
         scale, zero_point = affine(low, high, grid)
-        choice = replace(choice, scale=scale, zero_point=zero_point)
+        choice = replace(choice, low=low, high=high, scale=scale, zero_point=zero_point)
         noise = float(seen.noise(np.array([scale]), np.array([choice.input_zero_point]), grid)[0])
         return replace(
             choice,
@@ -544,6 +547,7 @@ def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float
         "selected_layers": [name for name, layer in plan.layers.items() if layer.selected],
         "sites": [{"name": name, **to_entry(choice)} for name, choice in plan.sites.items()],
         "skipped_bad": plan.calibration["skipped_bad"],
+        "score": plan.score,
         "float_passes": round(passes, 2),
         "seconds": round(seconds, 2),
         "bytes_before": recognizer.bytes_on_disk(),

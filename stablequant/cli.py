@@ -494,6 +494,7 @@ def _calibrate_table(result: dict[str, Any]) -> str:
             f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller",
             f"layers clipped before the range was chosen: {len(clipped)} of {len({site['layer'] for site in sites})}",
             *([f"on {held_out['words']} held-out words: {held_out['wer_increase']:+.2f} points"] if held_out else []),
+            f"score: {result['score']['whole_model']:.2f} {result['score']['unit']}",
             f"{result['float_passes']} float passes, {result['seconds']:.0f} s; plan: {result['plan']}",
         ]
     )

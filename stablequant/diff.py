@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from .given import choice_problem
 from .plan import Choice, Plan, read_plan
 
 WHAT = ("layer", "kind", "weight_method", "rounding", "method", "clip_percent", "mid_rise")
@@ -15,7 +16,15 @@ def diff_table(first: str, second: str) -> str:
     """What changes from the first plan to the second; each is a plan.json or the folder of one."""
     a, b = (read_plan(Path(each)) for each in (first, second))
     changes = [*_head(a, b), *_layers(a, b), *_sites(a, b)]
-    return "\n".join([*(changes or ["the plans decide the same"]), *_sizes(first, second)])
+    wrong = [*_contradictions(first, a), *_contradictions(second, b)]
+    return "\n".join([*(changes or ["the plans decide the same"]), *_sizes(first, second), *wrong])
+
+
+def _contradictions(path: str, plan: Plan) -> Iterator[str]:
+    """What `calibrate --plan` would refuse."""
+    for name, choice in plan.quantized().items():
+        if problem := choice_problem(choice):
+            yield f"{path} cannot be applied: {name}: {problem}"
 
 
 def _head(a: Plan, b: Plan) -> Iterator[str]:

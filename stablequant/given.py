@@ -2,8 +2,8 @@
 
 What may be edited at a site, and what follows from it:
 
-- `low`, `high`: the range decides. `scale` and `zero_point` follow from it, so delete them with the edit; what is left
-  of them has to fit.
+- `low`, `high`: the range, which holds 0, decides. `scale` and `zero_point` follow from it, so delete them with the
+  edit; what is left of them has to fit.
 - all four deleted: `method` finds the range on the recordings, on what is left after removing `clip_percent`.
 - `weight_bits`, `input_bits` (2 to 8), `weight_method`; `mid_rise` at a convolution without padding.
 - `rounding` deleted: the one that the bits get in a search. At 4 bits and fewer `weight_group` and `weight_asymmetric`
@@ -11,13 +11,14 @@ What may be edited at a site, and what follows from it:
 - `reason`: the site stays in float, whatever else its entry says.
 
 Shares and signal-to-noise ratios are measured again. What an earlier search found about the layers is kept as it is.
+What an edit costs (a range that loses the signal, a score that got worse, products that run apart) is told.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,11 @@ from .sites import Site
 
 if TYPE_CHECKING:
     from .calibrate import Calibration
+
+
+NOISY = 6.0  # dB: below it a quarter of an input's power is lost, which no search does
+WORSE = 1.0  # points by which an edit may change the score of the whole plan without being told
+ONE_INPUT = ("q_proj", "k_proj", "v_proj")  # sites that one product computes where their inputs have one scale
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,21 @@ class Given:
     def plan(self, calibration: Calibration) -> Plan:
         """The given plan for a calibrated model, with what was measured on its recordings."""
         self.check(calibration.sites)
-        _tell_what_costs_words(self.wanted)
         choices = {site.name: _applied(calibration, site, self.wanted.sites[site.name]) for site in calibration.sites}
+        for sentence in (*_coarse(choices), *_noisy(choices), *_apart(choices)):
+            warnings.warn(f"{self.source}: {sentence}", stacklevel=1)
         return replace(calibration.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
+
+    def tell_score(self, plan: Plan) -> None:
+        """A warning where the plan as applied scores worse than the given one did, on the same recordings."""
+        before, after = self.wanted.score.get("whole_model"), plan.score["whole_model"]
+        same = self.wanted.calibration.get("audio_sha256") == plan.calibration["audio_sha256"]
+        if same and before is not None and after > before + WORSE:
+            warnings.warn(
+                f"{self.source}: the whole plan has a score of {after:.2f}, and had {before:.2f} before it was edited "
+                f"({plan.score['unit']})",
+                stacklevel=1,
+            )
 
     @property
     def _mixed(self) -> bool:
@@ -87,6 +105,8 @@ def choice_problem(choice: Choice) -> str | None:
         return f"has {alone[0]} but not both low and high; give both, or none of them" if alone else None
     if choice.low > choice.high:
         return f"low {choice.low:g} is above high {choice.high:g}; give a range"
+    if not choice.low <= 0 <= choice.high:
+        return f"the range from {choice.low:g} to {choice.high:g} does not hold 0, which has to be exact; widen it"
     return _scale_problem(choice, choice.low, choice.high)
 
 
@@ -132,6 +152,8 @@ def _method_problem(choice: Choice) -> str | None:
     ranges, roundings = registry.names("ranges"), registry.names("rounding")
     if choice.low is None and choice.method not in ranges:
         return f"no range, and no method {choice.method!r} that would find one; give low and high, or {_one(ranges)}"
+    if choice.method not in (None, *ranges):
+        return f"method is {choice.method!r}; give {_one(ranges)}, or delete it beside a range by hand"
     if choice.weight_method not in ranges:
         return f"weight_method is {choice.weight_method!r}; give {_one(ranges)}"
     if choice.rounding not in (None, *roundings):
@@ -154,18 +176,48 @@ def _applied(calibration: Calibration, site: Site, choice: Choice) -> Choice:
     return calibration.measured(choice, site.name)
 
 
-def _tell_what_costs_words(plan: Plan) -> None:
+def _coarse(choices: Mapping[str, Choice]) -> Iterator[str]:
     """An 8-bit entry edited to fewer bits keeps the rounding and the one step a row that do for 8 bits only."""
     coarse = [
         name
-        for name, choice in plan.quantized().items()
-        if choice.weight_format.packed
+        for name, choice in choices.items()
+        if choice.quantized
+        and choice.weight_format.packed
         and (choice.rounding, choice.weight_group, choice.weight_asymmetric) == ("nearest", None, None)
     ]
     if coarse:
-        warnings.warn(
-            f"sites of {PACKED_BITS} bits and fewer ({len(coarse)}: {coarse[0]}, ...) are rounded to nearest, with "
-            'one step for a row, which loses words; a search would give them "weight_group": 64, '
-            '"weight_asymmetric": true and "rounding": "compensated"',
-            stacklevel=1,
+        yield (
+            f"sites of {PACKED_BITS} bits and fewer ({_some(coarse)}) are rounded to nearest, with one step for a "
+            'row, which loses words; a search would give them "weight_group": 64, "weight_asymmetric": true and '
+            '"rounding": "compensated"'
         )
+
+
+def _noisy(choices: Mapping[str, Choice]) -> Iterator[str]:
+    noisy = [name for name, c in choices.items() if c.input_sqnr_db is not None and c.input_sqnr_db < NOISY]
+    if noisy:
+        first = choices[noisy[0]]
+        yield (
+            f"ranges that do not fit what the sites read ({_some(noisy)}: {100 * (first.clipped_share or 0):.0f} % of "
+            f"the values are outside, the signal is {first.input_sqnr_db:.1f} dB above the noise) lose words; "
+            "delete low, high, scale and zero_point to have the range found"
+        )
+
+
+def _apart(choices: Mapping[str, Choice]) -> Iterator[str]:
+    """Sites with one input and several scales for it."""
+    inputs: dict[str, set[tuple[float | None, ...]]] = {}
+    for name, choice in choices.items():
+        block, _, last = name.rpartition(".")
+        if last in ONE_INPUT and choice.quantized:
+            inputs.setdefault(block, set()).add((choice.input_bits, choice.scale, choice.input_zero_point))
+    apart = [block for block, scales in inputs.items() if len(scales) > 1]
+    if apart:
+        yield (
+            f"{', '.join(ONE_INPUT)} have one input and different ranges for it ({_some(apart)}), so their products "
+            "run apart, which takes longer; give them the same"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)}: {names[0]}" + (", ..." if len(names) > 1 else "")

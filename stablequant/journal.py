@@ -45,6 +45,8 @@ class Journal:
         _check_ours(folder)
         if resume and not folder.exists():
             print(f"{folder}: nothing to resume there; starting from the beginning", file=sys.stderr)
+        if not resume and (folder / "fingerprint.json").is_file():
+            print(f"{folder}: what an interrupted run had found is dropped; --resume goes on from it", file=sys.stderr)
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
         self._open(fingerprint)

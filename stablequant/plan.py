@@ -29,6 +29,16 @@ ABOUT = {  # what readers of a plan rely on in its free-form parts, where it is 
     "audio_sha256": list,
 }
 
+KINDS = {  # of values in JSON, in words
+    str: "text",
+    float: "a finite number",
+    int: "a whole number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+    tuple: "a list",
+}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -218,7 +228,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if float in types and type(value) is int:
         value = float(value)
     if type(value) not in types or (isinstance(value, float) and not math.isfinite(value)):
-        raise TypeError(f"{name} is {shortened(value)}")
+        raise TypeError(f"{name} is {shortened(value)}, not {KINDS.get(types[0], 'what belongs there')}")
     return value
 
 

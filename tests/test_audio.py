@@ -230,6 +230,12 @@ def test_data_that_is_none(tmp_path, make, message):
         read(tmp_path / "data")
 
 
+def test_a_recording_is_no_list(tmp_path):
+    (tmp_path / "hello.WAV").touch()
+    with pytest.raises(InputError, match=r"hello\.WAV: a recording, not a list of recordings; give its folder"):
+        read(tmp_path / "hello.WAV")
+
+
 def test_empty_manifest(tmp_path):
     (tmp_path / "manifest.jsonl").write_text("\n\n")
     with pytest.raises(InputError, match="lists no utterances"):
@@ -372,7 +378,7 @@ def test_samples_that_are_not_numbers(tmp_path, bad):
     [
         (None, r"^manifest\.jsonl:1: no recording .*a\.flac"),
         (b"", r"a\.flac: the file is empty \(0 bytes\)"),
-        (b"hello" * 100, r"a\.flac: cannot be decoded \(.*\); convert it"),
+        (b"hello" * 100, r"a\.flac: cannot be decoded \(.*\); copy it"),
     ],
 )
 def test_file_that_is_no_recording(tmp_path, content, message):

@@ -44,7 +44,7 @@ def test_the_result_is_the_calibrate_json(calibrated):
     made = plan(out)
     assert set(result) == {
         *("schema", "plan", "scheme", "method", "selected_layers", "sites", "float_passes", "seconds"),
-        *("bytes_before", "bytes_after", "skipped_bad"),
+        *("bytes_before", "bytes_after", "skipped_bad", "score"),
     }
     assert result["plan"] == str(out / "plan.json")
     assert [site["name"] for site in result["sites"]] == list(made.sites)
@@ -336,7 +336,8 @@ def test_short_and_silent_recordings_among_others_are_counted(float_folder, spee
 def test_bad_recordings_stop_it_or_are_left_out_told_and_counted(float_folder, speech, tmp_path):
     data = shutil.copytree(speech, tmp_path / "data")
     (data / "bad.wav").write_bytes(b"no sound")
-    assert "bad.wav: cannot be decoded" in refused("convert it", float_folder, data, tmp_path / "q", method="max")
+    told = refused("copy it again, or convert it", float_folder, data, tmp_path / "q", method="max")
+    assert "bad.wav: cannot be decoded" in told
     with pytest.warns(UserWarning, match=r"left out: .*bad\.wav: cannot be decoded"):
         found = calibrate(options(float_folder, data, tmp_path / "q", method="max", skip_bad=True))
     about = plan(tmp_path / "q").calibration

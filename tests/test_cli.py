@@ -478,6 +478,7 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
     result |= {
         "sites": [{"layer": "conv1", "clip_percent": 0.02}, {"layer": "conv2", "reason": "slow"}],
         "held_out": {"recordings": 3, "words": 40, "wer_increase": 2.5},
+        "score": {"name": "logits", "unit": "points of what differs", "whole_model": 6.5},
         "float_passes": 3,
         "seconds": 1.0,
         "bytes_before": 4_000_000,
@@ -512,5 +513,6 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
     assert "4.0 MB -> 1.0 MB, 4.00 times smaller" in done.stdout
     assert "layers clipped before the range was chosen: 1 of 2" in done.stdout
+    assert "score: 6.50 points of what differs\n" in done.stdout
     assert "on 40 held-out words: +2.50 points" in done.stdout
     assert json.loads((tmp_path / "c.json").read_text()) == result

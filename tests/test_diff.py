@@ -28,6 +28,7 @@ CHANGES = {
     "bits": (lambda d: d["sites"][SITE].update(weight_bits=4), f"{SITE}: w8a8 -> w4a8"),
     "float": (lambda d: d["sites"][SITE].update(reason="too slow"), f"{SITE}: w8a8 -> float (too slow)"),
     "range": (lambda d: d["sites"][SITE].update(low=-2.0, high=1.5), "-> [-2, 1.5]"),
+    "an impossible range": (lambda d: d["sites"][SITE].update(low=5.0), f"cannot be applied: {SITE}: low 5 is above"),
     "no range": (lambda d: [d["sites"][SITE].pop(key) for key in ("low", "high")], "-> none"),
     "method": (lambda d: d["sites"][SITE].update(method="max"), f"{SITE}: method mse -> max"),
     "scheme": (lambda d: d.update(scheme="w4a8", method="mine"), "scheme: w8a8 -> w4a8\nmethod: stable -> mine"),

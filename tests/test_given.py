@@ -60,11 +60,30 @@ def test_a_range_gives_the_scale_and_the_evidence(apply, calibrated):
         entry.update(low=-0.5, high=0.75)
         without(entry, "scale", "zero_point")
 
-    before, after = read_plan(calibrated[0]).sites[SITE], read_plan(apply(site(narrow))).sites[SITE]
+    with (
+        pytest.warns(UserWarning, match=r"do not fit what the sites read \(1: .*q_proj: 5\d % of the values are out"),
+        pytest.warns(UserWarning, match=r"q_proj, k_proj, v_proj have .* different ranges .*\(1: .*0.attention\), so"),
+    ):
+        made = apply(site(narrow))
+    before, after = read_plan(calibrated[0]).sites[SITE], read_plan(made).sites[SITE]
     assert (after.low, after.high, after.zero_point) == (-0.5, 0.75, 102)
     assert after.scale == pytest.approx(1.25 / 255)
     assert after.clipped_share > before.clipped_share
     assert after.input_sqnr_db < before.input_sqnr_db
+
+
+def test_a_score_that_got_worse_is_told(apply):
+    def ruin(data):
+        for entry in data["sites"].values():
+            if "low" in entry:
+                entry.update(low=0.0, high=1e-3)
+                without(entry, "scale", "zero_point")
+
+    with (
+        pytest.warns(UserWarning, match=r"the whole plan has a score of \d+\.\d\d, and had \d+\.\d\d before it"),
+        pytest.warns(UserWarning, match=r"do not fit what the sites read \(\d\d: .*, \.\.\.: "),
+    ):
+        apply(ruin)
 
 
 def test_a_mid_rise_grid_is_kept(apply, calibrated):
@@ -86,7 +105,10 @@ def test_fewer_bits_for_a_site(apply, calibrated):
         entry.update(weight_bits=4, input_bits=6)
         without(entry, "scale", "zero_point")
 
-    with pytest.warns(UserWarning, match=r"sites of 4 bits and fewer \(1: .*q_proj, .*rounded to nearest"):
+    with (
+        pytest.warns(UserWarning, match=r"sites of 4 bits and fewer \(1: .*q_proj\) are rounded to nearest"),
+        pytest.warns(UserWarning, match="have one input and different ranges for it"),
+    ):
         made = apply(site(fewer))
     before, after = read_plan(calibrated[0]).sites[SITE], read_plan(made).sites[SITE]
     assert (after.weight_bits, after.input_bits, after.low) == (4, 6, before.low)
@@ -111,6 +133,9 @@ WRONG = {
     ),
     "missing site": (lambda d: d["sites"].pop(SITE), f"{SITE}: is not in the plan"),
     "low above high": (site(lambda e: e.update(low=3.0, high=-3.0)), f"{SITE}: low 3 is above high -3"),
+    "without 0": (site(lambda e: e.update(low=3.0, high=8.0)), f"{SITE}: the range from 3 to 8 does not hold 0"),
+    "below 0": (site(lambda e: e.update(low=-3.0, high=-1.0)), "does not hold 0, which has to be exact"),
+    "method beside a range": (site(lambda e: e.update(method="mxa")), f"{SITE}: method is 'mxa'; give one of max"),
     "only low": (site(lambda e: e.pop("high")), f"{SITE}: has low but not both low and high"),
     "only scale": (site(lambda e: without(e, "low", "high", "zero_point")), f"{SITE}: has scale but not both"),
     "another scale": (site(lambda e: e.update(scale=0.5)), f"{SITE}: scale 0.5 and zero_point"),
@@ -134,7 +159,7 @@ WRONG = {
     "mid-rise": (site(lambda e: e.update(mid_rise=True)), f"{SITE}: mid_rise is for convolutions without padding"),
     "scheme": (lambda d: d.update(scheme="w4a4"), "no site has the bits of the scheme w4a4"),
     "no scheme": (lambda d: d.update(scheme="int8"), "scheme 'int8'"),
-    "word for a number": (site(lambda e: e.update(low="-1")), "low is '-1'"),
+    "word for a number": (site(lambda e: e.update(low="-1")), "low is '-1', not a finite number"),
     "all in float": (lambda d: [e.update(reason="no") for e in d["sites"].values()], "no site has the bits"),
 }
 

@@ -41,9 +41,11 @@ def test_what_was_found_is_there_again(folder):
     )
 
 
-def test_without_resume_it_begins_again(folder):
+def test_without_resume_it_begins_again(folder, capsys):
     begin(folder)
+    assert capsys.readouterr().err == ""
     again = Journal(folder, FINGERPRINT, resume=False)
+    assert "what an interrupted run had found is dropped; --resume goes on from it" in capsys.readouterr().err
     assert again.scores("probe 0") is None
     assert again.stats() == (0, {})
 

@@ -42,8 +42,11 @@ def check_destination(out: str) -> None:
         raise InputError(f"{out}: a file is here; give a folder")
     parent = path.absolute().parent
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"{out}: {existing} cannot be written to")
+    try:
+        with tempfile.TemporaryDirectory(prefix=_prefix(path), dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(f"{out}: {existing} cannot be written to ({error.strerror}); give another folder") from error
 
 
 def tell_replaced(out: str) -> None:

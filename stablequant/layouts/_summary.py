@@ -90,4 +90,5 @@ def _range(bucket: dict[str, Any]) -> str:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:.2f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    minutes = 60 * hours
+    return f"{hours:.2f} h" if hours >= 1 else f"{minutes:.1f} min" if minutes >= 1 else f"{60 * minutes:.1f} s"

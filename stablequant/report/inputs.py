@@ -130,6 +130,8 @@ def _number(value: Any) -> float | None:
 
 
 def _text(path: str) -> str:
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file; give what `sfm-quant eval --json` or `--predictions` wrote")
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

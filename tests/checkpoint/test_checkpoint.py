@@ -270,6 +270,12 @@ def test_a_place_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o700)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder in which even root makes none")
+def test_a_place_that_only_looks_writable_is_refused():
+    with pytest.raises(InputError, match="/proc/new: /proc cannot be written to"):
+        checkpoint.check_destination("/proc/new")
+
+
 def test_a_model_of_ours_is_replaced_whole(tmp_path, quantized_folder):
     (quantized_folder / "left over").write_text("")
     checkpoint.check_destination(str(quantized_folder))

@@ -56,6 +56,11 @@ def test_table(mixed):
     assert len(lines) == 21
 
 
+@pytest.mark.parametrize(("hours", "told"), [(2.5, "2.50 h"), (0.5, "30.0 min"), (0.001, "3.6 s")])
+def test_the_length_of_the_audio(mixed, hours, told):
+    assert f"audio       {told}\n" in _summary.table({**_summary.summary(str(mixed)), "hours": hours})
+
+
 @pytest.mark.parametrize("suffix", ["flac", "mp3", "wav"])
 def test_a_recording_that_was_copied_by_half_is_found(tmp_path, suffix):
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000)

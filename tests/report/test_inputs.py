@@ -90,7 +90,7 @@ def test_files_of_something_else(tmp_path):
         inputs.predictions(str(tmp_path / "empty"))
     with pytest.raises(InputError, match="binary: not UTF-8 text"):
         inputs.predictions(str(tmp_path / "binary"))
-    with pytest.raises(FileNotFoundError):  # the command line tells it in a sentence
+    with pytest.raises(InputError, match="nothing: no such file; give what"):
         inputs.evaluation(str(tmp_path / "nothing"))
 
 
