@@ -29,7 +29,6 @@ from .lattice import Dense, WeightFormat
 from .models import Recognizer
 from .plan import Choice, LayerChoice, Plan, parse_scheme, read_plan, to_entry
 from .ranges import percentile
-from .reproducible import Reproducible
 from .score import SCORES, Part, Recording, Score, Trial, run_trials, total
 from .sites import Site
 from .stats import Histogram
@@ -85,11 +84,10 @@ def calibrate(options: Options) -> dict[str, Any]:
 
     recordings, held_out = _held_out(recordings, options)
     calibration = Calibration(recognizer, recordings, journal, options, about, held_out)
-    with Reproducible():
-        calibration.collect()
-        plan = planner.plan(calibration)
-        plan, weights = calibration.round(plan)
-        plan = calibration.verify(plan, weights)
+    calibration.collect()
+    plan = planner.plan(calibration)
+    plan, weights = calibration.round(plan)
+    plan = calibration.verify(plan, weights)
     if isinstance(planner, given.Given):
         planner.tell_score(plan)
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .reproducible import Reproducible
 from .sites import Site
 
 WINDOWS = 2048  # of a convolution that one recording adds
@@ -70,7 +71,7 @@ def collect(
     """The Gram matrices of sites over recordings; a forward pass ends when the last of the sites has its input."""
     found: dict[str, Gram] = {}
     for number, recording in enumerate(recordings):
-        with _observe(model, sites, found, number % HALVES), suppress(_SeenAll):
+        with _observe(model, sites, found, number % HALVES), suppress(_SeenAll), Reproducible():
             forward(recording)
     return found
 

@@ -5,7 +5,7 @@ Two things make the last bits of a float depend on threads, and a range or a cho
 - MKL splits long sums between threads, unless it is told not to before its first product. PRODUCTS tells it.
 - At the end of each thread's share of a tensor torch computes functions such as GELU with other instructions, and
   oneDNN picks its algorithm for a grouped convolution by the number of threads. Inside `Reproducible` these run on one
-  thread; they are a small part of a forward pass.
+  thread; they are a small part of a forward pass. (Around forward passes and no more: it costs every call something.)
 
 Found by comparing the operations of the model families with 1, 2, 3, 4 and 8 threads.
 """

@@ -30,6 +30,7 @@ from .grid import QTensor
 from .models import Recognizer
 from .plan import Choice
 from .replay import record, reuse
+from .reproducible import Reproducible
 from .simulate import simulate
 
 Part = tuple[float, float]  # numerator and denominator of a score on one recording
@@ -111,7 +112,7 @@ def run_trials(
     """The part of each trial's score that one recording gives, by key; `progress` hears each key as it begins."""
     inputs = recognizer.input_values(recording.read())
     model = recognizer.model
-    with record(model, layers[: max(layers.index(trial.first) for trial in trials)]) as outputs:
+    with record(model, layers[: max(layers.index(trial.first) for trial in trials)]) as outputs, Reproducible():
         reference = model(inputs).logits[0]
     if not reference.isfinite().all():
         raise InputError(f"the model's output is not finite for {recording.key}; its weights are damaged")
@@ -121,6 +122,8 @@ def run_trials(
         with (
             reuse(model, {name: outputs[name] for name in layers[: layers.index(trial.first)]}),
             simulate(model, trial.choices, trial.weights),
+            Reproducible(),
         ):
-            parts[trial.key] = score.measure(recognizer, recording, reference, model(inputs).logits[0])
+            logits = model(inputs).logits[0]
+        parts[trial.key] = score.measure(recognizer, recording, reference, logits)
     return parts

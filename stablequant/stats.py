@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .grid import Grid
+from .reproducible import Reproducible
 from .sites import Site
 
 HALF_LOG2 = 13
@@ -129,7 +130,7 @@ def collect(
     """
     gathered = dict(stats or {})
     for recording in recordings:
-        with observe(model, sites) as seen:
+        with observe(model, sites) as seen, Reproducible():
             forward(recording)
         gathered |= {name: merge(gathered.get(name, empty()), found) for name, found in seen.items()}
         yield gathered

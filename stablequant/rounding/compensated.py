@@ -16,8 +16,10 @@ error on the second.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,23 +81,36 @@ def _round(weight: Tensor, lattices: Sequence[Lattice], factors: Factors) -> Ten
     """int8 codes (dampings, lattices, out, n).
 
     A column takes a few small steps, and calling them takes longer than they do: so all dampings and lattices take
-    them together.
+    them together, and numpy, whose calls are cheaper than torch's, takes those that give the same anywhere.
     """
     order, unit = factors
     rows = _rows(weight[:, order], [each.columns(order) for each in lattices])
     codes = torch.empty((len(unit), *rows.weight.shape), dtype=torch.int8)
     errors = torch.empty_like(codes, dtype=torch.float32)
+    wide, step, offset, top = (each.numpy() for each in rows)
+    code_at, error_at = (each.numpy().swapaxes(0, 1) for each in (codes, errors))
     for stop in range(len(order), 0, -BLOCK):
         block = slice(max(0, stop - BLOCK), stop)
         wanted = torch.baddbmm(rows.weight[block], unit[:, stop:, block].mT, errors[:, stop:])
-        for i in reversed(range(block.start, stop)):
-            at, done = slice(i, i + 1), slice(i + 1, stop)
-            code = torch.baddbmm(wanted[:, i - block.start, None], unit[:, done, at].mT, errors[:, done])
-            code.sub_(rows.offset[i]).div_(rows.step[i]).round_().clamp_(min=0)
-            torch.minimum(code, rows.top, out=code).mul_(rows.step[i]).add_(rows.offset[i])
-            codes[:, at] = code
-            torch.sub(rows.weight[i], code, out=errors[:, at])
+        with one_thread():  # threads would wait for each other in every column
+            for i in reversed(range(block.start, stop)):
+                at, done = slice(i, i + 1), slice(i + 1, stop)
+                code = torch.baddbmm(wanted[:, i - block.start, None], unit[:, done, at].mT, errors[:, done]).numpy()
+                _to_points(code, step[i], offset[i], top)
+                code_at[i] = code[:, 0]
+                np.subtract(wide[i], code[:, 0], out=error_at[i])
     return codes[:, torch.argsort(order)].unflatten(2, (len(lattices), -1)).movedim(1, 3)
+
+
+def _to_points(values: np.ndarray, step: np.ndarray, offset: np.ndarray, top: np.ndarray) -> None:
+    """Move values (..., rows), in units of the scale, to the nearest points of the lattice."""
+    values -= offset
+    values /= step
+    np.rint(values, out=values)
+    np.maximum(values, 0.0, out=values)
+    np.minimum(values, top, out=values)
+    values *= step
+    values += offset
 
 
 def _rows(weight: Tensor, lattices: Sequence[Lattice]) -> Rows:
@@ -120,13 +135,19 @@ def _unit_factors(gram: Tensor, dampings: Sequence[float]) -> Tensor:
     """
     factors = gram.new_empty((len(dampings), *gram.shape))
     mean = float(gram.diagonal().mean()) or 1.0
-    for factor, damping in zip(factors, dampings, strict=True):
-        failed = True
-        while failed:
-            factor.copy_(gram).diagonal().add_(damping * mean)
-            with one_thread():  # or the last bits depend on their number
-                info = torch.linalg.cholesky_ex(factor, out=(factor, torch.empty(0, dtype=torch.int32))).info
-            failed = bool(info) or not bool(factor.diagonal().isfinite().all())
-            damping *= 10.0
-        factor.div_(factor.diagonal().clone())
+    threads = torch.get_num_threads()
+    with one_thread(), ThreadPoolExecutor(threads) as pool:  # each on one, or the last bits depend on their number
+        list(pool.map(lambda factor, damping: _unit_factor(gram, damping * mean, factor), factors, dampings))
     return factors
+
+
+def _unit_factor(gram: Tensor, damping: float, factor: Tensor) -> None:
+    """Fills `factor`."""
+    torch.set_num_threads(1)  # of this thread
+    failed = True
+    while failed:
+        factor.copy_(gram).diagonal().add_(damping)
+        info = torch.linalg.cholesky_ex(factor, out=(factor, torch.empty(0, dtype=torch.int32))).info
+        failed = bool(info) or not bool(factor.diagonal().isfinite().all())
+        damping *= 10.0
+    factor.div_(factor.diagonal().clone())
