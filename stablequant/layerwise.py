@@ -63,6 +63,7 @@ def round_layers(
         if follow and quantized.index(here[-1]) < last:
             first = {name: rounded[0] for name, rounded in weights.items()}
             engine.convert(prefix.model, {name: choices[name][0] for name in first}, first)
+        pages.trim()
         yield Rounded(layer, weights, dict(relay.ran))
         relay.ran.clear()
 

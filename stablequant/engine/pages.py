@@ -1,4 +1,4 @@
-"""Pages of memory: those that a file backs and that are not needed any more, and those to keep between two calls."""
+"""Pages of memory: those that are not needed any more go back to the system, others are kept between two calls."""
 
 from __future__ import annotations
 
@@ -49,3 +49,10 @@ def keep() -> None:
     It costs nothing: the pages of the block are never touched.
     """
     torch.empty(LARGEST_KEPT, dtype=torch.uint8)
+
+
+def trim() -> None:
+    """Give the memory that was freed back to the system, where malloc can: it keeps most, for small blocks between."""
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if give_back is not None:
+        give_back(ctypes.c_size_t(0))
