@@ -313,6 +313,7 @@ class Calibration:
         """Bytes on disk of the model that a plan gives."""
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.write(self.recognizer, plan, self.weights(plan.quantized()), Path(folder) / "m")
+            self._weights.clear()
             return replace(self.recognizer, path=str(Path(folder) / "m")).bytes_on_disk()
 
     def held_out_increase(self, plan: Plan) -> float:
