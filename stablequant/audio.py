@@ -15,6 +15,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -53,6 +54,8 @@ TOLD = 20  # sentences in one message; who has more mends these first
 FEW = 3  # problems of one kind that are told one by one
 STDIN = "-"
 LISTS = frozenset({".json", ".jsonl", ".tsv", ".csv", ".txt"})
+PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+STREAMED = 0x7FFF0000  # bytes: from here on a header says that its writer did not know
 BLOCK = 10.0  # seconds that `blocks` reads at a time
 REACH = 10  # of resample_poly's filter on either side, in samples of the lower rate
 
@@ -90,14 +93,25 @@ def listing(
 
     Without any utterance that can be used it raises InputError all the same.
     """
+    if max_samples is not None and max_samples < 1:
+        raise InputError(f"max_samples is {max_samples}; give 1 or more")
     found = survey(data, require_text=require_text)
     if found.problems and not (skip_bad and found.utterances):
-        raise InputError("\n".join(told(found.problems)))
+        raise InputError("\n".join(told([*found.problems, *_of_headers(found.utterances)])))
     if not found.utterances:
         raise InputError(f"{data}: lists no utterances; give a manifest with one on each line")
     if max_samples is None:
         return found
     return replace(found, utterances=_subset(found.utterances, max_samples, seed))
+
+
+def _of_headers(utterances: Iterable[Utterance]) -> Iterator[str]:
+    """What their headers tell to be wrong; to tell it with the rest."""
+    for utterance in utterances:
+        try:
+            length(utterance)
+        except InputError as error:
+            yield str(error)
 
 
 def decodable(found: Listing, *, skip_bad: bool) -> Listing:
@@ -257,10 +271,23 @@ def _opened(utterance: Utterance) -> Iterator[soundfile.SoundFile]:
         raise InputError(f"{name}: the file is empty (0 bytes); copy or download it again")
     try:
         with soundfile.SoundFile(os.fsencode(utterance.path) if content is None else io.BytesIO(content)) as file:
+            _refuse_half(file, name)
             yield file
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
         raise InputError(f"{name}: cannot be decoded ({reason}); copy it again, or convert it to WAV") from error
+
+
+def _refuse_half(file: soundfile.SoundFile, name: str) -> None:
+    """InputError where the header of a WAV, AIFF or AU promises more than there is; libsndfile only remarks on it.
+
+    Who writes to a pipe does not know the length and writes the largest there is.
+    """
+    for promised, held in ((int(a), int(b)) for a, b in PROMISED.findall(file.extra_info)):
+        seconds = file.frames / file.samplerate
+        whole = seconds * promised / max(1, held)
+        if promised < STREAMED and whole - seconds > MISSING:
+            raise InputError(f"{name}: holds {seconds:.3f} s of the {whole:.3f} s its header promises; copy it again")
 
 
 def _name(utterance: Utterance) -> str:

@@ -22,7 +22,6 @@ import numpy as np
 
 from . import audio, checkpoint, given, lattice, layerwise, models, progress, registry, sites, stats
 from .checkpoint.verify import problems
-from .engine.pages import trim
 from .errors import InputError
 from .grid import Grid, QTensor, activation_grid, affine, sqnr_db
 from .journal import Journal, fingerprint_hash
@@ -372,7 +371,6 @@ class Calibration:
 
         found = self.journal.scores(key)
         if found is None:
-            trim()  # what the stage before, or other trials, left between their blocks
             every_layer = sites.layers(self.sites)  # those in float too: a trial computes no prefix again
             found = run_trials(self.recognizer, every_layer, recording, trials, self.score, tick)  # type: ignore[assignment]
             self.journal.add_scores(key, found)  # type: ignore[arg-type]

@@ -1,18 +1,20 @@
 """The command line: parse, call, print. What a command prints for people goes to stdout, progress and logs to stderr.
 
-Exit codes: 0 done, 1 a gate failed, 2 usage, 3 a model, data or disk that cannot be used, 130 interrupted. Torch and
-transformers are imported inside the commands, so that --help answers at once.
+Exit codes: 0 done, 1 a gate failed, 2 usage, 3 a model, data or disk that cannot be used, 70 a bug, 130 and 143
+interrupted. Torch and transformers are imported inside the commands, so that --help answers at once.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,10 @@ class Failure(click.ClickException):
     """Bad input, told in one sentence."""
 
     exit_code = 3
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, with which batch systems and containers interrupt."""
 
 
 class GroupSize(click.ParamType):
@@ -56,9 +62,9 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:  # nobody reads on; click ends quietly
                 raise
             raise Failure(_system_sentence(error)) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             click.echo(f"Interrupted{ADVICE_TO_RESUME.get(str(ctx.invoked_subcommand), '')}.", err=True)
-            ctx.exit(130)
+            ctx.exit(143 if isinstance(interrupt, Terminated) else 130)
 
     def _invoke(self, ctx: click.Context) -> Any:
         try:
@@ -68,6 +74,7 @@ class Commands(click.Group):
                 progress.close()
 
 
+BUG = 70  # EX_SOFTWARE of sysexits.h
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")
 ADVICE_TO_RESUME = {"calibrate": "; the same command with --resume goes on from here"}
 ADVICE = {
@@ -85,22 +92,50 @@ def _system_sentence(error: OSError) -> str:
     return f"{where}{error.strerror or error}{advice}"
 
 
+OURS = {  # how files begin that an option may replace
+    "json_file": rb'\{\s*"schema": \d+,\s*"(model|plan|data)"',
+    "predictions": rb'\{"audio_filepath": [^\n]*"pred_text": ',
+    "junit": rb"<\?xml [^\n]*\n<testsuites>\s*<testsuite name=.sfm-quant eval",
+    "html": rb"(?is)<!doctype html>.{0,500}stablequant report",
+}
+
+
 def _writable(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Refuse a file that cannot be written before the work, not after it."""
+    """Refuse a file that cannot be written, or should not be, before the work and not after it."""
     if value == "-" and param.name != "json_file":
         raise click.BadParameter("stdout is for the table or --json; name a file", ctx, param)
-    if value and value != "-":
-        folder = Path(value).absolute().parent
-        if Path(value).is_dir() or not os.access(folder, os.W_OK):
-            raise click.BadParameter(
-                f"{value} cannot be written; name a file in a folder that you may write to", ctx, param
-            )
+    if value and value != "-" and (problem := _not_writable(Path(value), OURS[str(param.name)])):
+        raise click.BadParameter(f"{value} {problem}", ctx, param)
+    outputs = ctx.meta.setdefault("outputs", {})
+    if value and value != "-" and outputs.setdefault(Path(value).resolve(), param) is not param:
+        raise click.BadParameter(f"{value} is another option's file; give each its own", ctx, param)
     return value
+
+
+def _not_writable(path: Path, ours: bytes) -> str | None:
+    folder = path.absolute().parent
+    if path.is_dir():
+        return "is a folder; name a file in it"
+    if not folder.is_dir():
+        return f"cannot be written: there is no folder {folder}; make it, or name another"
+    if not os.access(folder, os.W_OK):
+        return "cannot be written; name a file in a folder that you may write to"
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    with path.open("rb") as file:
+        mine = re.match(ours, file.read(1 << 16))
+    return None if mine else "is there already, and not from this command; remove it first, or name another file"
 
 
 def _scheme(ctx: click.Context, param: click.Parameter, value: str) -> str:
     if not re.fullmatch("[wW][2-8][aA][2-8]", value):
         raise click.BadParameter(f"{value} is not of the form w8a8, with 2 to 8 bits each", ctx, param)
+    return value.lower()
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of points", ctx, param)
     return value
 
 
@@ -115,7 +150,9 @@ def _refuse_contradictions(ctx: click.Context) -> None:
     limits = [f"--{name.replace('_', '-')}" for name in LIMITS if ctx.params[name] is not None]
     if len(limits) > 1:
         raise click.UsageError(f"give one of {', '.join(limits)}, not several", ctx)
-    narrow = limits or ctx.params["plan"] or int(ctx.params["scheme"].lower().strip("w").partition("a")[0]) <= 4
+    if limits and not ctx.params["scheme"].startswith("w8"):
+        raise click.UsageError(f"{limits[0]} decides the bits of the weights itself; leave them out of --scheme", ctx)
+    narrow = limits or ctx.params["plan"] or int(ctx.params["scheme"][1]) <= 4
     if not narrow and ctx.get_parameter_source("group_size") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"--group-size is for 4 bits and fewer, and --scheme is {ctx.params['scheme']}", ctx)
 
@@ -149,17 +186,26 @@ json_option = click.option(
 def run() -> None:
     """`sfm-quant`: the commands, and an interrupt that is neither lost nor answered when the work is done."""
     sys.unraisablehook = _interrupt_again
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         main(prog_name="sfm-quant")
+    except Exception:  # a bug, which must not look like a gate that failed
+        traceback.print_exc()
+        sys.exit(BUG)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(*_: Any) -> None:
+    raise Terminated
 
 
 def _interrupt_again(lost: Any) -> None:
     """Ctrl-C while Python runs a destructor ends that alone: raise it once more, a moment later, outside."""
-    if lost.exc_type is KeyboardInterrupt:
-        main_thread = threading.main_thread().ident or 0
-        later = threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT))
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        number = signal.SIGTERM if lost.exc_type is Terminated else signal.SIGINT
+        later = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident or 0, number))
         later.daemon = True
         later.start()
     else:
@@ -214,6 +260,7 @@ def main() -> None:
 @click.option(
     "--threshold",
     type=float,
+    callback=_finite,
     default=0.25,
     show_default=True,
     help="Points a layer may lose alone and still not be selected.",

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import registry
 from .errors import InputError
@@ -50,6 +50,9 @@ class Given:
         """InputError for the first thing that contradicts itself or the model with these sites."""
         for name, problem in _problems(self.wanted, {site.name: site for site in sites}):
             raise InputError(f"{self.source}: {name}: {problem}")
+        methods = ("stable", *registry.names("ranges"))
+        if self.wanted.method not in methods:
+            raise InputError(f"{self.source}: method is {self.wanted.method!r}; give {_one(methods)}")
         bits = {(choice.weight_bits, choice.input_bits) for choice in self.wanted.quantized().values()}
         if not self._mixed and parse_scheme(self.wanted.scheme) not in bits:
             raise InputError(f"{self.source}: no site has the bits of the scheme {self.wanted.scheme}; correct it")
@@ -57,21 +60,32 @@ class Given:
     def plan(self, calibration: Calibration) -> Plan:
         """The given plan for a calibrated model, with what was measured on its recordings."""
         self.check(calibration.sites)
-        choices = {site.name: _applied(calibration, site, self.wanted.sites[site.name]) for site in calibration.sites}
-        for sentence in (*_coarse(choices), *_noisy(choices), *_apart(choices)):
+        wanted = self.wanted.sites
+        if self._of_other_recordings(calibration.about):
+            edited: list[str] = []
+        else:
+            edited = [site.name for site in calibration.sites if _by_hand(calibration, site, wanted[site.name])]
+        choices = {
+            site.name: _applied(calibration, site, wanted[site.name], by_hand=site.name in edited)
+            for site in calibration.sites
+        }
+        for sentence in (*_unused(wanted, edited), *_coarse(choices), *_noisy(choices), *_apart(choices)):
             warnings.warn(f"{self.source}: {sentence}", stacklevel=1)
         return replace(calibration.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
 
     def tell_score(self, plan: Plan) -> None:
         """A warning where the plan as applied scores worse than the given one did, on the same recordings."""
         before, after = self.wanted.score.get("whole_model"), plan.score["whole_model"]
-        same = self.wanted.calibration.get("audio_sha256") == plan.calibration["audio_sha256"]
-        if same and before is not None and after > before + WORSE:
+        if before is not None and after > before + WORSE and not self._of_other_recordings(plan.calibration):
             warnings.warn(
                 f"{self.source}: the whole plan has a score of {after:.2f}, and had {before:.2f} before it was edited "
                 f"({plan.score['unit']})",
                 stacklevel=1,
             )
+
+    def _of_other_recordings(self, about: Mapping[str, Any]) -> bool:
+        """Whether the plan was found on other recordings than it is applied on: then what both found may differ."""
+        return self.wanted.calibration.get("audio_sha256") != about["audio_sha256"]
 
     @property
     def _mixed(self) -> bool:
@@ -132,6 +146,8 @@ def _problems(plan: Plan, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
         choice = plan.sites.get(name)
         if choice is None:
             yield name, "is not in the plan; add it, with a reason when it shall stay in float"
+        elif not choice.quantized and not str(choice.reason).strip():
+            yield name, "its reason to stay in float is empty; give one, or delete it"
         elif choice.quantized:
             problem = _site_problem(site, choice) or choice_problem(choice) or _method_problem(choice)
             if problem:
@@ -165,15 +181,34 @@ def _one(names: tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
 
 
-def _applied(calibration: Calibration, site: Site, choice: Choice) -> Choice:
+def _by_hand(calibration: Calibration, site: Site, choice: Choice) -> bool:
+    """Whether a range is another than the method beside it finds."""
+    if not choice.quantized or choice.low is None or choice.high is None or choice.method is None:
+        return False
+    low, high = calibration.range(site, choice.method, choice.clip_percent, choice.input_grid)
+    near = 1e-3 * (high - low)  # of another machine the last digits differ
+    return abs(min(low, 0.0) - choice.low) > near or abs(max(high, 0.0) - choice.high) > near
+
+
+def _applied(calibration: Calibration, site: Site, choice: Choice, *, by_hand: bool) -> Choice:
     if not choice.quantized:
         return Choice(site.layer, site.kind, choice.reason)
+    if by_hand:
+        choice = replace(choice, method=None, clip_percent=None)
     if choice.low is None:
         low, high = calibration.range(site, str(choice.method), choice.clip_percent, choice.input_grid)
         choice = replace(choice, low=low, high=high)
     if choice.rounding is None:
         choice = replace(choice, rounding=calibration.rounding(int(choice.weight_bits or 0)))
     return calibration.measured(choice, site.name)
+
+
+def _unused(wanted: Mapping[str, Choice], by_hand: list[str]) -> Iterator[str]:
+    if by_hand:
+        yield (
+            f"ranges that the method beside them does not find ({_some(by_hand)}: {wanted[by_hand[0]].method}) are "
+            "taken as they are, and the method is left out; delete low, high, scale and zero_point to have it applied"
+        )
 
 
 def _coarse(choices: Mapping[str, Choice]) -> Iterator[str]:

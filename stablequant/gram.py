@@ -39,10 +39,10 @@ class Gram:
     def add(self, x: Tensor, half: int) -> None:
         """Count an input of the site: (1, T, in) of a Linear, (1, channels, T) of a convolution."""
         if self.site.groups > 1:
-            self.sums[half] = self.sums[half] + _autocorrelation(x[0], self.site)
+            self.sums[half] += _autocorrelation(x[0], self.site)
         else:
             rows = _windows(x[0], self.site) if self.site.kind == "conv" else x.reshape(-1, x.shape[-1])
-            self.sums[half] = self.sums[half] + rows.T @ rows
+            self.sums[half] += rows.T @ rows
 
     def blocks(self, group: int = 0) -> Iterator[tuple[slice, Matrices]]:
         """Columns of the canonical weight of one group of a convolution, and the matrices (n, n) of both halves.

@@ -46,7 +46,7 @@ class Journal:
         if resume and not folder.exists():
             print(f"{folder}: nothing to resume there; starting from the beginning", file=sys.stderr)
         if not resume and (folder / "fingerprint.json").is_file():
-            print(f"{folder}: what an interrupted run had found is dropped; --resume goes on from it", file=sys.stderr)
+            print(f"{folder}: what an earlier run had found is dropped; --resume would go on from it", file=sys.stderr)
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
         self._open(fingerprint)

@@ -182,6 +182,8 @@ def _folder(path: str) -> Path:
 def _config(path: str) -> Any:
     if not Path(path).exists() and not HUB_ID.fullmatch(path):
         raise InputError(f"{path}: no such folder; correct the path, or give a hub id (owner/name)")
+    if Path(path).is_file():
+        raise InputError(f"{path}: a file; give the folder of a Hugging Face model")
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise InputError(f"{path}: no config.json here; give the folder of a Hugging Face model")
     try:

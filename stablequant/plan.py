@@ -143,14 +143,14 @@ class Plan:
     def from_json(text: str, source: str = "plan") -> Plan:
         """Read a plan; InputError names what is wrong in `source`."""
         try:
-            data = json.loads(text, object_pairs_hook=_object)
-            json.dumps(data, allow_nan=False)  # refuses the infinite numbers that Python reads
+            data = _fields(json.loads(text, object_pairs_hook=_object), "the plan")
             if data["schema"] != SCHEMA:
                 raise InputError(
                     f"{source}: plan schema {data['schema']} is not {SCHEMA}; write it again with this version"
                 )
-            sites = {name: _entry(Choice, name, entry) for name, entry in data.pop("sites").items()}
-            layers = {name: _entry(LayerChoice, name, entry) for name, entry in data.pop("layers").items()}
+            sites = {name: _entry(Choice, name, entry) for name, entry in _fields(data["sites"], "sites").items()}
+            layers = {n: _entry(LayerChoice, n, entry) for n, entry in _fields(data["layers"], "layers").items()}
+            json.dumps(data, allow_nan=False)  # refuses the infinite numbers that Python reads
             plan: Plan = _read(Plan, {**data, "sites": sites, "layers": layers})
             _check_about(plan)
             return plan
@@ -171,7 +171,9 @@ def read_plan(path: Path) -> Plan:
         if not path.is_file():
             raise InputError(f"{path}: a pipe or device, not a file; give a plan.json")
         return Plan.from_json(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a plan (not UTF-8 text); give a plan.json") from error
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
@@ -238,6 +240,12 @@ def _check_about(plan: Plan) -> None:
             _typed(name, about[name], ABOUT[name])
     if not all(isinstance(each, str) for each in plan.calibration.get("audio_sha256", ())):
         raise TypeError("audio_sha256 holds something else than text")
+
+
+def _fields(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} is {shortened(value)}, not {KINDS[dict]}")
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

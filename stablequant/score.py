@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .engine.pages import trim
 from .errors import InputError
 from .grid import QTensor
 from .models import Recognizer
@@ -110,12 +111,14 @@ def run_trials(
     progress: Callable[[str], None],
 ) -> dict[str, Part]:
     """The part of each trial's score that one recording gives, by key; `progress` hears each key as it begins."""
+    trim()  # what the stage before left between its blocks
     inputs = recognizer.input_values(recording.read())
     model = recognizer.model
     with record(model, layers[: max(layers.index(trial.first) for trial in trials)]) as outputs, Reproducible():
         reference = model(inputs).logits[0]
     if not reference.isfinite().all():
         raise InputError(f"the model's output is not finite for {recording.key}; its weights are damaged")
+    trim()
     parts = {}
     for trial in trials:
         progress(trial.key)

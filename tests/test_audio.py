@@ -53,6 +53,7 @@ def read(data, require_text=True, **options):
         ('["b.wav"]', "not a JSON object"),
         ('{"text": "B"}', "no audio_filepath"),
         ('{"audio_filepath": "", "text": "B"}', "no audio_filepath"),
+        ('{"audio_filepath": 7, "text": "B"}', "audio_filepath is 7, not a path"),
         ('{"audio_filepath": "a.wav"}', "no transcript"),
         ('{"audio_filepath": "a.wav", "text": null}', "no transcript"),
         ('{"audio_filepath": "a.wav", "text": 5}', "text is 5, not a string"),
@@ -110,6 +111,21 @@ def test_many_problems_of_a_kind_are_one_sentence(tmp_path):
         f"(999 entries alike: {path}:1, {path}:2, {path}:3, ...)"
     )
     assert second.startswith(f"{path}:1000: not JSON")
+
+
+def test_what_headers_tell_is_told_with_the_rest(tmp_path):
+    past = {"audio_filepath": "a.wav", "text": "A", "offset": 99.0}
+    path = manifest(tmp_path, "{", past)
+    with pytest.raises(InputError) as error:
+        read(path)
+    first, second = str(error.value).splitlines()
+    assert first.startswith(f"{path}:1: not JSON")
+    assert second.startswith(f"{path}:2: offset 99 s lies past the end")
+
+
+def test_a_subset_has_a_size(tmp_path):
+    with pytest.raises(InputError, match="max_samples is 0; give 1 or more"):
+        read(manifest(tmp_path, {"audio_filepath": "a.wav", "text": "A"}), max_samples=0)
 
 
 def test_twenty_sentences_are_told_and_the_number_of_the_others():

@@ -104,7 +104,8 @@ def test_calibrate_skips_what_is_bad(model, data, tmp_path):
     command = ["calibrate", model, "--data", "-", "--out", tmp_path / "q", "--method", "max", "--json", "-"]
     refused = sfm_quant(*command, input=lines)
     assert refused.returncode == 3
-    (sentence,) = refused.stderr.splitlines()
+    sentence, other = refused.stderr.splitlines()
+    assert other.startswith(f"{tmp_path}/cut.wav: cannot be decoded")
     assert sentence.startswith(f"Error: standard input:3: no recording {tmp_path}/gone0.wav; ")
     assert sentence.endswith("(9 entries alike: standard input:3, standard input:4, standard input:5, ...)")
     done = sfm_quant(*command, "--skip-bad", input=lines)
@@ -249,18 +250,28 @@ INTERRUPTED = "Interrupted; the same command with --resume goes on from here.\n"
         (DURING_A_BAR, 130, INTERRUPTED),
         (IN_A_DESTRUCTOR, 130, INTERRUPTED),
         (WHEN_ALL_IS_DONE, 0, ""),
+        (ANYWHERE, 143, INTERRUPTED),
+        (IN_A_DESTRUCTOR, 143, INTERRUPTED),
     ],
-    ids=["anywhere", "during a bar", "in a destructor", "when all is done"],
+    ids=["anywhere", "during a bar", "in a destructor", "when all is done", "SIGTERM", "SIGTERM in a destructor"],
 )
-def test_interrupt_from_the_keyboard(where, code, told):
+def test_interrupted(where, code, told):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", f"{STUB}{where}\nrun()"], **pipes) as process:
         while process.stdout.readline() != "ready\n":
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM if code == 143 else signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert re.sub(r"\s*\d+%.*\n", "", errors) == told  # a bar has a line of its own
+
+
+def test_a_bug_is_no_failed_gate():
+    code = f"{STUB}stub.calibrate = lambda options: 1 / 0\nrun()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 70
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
 # ---- all together
@@ -391,7 +402,7 @@ def test_bad_manifest_is_named_with_its_line(tmp_path):
     (tmp_path / "manifest.jsonl").write_text('{"audio_filepath": 3}\n')
     done = invoke("eval", "m", "--data", tmp_path)
     assert done.exit_code == 3
-    assert done.stderr.startswith(f"Error: {tmp_path}/manifest.jsonl:1: no audio_filepath")
+    assert done.stderr.startswith(f"Error: {tmp_path}/manifest.jsonl:1: audio_filepath is 3, not a path")
 
 
 # ---- data
@@ -466,11 +477,56 @@ def test_full_disk_leaves_the_old_file(failing_gate, tmp_path, monkeypatch):
             file.write(text[:3])
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    (tmp_path / "result.json").write_text("old")
+    old = '{"schema": 1, "model": "old"}'
+    (tmp_path / "result.json").write_text(old)
     monkeypatch.setattr(Path, "write_text", write_half)
     done = invoke("eval", "m", "--data", "d", "--json", tmp_path / "result.json")
     assert done.exit_code == 3
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+    assert [path.read_text() for path in tmp_path.iterdir()] == [old]
+
+
+@pytest.mark.parametrize(
+    "old",
+    ["", '{\n "schema": 1,\n "model": {}}', '{\n "schema": 1,\n "plan": "q/plan.json"}'],
+    ids=["nothing", "eval", "calibrate"],
+)
+def test_an_earlier_result_is_replaced(failing_gate, tmp_path, old):
+    (tmp_path / "result.json").write_text(old)
+    assert invoke("eval", "m", "--data", "d", "--json", tmp_path / "result.json").exit_code == 1
+    assert (tmp_path / "result.json").read_text() == '{"schema": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "old"),
+    [
+        ("eval", "--json", '{\n "scheme": "w8a8", "schema": 1}'),
+        ("eval", "--json", '{"audio_filepath": "a.wav", "text": "A"}'),
+        ("eval", "--predictions", '{"audio_filepath": "a.wav", "text": "A"}\n{"pred_text": 1}'),
+        ("eval", "--junit", '<?xml version="1.0"?>\n<testsuites>\n<testsuite name="pytest">'),
+        ("calibrate", "--json", "\x00\x01"),
+        ("inspect", "--html", "<!doctype html><title>mine</title>"),
+    ],
+)
+def test_a_file_of_something_else_is_not_overwritten(tmp_path, command, option, old):
+    (tmp_path / "file").write_text(old)
+    needed = {"eval": ["--data", "d"], "calibrate": ["--data", "d", "--out", "o"], "inspect": []}[command]
+    done = invoke(command, "m", *needed, option, tmp_path / "file")
+    assert done.exit_code == 2
+    assert "file is there already, and not from this command" in done.stderr
+    assert (tmp_path / "file").read_text() == old
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    done = invoke("eval", "m", "--data", "d", "--json", tmp_path / "a", "--predictions", f"{tmp_path}/./a")
+    assert done.exit_code == 2
+    assert "is another option's file" in done.stderr
+
+
+def test_an_output_needs_a_folder(tmp_path):
+    for path, told in ((tmp_path, "is a folder"), (tmp_path / "no" / "a", "there is no folder")):
+        done = invoke("eval", "m", "--data", "d", "--json", path)
+        assert done.exit_code == 2
+        assert told in done.stderr
 
 
 def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path):

@@ -58,7 +58,7 @@ def test_nothing_is_searched(apply, monkeypatch):
 def test_a_range_gives_the_scale_and_the_evidence(apply, calibrated):
     def narrow(entry):
         entry.update(low=-0.5, high=0.75)
-        without(entry, "scale", "zero_point")
+        without(entry, "scale", "zero_point", "method")
 
     with (
         pytest.warns(UserWarning, match=r"do not fit what the sites read \(1: .*q_proj: 5\d % of the values are out"),
@@ -77,7 +77,7 @@ def test_a_score_that_got_worse_is_told(apply):
         for entry in data["sites"].values():
             if "low" in entry:
                 entry.update(low=0.0, high=1e-3)
-                without(entry, "scale", "zero_point")
+                without(entry, "scale", "zero_point", "method")
 
     with (
         pytest.warns(UserWarning, match=r"the whole plan has a score of \d+\.\d\d, and had \d+\.\d\d before it"),
@@ -108,6 +108,7 @@ def test_fewer_bits_for_a_site(apply, calibrated):
     with (
         pytest.warns(UserWarning, match=r"sites of 4 bits and fewer \(1: .*q_proj\) are rounded to nearest"),
         pytest.warns(UserWarning, match="have one input and different ranges for it"),
+        pytest.warns(UserWarning, match=r"the method beside them does not find \(1: .*q_proj: mse\)"),
     ):
         made = apply(site(fewer))
     before, after = read_plan(calibrated[0]).sites[SITE], read_plan(made).sites[SITE]
@@ -158,6 +159,8 @@ WRONG = {
     ),
     "mid-rise": (site(lambda e: e.update(mid_rise=True)), f"{SITE}: mid_rise is for convolutions without padding"),
     "scheme": (lambda d: d.update(scheme="w4a4"), "no site has the bits of the scheme w4a4"),
+    "methods": (lambda d: d.update(method="foo"), "method is 'foo'; give one of stable, max"),
+    "empty reason": (site(lambda e: e.update(reason=" ")), f"{SITE}: its reason to stay in float is empty"),
     "no scheme": (lambda d: d.update(scheme="int8"), "scheme 'int8'"),
     "word for a number": (site(lambda e: e.update(low="-1")), "low is '-1', not a finite number"),
     "all in float": (lambda d: [e.update(reason="no") for e in d["sites"].values()], "no site has the bits"),
@@ -211,6 +214,18 @@ def test_a_plan_from_the_shell(calibrated, float_folder, speech, tmp_path):
     done = tiny.sfm_quant(*command[:-1], calibrated[0])
     assert done.returncode == 0, done.stderr
     assert "w8a8, stable: 21 of 22 sites quantized" in done.stdout
+
+
+def test_a_range_that_its_method_does_not_find_is_by_hand(apply, calibrated):
+    name = FIRST.replace("0.conv", "1.conv")
+
+    def other_method(data):
+        data["sites"][name].update(method="max", clip_percent=None)
+
+    with pytest.warns(UserWarning, match=r"does not find \(1: .*1.conv: max\) are taken as they are"):
+        made = read_plan(apply(other_method)).sites[name]
+    before = read_plan(calibrated[0]).sites[name]
+    assert (made.method, made.low, made.high) == (None, before.low, before.high)
 
 
 @pytest.fixture(scope="module", params=["w4a8", "w3a6", "mixed"])

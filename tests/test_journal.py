@@ -45,7 +45,7 @@ def test_without_resume_it_begins_again(folder, capsys):
     begin(folder)
     assert capsys.readouterr().err == ""
     again = Journal(folder, FINGERPRINT, resume=False)
-    assert "what an interrupted run had found is dropped; --resume goes on from it" in capsys.readouterr().err
+    assert "what an earlier run had found is dropped; --resume would go on from it" in capsys.readouterr().err
     assert again.scores("probe 0") is None
     assert again.stats() == (0, {})
 

@@ -104,6 +104,20 @@ def test_a_damaged_plan_is_one_sentence_that_names_the_file(damage, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[]", r"the plan is \[\], not an object"),
+        (json.dumps({**json.loads(PLAN.to_json()), "sites": [1]}), r"sites is \[1\], not an object"),
+        (PLAN.to_json().replace('"low": ', '"low": NaN, "probe_score": '), "a.x: low is nan, not a finite number"),
+    ],
+    ids=["a list", "sites", "NaN"],
+)
+def test_what_is_no_plan_is_told_in_our_words(text, told):
+    with pytest.raises(InputError, match=told):
+        Plan.from_json(text)
+
+
 def test_an_unknown_field_and_another_schema_are_named():
     with pytest.raises(InputError, match="unknown field 'extra'"):
         Plan.from_json(DAMAGED["an unknown field of a site"])
@@ -115,7 +129,7 @@ def test_a_plan_that_is_not_there_or_not_text(tmp_path):
     with pytest.raises(InputError, match=r"plan\.json: no such file"):
         read_plan(tmp_path / "plan.json")
     (tmp_path / "plan.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"plan\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"plan\.json: not a plan \(not UTF-8 text\)"):
         read_plan(tmp_path / "plan.json")
 
 

@@ -67,9 +67,9 @@ def write(
     The float model is left as it is. An earlier stablequant model at `out` is replaced. `stats`, what the plan was
     decided on, is kept as evidence.
     """
-    model = integer_model(recognizer.model, plan, weights)
     for weight in recognizer.model.parameters():
         release(weight)  # most are not needed any more, and what is written takes memory too
+    model = integer_model(recognizer.model, plan, weights)
     try:
         with workspace(out) as folder:
             new = folder / "new"

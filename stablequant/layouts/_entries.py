@@ -147,14 +147,19 @@ def json_object(place: str, line: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON ({error}); each line of a manifest is one JSON object") from error
     if not isinstance(entry, dict):
-        raise InputError(f"{place}: not a JSON object; write one with the path of the recording and its text")
+        raise InputError(
+            f"{place}: not a JSON object; write one on each line, with the path of a recording and its text, and no "
+            "list around them"
+        )
     return entry
 
 
 def name_in(row: dict[str, Any], key: str, place: str) -> str:
     """The path of the recording, which has to be there."""
     name = row.get(key)
-    if not isinstance(name, str) or not name.strip():
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"{place}: {key} is {json.dumps(name)}, not a path; put it in quotes")
+    if not name or not name.strip():
         raise InputError(f"{place}: no {key}; add the path of the recording")
     return name
 

@@ -9,20 +9,26 @@ from ..errors import InputError
 from . import _entries
 from ._entries import Entry, Utterance
 
-TITLE = "a LibriSpeech folder (speaker/chapter/*.trans.txt)"
+TITLE = "a LibriSpeech folder (speaker/chapter/*.trans.txt), or one speaker's or chapter's"
 RANK = 1
 
 
 def detect(path: Path) -> bool:
-    return any(path.glob("*/*/*.trans.txt")) if path.is_dir() else False
+    return any(_transcripts(path)) if path.is_dir() else False
 
 
 def read(path: Path) -> Iterator[Entry]:
-    for transcript in sorted(path.glob("*/*/*.trans.txt")):
+    for transcript in _transcripts(path):
         try:
             yield from _chapter(transcript)
         except InputError as error:  # one file in another encoding spoils its chapter, not the others
             yield error
+
+
+def _transcripts(path: Path) -> list[Path]:
+    """Of a whole set, else of the folder of one speaker, else of one chapter."""
+    patterns = ("*/*/*.trans.txt", "*/*.trans.txt", "*.trans.txt")
+    return next((found for pattern in patterns if (found := sorted(path.glob(pattern)))), [])
 
 
 def _chapter(transcript: Path) -> Iterator[Entry]:

@@ -44,6 +44,7 @@ Points = dict[str, dict[int, float]]  # site -> bits -> score
 
 def plan(calibration: Calibration) -> Plan:
     """The plan with the best score under the limit that the options set."""
+    _refuse_out_of_reach(calibration)
     base = registry.get("planners", "stable" if calibration.method == "stable" else "uniform").plan(calibration)
     bound = calibration.options.max_wer_increase
     limit = _limit(calibration, base) if bound is None else 0.0  # one that nothing reaches is told at once
@@ -168,6 +169,26 @@ def _limit(calibration: Calibration, base: Plan) -> float:
         limit = calibration.recognizer.bytes_on_disk() / options.target_compression - rest
     _check(limit, _weight_bytes(narrow))
     return limit
+
+
+def _refuse_out_of_reach(calibration: Calibration) -> None:
+    """InputError, before the search for ranges, when the fewest bits everywhere do not keep the limit."""
+    options, sites = calibration.options, [site for site in calibration.sites if site.reason is None]
+    found = [calibration.weight_choice(site, WIDTHS[-1], "mse") for site in sites]
+    least = sum(int(each["weight_bytes"]) for each in found)
+    bits = 8 * least / max(1, sum(int(each["weight_count"]) for each in found))
+    if options.avg_bits is not None and bits > options.avg_bits:
+        raise InputError(
+            f"--avg-bits {options.avg_bits:g} is out of reach: {WIDTHS[-1]} bits everywhere are {bits:.2f} with their "
+            "scales; allow more"
+        )
+    rest = calibration.recognizer.bytes_on_disk() - 4 * sum(int(each["weight_count"]) for each in found)
+    most = calibration.recognizer.bytes_on_disk() / (max(0, rest) + least)
+    if options.target_compression is not None and most < options.target_compression:
+        raise InputError(
+            f"--target-compression {options.target_compression:g} is out of reach: with {WIDTHS[-1]} bits everywhere "
+            f"this model is about {most:.2f} times smaller; ask for less"
+        )
 
 
 def _check(limit: float, needed: int) -> None:

@@ -19,10 +19,14 @@ from .words import Row
 OTHERS = "other tensors"
 
 
-def evaluation(path: str) -> dict[str, Any]:
-    """The JSON of `sfm-quant eval --json` as {"rows": cells, head first, "lines": sentences, "normalize": name}."""
+def evaluation(path: str, folder: str | None = None) -> dict[str, Any]:
+    """The JSON of `sfm-quant eval --json` as {"rows": cells, head first, "lines": sentences, "normalize": name}.
+
+    Where it is of several models, `folder` has to be one of them.
+    """
     try:
         result = _result(json.loads(_text(path)))
+        _refuse_others(path, [each.model.path for each in result.models], folder)
         return {"rows": cells(result), "lines": list(sentences(result)), "normalize": result.normalize}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
@@ -115,12 +119,18 @@ def _suffix(place: str, data: dict[str, Any], folder: str | None) -> str:
     named = {key.removeprefix("model"): value for key, value in data.items() if re.fullmatch(r"model(_\d+)?", key)}
     if folder is None or len(named) < 2:
         return ""
-    for suffix, path in named.items():
-        if Path(str(path)).resolve() == Path(folder).resolve():
-            return suffix
-    raise InputError(
-        f"{place}: answers of {', '.join(map(str, named.values()))}, none of {folder}; give that model's predictions"
-    )
+    _refuse_others(place, list(named.values()), folder)
+    return next(suffix for suffix, path in named.items() if _same(path, folder))
+
+
+def _refuse_others(place: str, models: list[Any], folder: str | None) -> None:
+    """InputError when of several models none is the one in `folder`."""
+    if folder is not None and len(models) > 1 and not any(_same(path, folder) for path in models):
+        raise InputError(f"{place}: of {', '.join(map(str, models))}, none of {folder}; give that model's own")
+
+
+def _same(path: Any, folder: str) -> bool:
+    return Path(str(path)).resolve() == Path(folder).resolve()
 
 
 def _number(value: Any) -> float | None:

@@ -30,7 +30,7 @@ def page(folder: str, result: str | None = None, predictions: str | None = None,
     """
     jinja2 = _library()
     plan = table.plan_of(folder)
-    evaluation = inputs.evaluation(result) if result else None
+    evaluation = inputs.evaluation(result, folder) if result else None
     normalize = evaluation["normalize"] if evaluation else "none"
     context = {
         "name": Path(folder).resolve().name,

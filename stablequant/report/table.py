@@ -18,6 +18,8 @@ def plan_table(folder: str) -> str:
 def plan_of(folder: str) -> Plan:
     """The plan of a quantized folder; InputError when it has none."""
     path = Path(folder) / "plan.json"
+    if Path(folder).is_file():
+        raise InputError(f"{folder}: a file; give the folder that `sfm-quant calibrate` wrote")
     if not path.is_file():
         raise InputError(f"{folder}: no plan.json here; give a folder that `sfm-quant calibrate` wrote")
     return read_plan(path)

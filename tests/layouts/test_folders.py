@@ -22,6 +22,13 @@ def test_librispeech(tmp_path):
     assert (second.path, second.source) == (folder / "84-121-0001.wav", f"{folder / '84-121.trans.txt'}:2")
 
 
+@pytest.mark.parametrize("part", ["84", "84/121"])
+def test_a_speaker_or_chapter_of_librispeech(tmp_path, part):
+    write(tmp_path / "84/121/84-121-0000.flac")
+    put(tmp_path / "84/121/84-121.trans.txt", "84-121-0000 GO")
+    assert read(tmp_path / part) == read(tmp_path)
+
+
 def test_librispeech_chapter_in_another_encoding_leaves_the_others(tmp_path):
     for chapter in ("121", "122"):
         write(tmp_path / f"84/{chapter}/84-{chapter}-0000.flac")
@@ -39,6 +46,15 @@ def test_folder_of_recordings(tmp_path):
     put(tmp_path / "notes.md", "not a recording")
     found = read(tmp_path, require_text=False)
     assert [(each.id, each.text) for each in found] == [("b.wav", "two lines"), ("sub/a.FLAC", None)]
+
+
+def test_lists_below_a_folder_of_recordings_are_told(tmp_path, capsys):
+    for name in ("one", "two"):
+        write(tmp_path / name / "a.wav")
+        put(tmp_path / name / "manifest.jsonl", '{"audio_filepath": "a.wav", "text": "A"}')
+    assert len(read(tmp_path, require_text=False)) == 2
+    expected = f"{tmp_path}: recordings without transcripts; {tmp_path}/one/manifest.jsonl and others are not read: "
+    assert capsys.readouterr().err.startswith(expected)
 
 
 # ---- Kaldi

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -72,6 +73,25 @@ def test_a_recording_that_was_copied_by_half_is_found(tmp_path, suffix):
     assert found["utterances"] == 1
     assert len(found["problems"]) == 1
     assert "half" in found["problems"][0]
+
+
+@pytest.mark.parametrize("suffix", ["aiff", "au", "wav"])
+def test_a_header_that_promises_more_is_found(tmp_path, suffix):
+    whole, half = tmp_path / f"whole.{suffix}", tmp_path / f"half.{suffix}"
+    soundfile.write(whole, np.zeros(80_000), 16000)
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    found = _summary.summary(str(tmp_path))
+    assert found["utterances"] == 1
+    assert re.search(r"half\.\w+: holds 2\.\d+ s of the 5\.0\d\d s its header promises; copy", *found["problems"])
+
+
+def test_a_recording_from_a_pipe_is_whole(tmp_path):
+    """Who writes to a pipe cannot go back to write the length."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(80_000), 16000)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[40:44] = b"\xff\xff\xff\xff"
+    (tmp_path / "a.wav").write_bytes(content)
+    assert _summary.summary(str(tmp_path))["hours"] == pytest.approx(5 / 3600, abs=1e-5)
 
 
 def test_nothing_good_is_told_too(tmp_path):

@@ -125,10 +125,11 @@ def test_what_the_solver_prints_does_not_reach_stdout(capfd):
         ({"avg_bits": 3.0, "target_compression": 8.0}, "give one of --avg-bits, --target-compression"),
         ({"avg_bits": 3.0, "scheme": "w4a8"}, "--avg-bits decides the bits of the weights itself"),
         ({"max_wer_increase": 1.0, "max_samples": 1}, "needs recordings of its own"),
-        ({"target_compression": 40.0}, "allow more"),
+        ({"target_compression": 40.0}, r"out of reach: with 2 bits everywhere this model is about 1\d\.\d\d times"),
+        ({"avg_bits": 2.0}, r"--avg-bits 2 is out of reach: 2 bits everywhere are 2\.\d\d with their scales"),
         ({"threshold": float("nan")}, "a threshold of nan is no number"),
     ],
-    ids=["two limits", "a scheme as well", "one recording", "too small", "no threshold"],
+    ids=["two limits", "a scheme as well", "one recording", "too small", "too few bits", "no threshold"],
 )
 def test_limits_that_cannot_be_are_told(options, sentence, tmp_path):
     given = {"method": "max", "max_samples": 2} | options

@@ -21,6 +21,15 @@ def test_an_evaluation_is_told_as_the_terminal_tells_it(tmp_path, baseline):
     assert ("FAILED: min_speedup 3, found 2 (m)" in found["lines"]) == baseline
 
 
+def test_an_evaluation_of_other_models_is_refused(tmp_path):
+    data = json.loads(evaluated(True).to_json())
+    several = [{**data["model"], "path": path, "delta": None, "gates": []} for path in ("w8", "w4")]
+    (tmp_path / "result.json").write_text(json.dumps({**data, "models": several}))
+    assert inputs.evaluation(str(tmp_path / "result.json"), "./w4/")
+    with pytest.raises(InputError, match=r"result\.json: of w8, w4, none of w3; give that model's own"):
+        inputs.evaluation(str(tmp_path / "result.json"), "w3")
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"schema": 2}', "[" * 100_000]
@@ -55,7 +64,7 @@ def test_of_several_models_the_answers_of_the_folder_are_taken(tmp_path):
         (found,) = inputs.predictions(str(path), folder)
         assert found.heard == heard
     with pytest.raises(
-        InputError, match=r"said\.jsonl:1: answers of w8, w4, none of w3; give that model's predictions"
+        InputError, match=r"said\.jsonl:1: of w8, w4, none of w3; give that model's own"
     ):
         inputs.predictions(str(path), "w3")
     path.write_text(json.dumps({"text": "A", "model": "w8", "pred_text": "B"}))
