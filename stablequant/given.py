@@ -31,7 +31,7 @@ from .plan import Choice, Plan, parse_scheme, read_plan
 from .sites import Site
 
 if TYPE_CHECKING:
-    from .calibrate import Calibration
+    from .calibration import Calibration
 
 
 NOISY = 6.0  # dB: below it a quarter of an input's power is lost, which no search does

@@ -28,7 +28,7 @@ LARGEST = 127  # magnitude of an int8 code that every kernel takes
 PACKED_BITS = 4  # formats up to here are packed densely; wider codes are stored as int8
 GROUP_SIZES = (32, 64, 128)
 REACHES = (1.0, 0.8)  # of the row's largest weight, that the int8 codes may reach
-CHUNK = 1 << 16  # weights that are searched together: their sums stay in cache
+CHUNK = 1 << 18  # weights that are searched together: their sums stay in cache
 SHARES = tuple(1.0 - 0.05 * n for n in range(14))  # of the range of a group, that its points may cover
 
 

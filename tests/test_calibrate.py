@@ -1,7 +1,5 @@
-import itertools
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +8,10 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from stablequant import calibrate as calibrate_module
-from stablequant import registry, score
+from stablequant import calibration
 from stablequant.calibrate import Options, calibrate
 from stablequant.errors import InputError
 from stablequant.plan import Plan
-from stablequant.ranges import mse
 
 
 def options(float_folder, speech, out, **changes):
@@ -76,28 +72,6 @@ def test_a_selected_layer_takes_the_candidate_that_loses_least(calibrated):
         assert clips == {layer.clip_percent}
 
 
-def test_removing_more_never_widens_the_range(float_folder, speech, tmp_path):
-    # What the search compares: max ranges on histograms from which more and more was removed.
-    recognizer = tiny.recognizer(tmp_path=tmp_path)
-    found = options(float_folder, speech, tmp_path / "q", method="max")
-    calibration = made_for(recognizer, found, tmp_path)
-    site = next(site for site in calibration.sites if site.reason is None)
-    ranges = [calibration.choose(site, "max", clip) for clip in (None, 0.0, 0.01, 0.1, 0.5)]
-    assert ranges[0].clipped_share == 0.0
-    assert (ranges[0].low, ranges[0].high) == (ranges[1].low, ranges[1].high)
-    assert all(a.low <= b.low and a.high >= b.high for a, b in itertools.pairwise(ranges))
-    assert 0 < ranges[-1].clipped_share <= 0.005
-    assert ranges[-1].high - ranges[-1].low < ranges[0].high - ranges[0].low
-
-
-def made_for(recognizer, found, tmp_path):
-    recordings, about = calibrate_module.read_recordings(found, recognizer)
-    journal = calibrate_module.Journal(tmp_path / "journal", {}, resume=False)
-    calibration = calibrate_module.Calibration(recognizer, recordings, journal, found, about)
-    calibration.collect()
-    return calibration
-
-
 # ---- interrupted and resumed
 
 
@@ -118,10 +92,10 @@ def interrupt_after(monkeypatch, module, name, calls):
 POINTS = [
     ("stats.histogram", 0, 20),
     ("stats.histogram", 60, 20),
-    ("calibrate.run_trials", 0, 20),
-    ("calibrate.run_trials", 3, 17),
-    ("calibrate.run_trials", 5, 15),
-    ("calibrate.run_trials", 16, 4),
+    ("calibration.run_trials", 0, 20),
+    ("calibration.run_trials", 3, 17),
+    ("calibration.run_trials", 5, 15),
+    ("calibration.run_trials", 16, 4),
     ("checkpoint.write", 0, 0),
 ]
 
@@ -131,16 +105,16 @@ def test_an_interrupted_run_resumed_ends_with_the_same_plan(
     where, calls, left, calibrated, float_folder, speech, tmp_path, monkeypatch
 ):
     module, name = where.split(".")
-    monkeypatch.setattr(calibrate_module, "SAVE_EVERY", 1)
+    monkeypatch.setattr(calibration, "SAVE_EVERY", 1)
     with monkeypatch.context() as broken:
-        target = calibrate_module if module == "calibrate" else getattr(calibrate_module, module)
+        target = calibration if module == "calibration" else getattr(calibration, module)
         interrupt_after(broken, target, name, calls)
         with pytest.raises(KeyboardInterrupt):
             calibrate(options(float_folder, speech, tmp_path / "q"))
     assert not (tmp_path / "q").exists()
     again = []
-    run = calibrate_module.run_trials
-    monkeypatch.setattr(calibrate_module, "run_trials", lambda *args: (again.append(1), run(*args))[1])
+    run = calibration.run_trials
+    monkeypatch.setattr(calibration, "run_trials", lambda *args: (again.append(1), run(*args))[1])
     calibrate(options(float_folder, speech, tmp_path / "q", resume=True))
     assert same_model(calibrated[0], tmp_path / "q")
     assert len(again) == left
@@ -148,12 +122,12 @@ def test_an_interrupted_run_resumed_ends_with_the_same_plan(
 
 
 def test_statistics_that_were_saved_are_not_gathered_again(calibrated, float_folder, speech, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibrate_module, "SAVE_EVERY", 1)
+    monkeypatch.setattr(calibration, "SAVE_EVERY", 1)
     with monkeypatch.context() as broken:
-        interrupt_after(broken, calibrate_module, "run_trials", 0)
+        interrupt_after(broken, calibration, "run_trials", 0)
         with pytest.raises(KeyboardInterrupt):
             calibrate(options(float_folder, speech, tmp_path / "q"))
-    monkeypatch.setattr(calibrate_module.stats, "histogram", None)
+    monkeypatch.setattr(calibration.stats, "histogram", None)
     calibrate(options(float_folder, speech, tmp_path / "q", resume=True))
     assert same_model(calibrated[0], tmp_path / "q")
 
@@ -174,7 +148,7 @@ def interrupted(float_folder, speech, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interrupted")
     shutil.copytree(speech, folder / "speech")
     with pytest.MonkeyPatch.context() as broken:
-        interrupt_after(broken, calibrate_module, "run_trials", 1)
+        interrupt_after(broken, calibration, "run_trials", 1)
         with pytest.raises(KeyboardInterrupt):
             calibrate(options(float_folder, folder / "speech", folder / "q"))
     return folder
@@ -212,7 +186,7 @@ def test_resuming_with_other_recordings_is_refused(change, interrupted, float_fo
 def test_resuming_what_is_complete_leaves_it(calibrated, float_folder, speech, tmp_path, capsys, monkeypatch):
     folder = shutil.copytree(calibrated[0], tmp_path / "q")
     (folder / "README.md").write_text("mine")
-    monkeypatch.setattr(calibrate_module.Calibration, "collect", None)
+    monkeypatch.setattr(calibration.Calibration, "collect", None)
     found = calibrate(options(float_folder, speech, folder, resume=True))
     assert "complete already" in capsys.readouterr().err
     assert (folder / "README.md").read_text() == "mine"
@@ -228,68 +202,6 @@ def test_resuming_over_a_model_of_other_inputs_replaces_it(calibrated, float_fol
     calibrate(options(float_folder, speech, folder, resume=True, method="max"))
     assert "which the new one will replace" in capsys.readouterr().err
     assert plan(folder).method == "max"
-
-
-# ---- the account of float passes
-
-
-def once(collect):
-    """Statistics that are those of the first recording throughout; what they cost is counted all the same."""
-
-    def fake(model, found, forward, recordings, stats=None):
-        for number, each in enumerate(recordings):
-            if number == 0:
-                *_, stats = collect(model, found, forward, [each])
-            yield stats
-
-    return fake
-
-
-def passes(model, tmp_path, monkeypatch, recordings, layer_score):
-    """What a plan for `model` costs by its own account, and as counted; trials are answered without computing."""
-    done = {"frames": 0.0}
-
-    def answer(_recognizer, layers, _recording, trials, _score, _tick):
-        done["frames"] += 1 + sum(calibration.suffix(trial.first) for trial in trials)
-        return {trial.key: (layer_score, 1.0) for trial in trials}
-
-    monkeypatch.setattr(calibrate_module, "run_trials", answer)
-    monkeypatch.setattr(calibrate_module.stats, "collect", once(calibrate_module.stats.collect))
-    monkeypatch.setattr(mse, "RATIOS", mse.RATIOS[::21])
-    recognizer = tiny.recognizer(tmp_path=tmp_path)
-    found = Options("model", "data", str(tmp_path / "out"))
-    rows = [score.Recording(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
-    journal = calibrate_module.Journal(tmp_path / "journal", {}, resume=False)
-    calibration = calibrate_module.Calibration(replace(recognizer, model=model), rows, journal, found, {})
-    calibration.collect()
-    plan = registry.get("planners", "stable").plan(calibration)
-    made = calibration.verify(*calibration.round(plan))
-    probe = len(calibration.probe_recordings)
-    assert calibration.passes == pytest.approx((recordings + done["frames"]) / probe)
-    return made.calibration["float_passes"], made
-
-
-DEEP = {"num_hidden_layers": 24, "conv_dim": (16,) * 7, "hidden_size": 16, "intermediate_size": 512}
-
-
-@pytest.mark.parametrize(
-    ("recordings", "points"),
-    [(4, 0.0), (16, 0.0), (128, 0.0), (4, 1.0), (16, 1.0), (128, 1.0)],
-    ids=lambda each: each if isinstance(each, int) else "all selected" if each else "none selected",
-)
-def test_a_deep_model_costs_at_most_40_float_passes(recordings, points, tmp_path, monkeypatch):
-    cost, made = passes(tiny.prepared("wav2vec2", "large", **DEEP), tmp_path, monkeypatch, recordings, points)
-    assert len(made.layers) == 33
-    assert all(layer.selected == (points > 0) for layer in made.layers.values())
-    assert cost <= 40
-
-
-def test_the_suffix_of_a_layer_is_its_share_of_the_work_from_there_on(tmp_path, float_folder, speech):
-    calibration = made_for(tiny.recognizer(tmp_path=tmp_path), options(float_folder, speech, tmp_path / "q"), tmp_path)
-    suffixes = [calibration.suffix(layer) for layer in calibration.layers]
-    assert suffixes[0] == pytest.approx(1.0)
-    assert suffixes == sorted(suffixes, reverse=True)
-    assert 0 < suffixes[-1] < 0.01
 
 
 # ---- what cannot be calibrated

@@ -3,7 +3,7 @@ import json
 import pytest
 import tiny
 
-from stablequant import calibrate as calibrate_module
+from stablequant import calibration
 from stablequant.calibrate import Options, calibrate
 from stablequant.checkpoint.verify import problems
 from stablequant.errors import InputError
@@ -48,9 +48,9 @@ def test_a_plan_that_nobody_edited_gives_the_same_weights(apply, calibrated):
 
 def test_nothing_is_searched(apply, monkeypatch):
     stages = []
-    run = calibrate_module.Calibration.run
+    run = calibration.Calibration.run
     keep = lambda self, stage, trials: (stages.append(stage), run(self, stage, trials))[1]  # noqa: E731
-    monkeypatch.setattr(calibrate_module.Calibration, "run", keep)
+    monkeypatch.setattr(calibration.Calibration, "run", keep)
     apply()
     assert stages == ["verify"]
 
@@ -194,7 +194,7 @@ def interrupted(*_):
 
 def test_resuming_with_another_plan_is_refused(apply, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(calibrate_module, "run_trials", interrupted)
+        broken.setattr(calibration, "run_trials", interrupted)
         with pytest.raises(KeyboardInterrupt):
             apply()
     with pytest.raises(InputError, match="begun with another model"):

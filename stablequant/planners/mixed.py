@@ -32,7 +32,7 @@ from ..score import Trial
 from ..sites import Site
 
 if TYPE_CHECKING:
-    from ..calibrate import Calibration
+    from ..calibration import Calibration
 
 WIDTHS = (8, 4, 3, 2)
 POWERS = (1.0, 2.0, 0.5)

@@ -24,7 +24,7 @@ from ..plan import Choice, LayerChoice, Plan
 from ..score import Trial
 
 if TYPE_CHECKING:
-    from ..calibrate import Calibration
+    from ..calibration import Calibration
 
 COARSE = (0.0, 0.01, 0.03, 0.07, 0.15, 0.30, 0.50)  # % of the values
 STEP = 0.01  # %

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..plan import Plan
 
 if TYPE_CHECKING:
-    from ..calibrate import Calibration
+    from ..calibration import Calibration
 
 
 def plan(calibration: Calibration) -> Plan:

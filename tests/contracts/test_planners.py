@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from stablequant import calibrate as calibrate_module
+from stablequant import calibration as calibration_module
 from stablequant import registry, sites
-from stablequant.calibrate import Calibration, Options, read_recordings
+from stablequant.calibrate import Options, read_recordings
+from stablequant.calibration import Calibration
 from stablequant.grid import affine
 from stablequant.journal import Journal
 from stablequant.plan import Plan
@@ -121,4 +122,4 @@ def test_the_whole_plan_is_scored(planned):
     assert verified.sites == plan.sites
     if planner != "mixed" and not any(c.weight_format.packed for c in plan.quantized().values()):
         # the budget is that of the ranges; sensitivities and Gram matrices come on top
-        assert verified.calibration["float_passes"] <= calibrate_module.BUDGET
+        assert verified.calibration["float_passes"] <= calibration_module.BUDGET

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stablequant.calibrate import Calibration, Options, calibrate
+from stablequant.calibrate import Options, calibrate
+from stablequant.calibration import Calibration
 from stablequant.errors import InputError
 from stablequant.planners import mixed
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from stablequant.calibrate import Calibration, Options, read_recordings
+from stablequant.calibrate import Options, read_recordings
+from stablequant.calibration import Calibration
 from stablequant.journal import Journal
 from stablequant.plan import LayerChoice
 from stablequant.planners import stable

@@ -63,9 +63,7 @@ def test_of_several_models_the_answers_of_the_folder_are_taken(tmp_path):
     for folder, heard in (("w8", "B"), ("./w4/", "C"), (None, "B")):
         (found,) = inputs.predictions(str(path), folder)
         assert found.heard == heard
-    with pytest.raises(
-        InputError, match=r"said\.jsonl:1: of w8, w4, none of w3; give that model's own"
-    ):
+    with pytest.raises(InputError, match=r"said\.jsonl:1: of w8, w4, none of w3; give that model's own"):
         inputs.predictions(str(path), "w3")
     path.write_text(json.dumps({"text": "A", "model": "w8", "pred_text": "B"}))
     (alone,) = inputs.predictions(str(path), "moved")
