@@ -154,7 +154,7 @@ def test_a_folder_without_a_config(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "model.bin").write_text("")
-    refused(tmp_path / "model.bin", "no config.json here")
+    refused(tmp_path / "model.bin", "a file; give the folder of a Hugging Face model")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", '"text"', "{}", "\x00"])
