@@ -153,6 +153,8 @@ def _refuse_contradictions(ctx: click.Context) -> None:
     if limits and not ctx.params["scheme"].startswith("w8"):
         raise click.UsageError(f"{limits[0]} decides the bits of the weights itself; leave them out of --scheme", ctx)
     narrow = limits or ctx.params["plan"] or int(ctx.params["scheme"][1]) <= 4
+    if ctx.params["method"] != "stable" and ctx.get_parameter_source("threshold") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--threshold is for --method stable; another decides nothing by it", ctx)
     if not narrow and ctx.get_parameter_source("group_size") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"--group-size is for 4 bits and fewer, and --scheme is {ctx.params['scheme']}", ctx)
 

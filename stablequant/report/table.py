@@ -52,7 +52,8 @@ def _sites(plan: Plan) -> Iterable[str]:
     for name, choice in plan.sites.items():
         yield f"{name:60s} {_site(choice)}"
     yield "bits: of weights and inputs; g64: groups of 64 weights share a step, z: and an offset."
-    yield "removed %: the largest values, left out before the range was searched."
+    if plan.layers:
+        yield "removed %: the largest values, left out before the range was searched."
     yield "clipped %: values outside [low, high]; many per cent are the dense end of GELU's short tail, below low."
 
 
