@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sets = {name_of(data): audio.read_utterances(data, require_text=True) for data in options.evaluate}
     base, rows = models.load(options.model), []
     reference = {name: count(base, found, options) for name, found in sets.items()}
-    rows.append(Row("float32", "", base.bytes_on_disk(), 1.0, base.sites, measure(reference, {}, options.seed)))
+    rows.append(Row("float32", "", base.bytes_on_disk, 1.0, base.sites, measure(reference, {}, options.seed)))
     for scheme, method in wanted(options):
         rows.append(quantized(base, scheme, method, sets, reference, options))
     print("\n".join([*about_sets(sets, reference), "", *models_table(rows), "", *words_table(rows, list(sets))]))
@@ -117,8 +117,8 @@ def quantized(
     return Row(
         scheme,
         method,
-        recognizer.bytes_on_disk(),
-        base.bytes_on_disk() / recognizer.bytes_on_disk(),
+        recognizer.bytes_on_disk,
+        base.bytes_on_disk / recognizer.bytes_on_disk,
         recognizer.sites,
         measure(counts, reference, options.seed),
         {name: layer.clip_percent or 0.0 for name, layer in plan.layers.items() if layer.selected},

@@ -27,6 +27,7 @@ from .journal import Journal, fingerprint_hash
 from .models import Recognizer
 from .plan import Plan, parse_scheme, read_plan, to_entry
 from .score import SCORES, Recording
+from .source import folder_bytes
 from .task import callable_module
 
 MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says otherwise
@@ -53,6 +54,7 @@ class Options:
     target_compression: float | None = None  # bytes of the float model over those of the quantized one: likewise
     max_wer_increase: float | None = None  # points, on recordings that calibrate nothing: the smallest model in it
     skip_bad: bool = False  # leave out what cannot be used, and count it
+    target_lang: str | None = None  # of a model with adapters of languages
     plan: str | None = None  # a plan to apply instead of a search; its scheme and method then replace those above
 
 
@@ -61,7 +63,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     began = time.monotonic()
     options, planner = _planned(options)
     checkpoint.check_destination(options.out)
-    recognizer = _float_model(options.model)
+    recognizer = _float_model(options)
     if isinstance(planner, given.Given):  # before the recordings are read, not after
         planner.check(sites.discover(recognizer.model))
     recordings, about = read_recordings(options, recognizer)
@@ -116,6 +118,7 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
         "skipped_bad": found.skipped,
         "seed": options.seed,
         "audio_sha256": sorted(hashes),
+        **({} if recognizer.target_lang is None else {"target_lang": recognizer.target_lang}),
     }
     return recordings, about
 
@@ -173,12 +176,14 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _float_model(path: str) -> Recognizer:
-    recognizer = models.load(path)
+def _float_model(options: Options) -> Recognizer:
+    recognizer = models.load(options.model, options.target_lang)
     if recognizer.scheme != "float32":
         raise InputError(
-            f"{path}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
+            f"{options.model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
         )
+    for remark in recognizer.remarks:
+        warnings.warn(remark, stacklevel=1)
     return recognizer
 
 
@@ -239,8 +244,11 @@ def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float
         "score": plan.score,
         "float_passes": round(passes, 2),
         "seconds": round(seconds, 2),
-        "bytes_before": recognizer.bytes_on_disk(),
-        "bytes_after": replace(recognizer, path=options.out).bytes_on_disk(),
+        "bytes_before": recognizer.bytes_on_disk,
+        "bytes_float32": recognizer.float32_bytes,
+        "bytes_after": folder_bytes(Path(options.out)),
+        "target_lang": recognizer.target_lang,
+        "remarks": list(recognizer.remarks),
         **{key: plan.calibration[key] for key in ("held_out",) if key in plan.calibration},
     }
 

@@ -24,6 +24,7 @@ from .plan import Choice, LayerChoice, Plan, parse_scheme
 from .ranges import percentile
 from .score import SCORES, Part, Recording, Score, Trial, run_trials, total
 from .sites import Site
+from .source import folder_bytes
 from .stats import Histogram
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Calibration:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.write(self.recognizer, plan, self.weights(plan.quantized()), Path(folder) / "m")
             self._weights.clear()
-            return replace(self.recognizer, path=str(Path(folder) / "m")).bytes_on_disk()
+            return folder_bytes(Path(folder) / "m")
 
     def held_out_increase(self, plan: Plan) -> float:
         """Points of word error rate that a plan loses on the recordings that calibrate nothing."""

@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,9 @@ seed_option = click.option(
 skip_option = click.option(
     "--skip-bad", is_flag=True, help="Leave out entries and recordings that cannot be used; tell and count them."
 )
+language_option = click.option(
+    "--target-lang", metavar="LANG", help="Language of a model with adapters of languages (MMS), e.g. eng."
+)
 json_option = click.option(
     "--json", "json_file", metavar="FILE", type=PATH, callback=_writable, help="Write the result as JSON; - is stdout."
 )
@@ -287,7 +290,7 @@ def main() -> None:
     "--target-compression",
     type=click.FloatRange(1, min_open=True),
     metavar="RATIO",
-    help="Mix bits until the model is this many times smaller.",
+    help="Mix bits until the model is this many times smaller than its parameters in float32.",
 )
 @click.option(
     "--max-wer-increase",
@@ -301,6 +304,7 @@ def main() -> None:
 @click.option(
     "--plan", metavar="PLAN", type=PATH, help="Apply this plan, edited by hand, without a search; a file or folder."
 )
+@language_option
 @skip_option
 @json_option
 @click.pass_context
@@ -318,7 +322,7 @@ def calibrate(ctx: click.Context, json_file: str | None, **options: Any) -> None
     from .calibrate import calibrate as run
 
     result = run(Options(**options))
-    _print(_calibrate_table(result), json.dumps(result, indent=1, allow_nan=False) + "\n", json_file)
+    _deliver(_calibrate_table(result), json.dumps(result, indent=1, allow_nan=False) + "\n", json_file)
 
 
 @main.command(
@@ -339,7 +343,7 @@ def calibrate(ctx: click.Context, json_file: str | None, **options: Any) -> None
     "--min-compression",
     type=float,
     metavar="RATIO",
-    help="Fail when the model is not this many times smaller on disk.",
+    help="Fail when the model's files are not this many times smaller than the baseline's.",
 )
 @click.option("--threads", type=COUNT, metavar="N", help="Threads for every model.  [default: torch's choice]")
 @click.option(
@@ -351,6 +355,7 @@ def calibrate(ctx: click.Context, json_file: str | None, **options: Any) -> None
 )
 @samples_option
 @seed_option
+@language_option
 @skip_option
 @json_option
 @click.option(
@@ -384,14 +389,13 @@ def evaluate(
     except InputError as error:
         raise click.UsageError(str(error), ctx) from error
     result = run(chosen)
-    if predictions:
-        _write(predictions, result.predictions_jsonl())
-    if junit:
-        _write(junit, ci.junit(result))
-    _print(table(result), result.to_json(), json_file)
-    if os.environ.get("GITHUB_ACTIONS"):
-        for line in ci.github_annotations(result):
-            click.echo(line, err=json_file == "-")
+    annotations = ci.github_annotations(result) if os.environ.get("GITHUB_ACTIONS") else ()
+    _deliver(
+        "\n".join([table(result), *annotations]),
+        result.to_json(),
+        json_file,
+        {predictions: result.predictions_jsonl, junit: lambda: ci.junit(result)},
+    )
     ctx.exit(0 if result.passed else 1)
 
 
@@ -406,8 +410,16 @@ def evaluate(
 @click.argument("recordings", nargs=-1, required=True, metavar="AUDIO...", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each: audio_filepath, duration, text.")
 @click.option("--words", is_flag=True, help="Add to the JSON when each word begins and ends, in seconds.")
+@language_option
 @click.pass_context
-def transcribe(ctx: click.Context, model: str, recordings: tuple[str, ...], as_json: bool, words: bool) -> None:
+def transcribe(
+    ctx: click.Context,
+    model: str,
+    recordings: tuple[str, ...],
+    as_json: bool,
+    words: bool,
+    target_lang: str | None,
+) -> None:
     """Print what MODEL hears.
 
     MODEL is a folder or a hub id, float or quantized. AUDIO is files of any length, folders (all recordings in them,
@@ -420,7 +432,9 @@ def transcribe(ctx: click.Context, model: str, recordings: tuple[str, ...], as_j
     from . import models
     from .transcribe import find, transcribe_files
 
-    recognizer = models.load(model)
+    recognizer = models.load(model, target_lang)
+    for remark in recognizer.remarks:
+        click.echo(f"Warning: {remark}", err=True)
     paths, unreadable = find(recordings), 0
     for path, heard in transcribe_files(recognizer, paths, words=words):
         if isinstance(heard, InputError):
@@ -444,7 +458,7 @@ def data(data: str, json_file: str | None) -> None:
     from .layouts._summary import summary, table
 
     found = summary(data)
-    _print(table(found), json.dumps(found, indent=1, allow_nan=False) + "\n", json_file)
+    _deliver(table(found), json.dumps(found, indent=1, allow_nan=False) + "\n", json_file)
     if found["problems"]:
         raise InputError(
             f"{data}: not all of it can be used (problems: {len(found['problems'])}); mend or remove the entries"
@@ -540,7 +554,8 @@ def _calibrate_table(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{result['scheme']}, {result['method']}: {quantized} of {len(sites)} sites quantized",
-            f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller",
+            f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller "
+            f"({result['bytes_float32'] / after:.2f} times than its parameters in float32)",
             f"layers clipped before the range was chosen: {len(clipped)} of {len({site['layer'] for site in sites})}",
             *([f"on {held_out['words']} held-out words: {held_out['wer_increase']:+.2f} points"] if held_out else []),
             f"score: {result['score']['whole_model']:.2f} {result['score']['unit']}",
@@ -549,13 +564,30 @@ def _calibrate_table(result: dict[str, Any]) -> str:
     )
 
 
-def _print(table: str, result: str, json_file: str | None) -> None:
-    """The table to stdout and the JSON to its file, or with "-" the JSON to stdout and the table to stderr."""
-    click.echo(table, err=json_file == "-")
+def _deliver(
+    table: str, result: str, json_file: str | None, others: Mapping[str | None, Callable[[], str]] | None = None
+) -> None:
+    """Finished work: the JSON first, then the other files, then the table, whatever fails on the way.
+
+    With "-" the JSON goes to stdout and the table to stderr. A file that cannot be written after all (a full disk) is
+    an InputError at the end, when everything else is out.
+    """
+    files = {json_file if json_file != "-" else None: lambda: result, **(others or {})}
+    failures = [failure for path, content in files.items() if path and (failure := _not_written(path, content))]
     if json_file == "-":
         click.echo(result, nl=False)
-    elif json_file:
-        _write(json_file, result)
+    click.echo(table, err=json_file == "-")
+    if failures:
+        raise InputError("\n".join(failures))
+
+
+def _not_written(path: str, content: Callable[[], str]) -> str | None:
+    """Write a file; the reason where that fails."""
+    try:
+        _write(path, content())
+    except OSError as error:
+        return f"{path}: not written; {_system_sentence(error)}"
+    return None
 
 
 def _write(path: str, text: str) -> None:

@@ -3,8 +3,8 @@
 A symbol is spoken where the path first shows it; repeats and blanks after it belong to it or to nothing. transformers'
 own `output_word_offsets` splits at the word delimiter only, so it is wrong for vocabularies whose symbols are words.
 Here a word is, as the vocabulary has it, what stands between two delimiters, or what starts with a symbol that starts
-with a space, or where there is neither (phonemes, Chinese characters) each symbol. Its text is what the tokenizer
-makes of its frames, so the words are those of the whole text.
+with a space. Where there is neither (phonemes, Chinese characters) the tokenizer's text decides: each symbol where it
+writes spaces between them, else all of them. So the words, joined by spaces, always are the text.
 """
 
 from __future__ import annotations
@@ -64,15 +64,29 @@ def _spelled(word: str, symbols: set[str], longest: int) -> bool:
 
 
 def text(path: np.ndarray, tokenizer: Any) -> str:
-    """What a path (frames,) says: repeats merged, blanks dropped."""
+    """What a path (frames,) says: repeats merged, blanks dropped, one space between words."""
     decoded: str = tokenizer.batch_decode(path[None])[0]
-    return decoded
+    return " ".join(decoded.split())
 
 
 def words(path: np.ndarray, letters: Alphabet) -> list[Span]:
-    """The words of a path (frames,), in order."""
+    """The words of a path (frames,), in order: those of its text, so that joined by spaces they are the text."""
     found = (Span(text(path[a:b], letters.tokenizer).strip(), a, b) for a, b in _spans(path, letters))
-    return [each for each in found if each.word]
+    spans = [each for each in found if each.word]
+    spoken = text(path, letters.tokenizer).split()
+    return spans if [each.word for each in spans] == spoken else list(_joined(spoken, spans))
+
+
+def _joined(spoken: Iterable[str], spans: list[Span]) -> Iterator[Span]:
+    """Each word of a text from the spans that make it up: some tokenizers write none or fewer spaces between them.
+
+    A word that the spans do not spell takes all that are left, as the best that is known of its times.
+    """
+    left = list(spans)
+    for word in spoken if spans else ():
+        taken = next((n for n in range(1, len(left) + 1) if "".join(s.word for s in left[:n]) == word), len(left))
+        part, left = left[:taken], left[taken:] or left[-1:]
+        yield Span(word, part[0].first, part[-1].end)
 
 
 def _spans(path: np.ndarray, letters: Alphabet) -> Iterator[tuple[int, int]]:

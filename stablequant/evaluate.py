@@ -15,7 +15,6 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ from .errors import InputError
 from .hearing import Group, Heard, hear_all
 from .metrics import Counts
 from .models import Recognizer
-from .plan import read_plan
 from .result import Compared, Data, Delta, Gate, Measured, Result
 from .task import callable_module
 
@@ -51,6 +49,7 @@ class Options:
     seed: int = 0  # of the subset and the bootstrap
     others: tuple[str, ...] = ()  # more models, measured in the same run and held to the same limits
     skip_bad: bool = False  # leave out what cannot be used, and count it
+    target_lang: str | None = None  # of models with adapters of languages
 
     def __post_init__(self) -> None:
         if self.normalize not in metrics.NORMALIZERS:
@@ -78,10 +77,12 @@ def evaluate(options: Options) -> Result:
     found = _listing(options)
     recognizers = _load(options)
     with _threads(options.threads):
+        where = environment(options.seed)  # all that can fail comes before the work
         groups = list(hear_all(progress.bar(found.utterances, desc="recognise", unit="utt"), recognizers))
         longest = max(each.seconds for group in groups for each in group.heard)
-        peaks = [memory.peak_rss_bytes(each.path, longest, torch.get_num_threads()) for each in recognizers]
-        return _result(options, found, recognizers, groups, peaks)
+        threads = torch.get_num_threads()
+        peaks = [memory.peak_rss_bytes(each.folder, longest, threads, each.target_lang) for each in recognizers]
+    return _result(options, found, recognizers, groups, peaks, where)
 
 
 def _listing(options: Options) -> Listing:
@@ -102,7 +103,7 @@ def _listing(options: Options) -> Listing:
 def _load(options: Options) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    recognizers = [models.load(path) for path in paths if path is not None]
+    recognizers = [models.load(path, options.target_lang) for path in paths if path is not None]
     rate = recognizers[0].sampling_rate
     for each in recognizers:
         if each.sampling_rate != rate:
@@ -128,6 +129,7 @@ def _result(
     recognizers: list[Recognizer],
     groups: list[Group],
     peaks: list[int | None],
+    where: dict[str, Any],
 ) -> Result:
     normalize = metrics.normalizer(options.normalize)
     tallies = [_tally(groups, place, normalize) for place in range(len(recognizers))]
@@ -141,7 +143,7 @@ def _result(
         models=compared,
         baseline=measured[-1] if options.baseline else None,
         data=_data(heard, tallies[0].words, found.skipped),
-        environment=environment(options.seed),
+        environment=where,
         normalize=options.normalize,
         warnings=(
             *(f"left out: {sentence}" for sentence in audio.told(found.problems)),
@@ -191,7 +193,10 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
     return Measured(
         path=recognizer.path,
         scheme=recognizer.scheme,
-        bytes_on_disk=recognizer.bytes_on_disk(),
+        bytes_on_disk=recognizer.bytes_on_disk,
+        float32_bytes=recognizer.float32_bytes,
+        revision=recognizer.revision,
+        target_lang=recognizer.target_lang,
         wer_percent=tally.words.percent(),
         wer_ci95=metrics.interval(tally.words, seed),
         cer_percent=tally.characters.percent(),
@@ -218,6 +223,7 @@ def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed
         speedup_ci95=faster.ci95,
         speedup_packed=packed.value,
         compression=baseline.bytes_on_disk / model.bytes_on_disk,
+        compression_float32=baseline.float32_bytes / model.bytes_on_disk,
     )
 
 
@@ -250,14 +256,17 @@ def _warnings(
     """What a reader of the numbers should know, a sentence each."""
     heard = [each for group in groups for each in group.heard]
     for recognizer in recognizers:
-        yield from recognizer.notices
+        yield from (*recognizer.remarks, *recognizer.notices)
     short = sum(each.answers[0].seconds is None for each in heard)
     if short:
         yield f"{short} of {len(heard)} recordings are too short for the model and count as recognised as nothing"
+    for recognizer in recognizers:
+        if seen := recognizer.calibrated_on & {one.sha256 for one in heard}:
+            yield (
+                f"{len(seen)} of these recordings were used to calibrate {recognizer.path}, so its WER is optimistic; "
+                "evaluate on others"
+            )
     for each in measured:
-        seen = _calibration_hashes(each.path) & {one.sha256 for one in heard}
-        if seen:
-            yield f"{len(seen)} of the recordings calibrated {each.path}: its error rate may flatter; use others"
         if each.peak_rss_bytes is None:
             yield f"{each.path}: its peak memory could not be measured, the process for it failed"
     if options.normalize == "none":
@@ -277,11 +286,6 @@ def _unwritable(recognizer: Recognizer, references: list[str]) -> Iterator[str]:
             f"{len(wrong)} of {len(words)} words of the transcripts ({some}, ...) cannot be written with the "
             f"vocabulary of {recognizer.path}, so none of them can be right; use transcripts, or --normalize, that fit"
         )
-
-
-def _calibration_hashes(path: str) -> set[str]:
-    plan = Path(path) / "plan.json"
-    return set(read_plan(plan).calibration.get("audio_sha256", ())) if plan.is_file() else set()
 
 
 def _wide_intervals(compared: tuple[Compared, ...]) -> Iterator[str]:

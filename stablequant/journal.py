@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,10 @@ class Journal:
         partial.replace(self._stats_file)
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder)
+        """Clear it away when the model is written; what cannot be removed is a warning, since the work is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            warnings.warn(f"{self.folder}: not needed any more, and cannot be removed; delete it", stacklevel=1)
 
 
 def _check_ours(folder: Path) -> None:

@@ -33,7 +33,7 @@ def stretches(recognizer: Recognizer, blocks: Iterable[np.ndarray]) -> Iterator[
     for piece, path in _heard(recognizer, pieces(blocks, recognizer.sampling_rate, recognizer.stride)):
         if last is not None and piece.shared:
             offset = (piece.start - last.start) // recognizer.stride
-            last = Stretch(last.start, joined(last.path, path, offset, recognizer.processor.tokenizer.pad_token_id))
+            last = Stretch(last.start, joined(last.path, path, offset, recognizer.blank))
         else:
             if last is not None:
                 yield last

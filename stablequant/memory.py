@@ -14,11 +14,13 @@ from pathlib import Path
 STATUS = Path("/proc/self/status")
 
 
-def peak_rss_bytes(model: str, seconds: float, threads: int) -> int | None:
+def peak_rss_bytes(model: str, seconds: float, threads: int, target_lang: str | None = None) -> int | None:
     """Bytes that a new process holds at most to load `model` and transcribe `seconds` of audio; None when it fails."""
-    command = [sys.executable, "-m", __name__, model, str(seconds), str(threads)]
+    language = () if target_lang is None else (target_lang,)
+    command = [sys.executable, "-m", f"{__package__}.memory_child", model, str(seconds), str(threads), *language]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
-    return int(child.stdout.split()[-1]) if child.returncode == 0 else None
+    words = child.stdout.split()
+    return int(words[-1]) if child.returncode == 0 and words else None
 
 
 def own_peak_bytes() -> int:
@@ -28,20 +30,3 @@ def own_peak_bytes() -> int:
         return 1024 * int(fields["VmHWM"].split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _main(model: str, seconds: str, threads: str) -> None:
-    import numpy as np
-    import torch
-
-    from . import models
-
-    torch.set_num_threads(int(threads))
-    recognizer = models.load(model)
-    samples = round(float(seconds) * recognizer.sampling_rate)
-    recognizer.transcribe(0.1 * np.random.default_rng(0).standard_normal(samples, dtype=np.float32))
-    print(own_peak_bytes())
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -8,11 +8,9 @@ positional convolution computes its weight from a norm and a direction at every 
 from __future__ import annotations
 
 import math
-import re
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,20 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer, Wav2Vec2Processor
+from transformers import AutoConfig, AutoModelForCTC
 
-from . import ctc, safety
+from . import ctc, safety, source
+from .completeness import zero_unread
 from .errors import InputError
+from .plan import PLAN_FILE, read_plan
+from .processors import Languages, check_symbols, first_line, load_processor
 from .reproducible import one_thread
+from .source import Source
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PACK_SECONDS = 30.0  # of audio in one call: longer gains little speed and takes more memory
-FASTEST = 1_000_000  # Hz: no recording is sampled faster
-VOCABULARY = "vocab.json"  # of every CTC tokenizer of the family
 AGAIN = "; copy the model again"
-SETTINGS = ("*.json", "*.txt", "*.model")
+PROBE = 8000  # samples: enough for a frame of every family, its adapter included
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,13 @@ class Recognizer:
     sites: dict[str, int]  # how many sites run "integer", "simulated", "float"
     min_samples: int  # the shortest waveform that gives one frame
     notices: tuple[str, ...] = ()  # what runs slower or less exactly on this machine than it should
+    remarks: tuple[str, ...] = ()  # what its folder holds that is not applied, or says twice
+    bytes_on_disk: int = 0  # of the files that loading read
+    float32_bytes: int = 0  # of its parameters, were each stored in four bytes
+    folder: str = ""  # where its files are, also for a model of the hub
+    revision: str | None = None  # the commit, for a model of the hub
+    target_lang: str | None = None  # of a model with language adapters
+    calibrated_on: frozenset[str] = frozenset()  # hashes of the recordings, for a quantized model
 
     def input_values(self, waveform: np.ndarray) -> Tensor:
         """The model's input (1, samples) for a mono float32 waveform (samples,) at `sampling_rate`."""
@@ -67,6 +72,11 @@ class Recognizer:
 
     def transcribe(self, waveform: np.ndarray) -> str:
         return self.decode(self.logits(waveform))
+
+    @property
+    def blank(self) -> int:
+        """The number of the blank of CTC, which is the tokenizer's padding."""
+        return int(self.processor.tokenizer.pad_token_id)
 
     @property
     def stride(self) -> int:
@@ -92,30 +102,36 @@ class Recognizer:
 
         return packed_logits(self.model, [self.input_values(w)[0] for w in waveforms])
 
-    def bytes_on_disk(self) -> int:
-        """Bytes of the files that loading reads: weights in one format, config, plan, processor."""
-        folder = _folder(self.path)
-        weights = next((found for pattern in WEIGHTS if (found := list(folder.glob(pattern)))), [])
-        settings = [path for pattern in SETTINGS for path in folder.glob(pattern)]
-        return sum(path.stat().st_size for path in {*weights, *settings})
 
-
-def load(path: str) -> Recognizer:
+def load(path: str, target_lang: str | None = None) -> Recognizer:
     """The recogniser in a folder or hub id, float or written by `sfm-quant calibrate`.
 
-    Raises InputError when it is not a CTC model of the family, or when weights are missing, cut short or of another
-    shape. Weights that a float model has no use for are left alone, as transformers does (checkpoints of the hub often
-    carry the pre-training heads); a quantized model must match its file key by key.
+    `target_lang` chooses the language of a model with language adapters. Raises InputError when it is not a CTC model
+    of the family, when weights that inference reads are missing, cut short or of another shape, or when tokenizer and
+    head cannot belong together. Weights that a float model has no use for are left alone, as transformers does
+    (checkpoints of the hub often carry the pre-training heads); a quantized model must match its file key by key.
     """
     from . import checkpoint, engine  # noqa: F401  (the first registers the format with transformers)
 
-    if Path(path).is_dir():
-        safety.check_folder(Path(path))
-    config = _config(path)
+    files = source.locate(path, FAMILIES, target_lang)
+    safety.check(files)
+    size = files.bytes_on_disk()  # before transformers may add to the folder
+    config = _config(files)
     scheme = _scheme(path, config)
-    model = _model(path, config)
+    plan = _calibration(files) if scheme != "float32" else {}
+    processor, languages = load_processor(files, target_lang)
+    language = languages.chosen or plan.get("target_lang")
+    _check_language(files, config, language, target_lang)
+    model = _model(files, config, target_lang if languages.chosen else None)
+    unfit = check_symbols(path, processor.tokenizer, model.config.vocab_size)
+    remarks = [
+        *safety.remarks(files),
+        *unfit,
+        *_blanks(path, model, processor.tokenizer),
+        *_languages(path, languages),
+    ]
+    parameters = sum(each.numel() for each in model.parameters())
     prepare(model)
-    processor = _processor(path)
     return Recognizer(
         model=model.eval(),
         processor=processor,
@@ -125,6 +141,13 @@ def load(path: str) -> Recognizer:
         sites=_count_sites(model),
         min_samples=receptive_field(config),
         notices=() if scheme == "float32" else engine.notices(model, path),
+        remarks=tuple(remarks),
+        bytes_on_disk=size,
+        float32_bytes=4 * parameters,
+        folder=str(files.folder),
+        revision=files.revision,
+        target_lang=language,
+        calibrated_on=frozenset(plan.get("audio_sha256", ())),
     )
 
 
@@ -171,33 +194,15 @@ def _projected_attention(
     return self.out_proj(context.transpose(1, 2).reshape(batch, frames, -1)), None
 
 
-def _folder(path: str) -> Path:
-    if Path(path).is_dir():
-        return Path(path)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(path, local_files_only=True))
-
-
-def _config(path: str) -> Any:
-    if not Path(path).exists() and not HUB_ID.fullmatch(path):
-        raise InputError(f"{path}: no such folder; correct the path, or give a hub id (owner/name)")
-    if Path(path).is_file():
-        raise InputError(f"{path}: a file; give the folder of a Hugging Face model")
-    if Path(path).exists() and not (Path(path) / "config.json").is_file():
-        raise InputError(f"{path}: no config.json here; give the folder of a Hugging Face model")
+def _config(files: Source) -> Any:
+    path = files.name
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:  # transformers checks little of a file; whatever it trips over is wrong in there
-        hint = "" if Path(path).exists() else "; give a folder, or a hub id that can be reached"
-        raise InputError(f"{path}: not a readable model ({_first_line(error)}){hint}") from error
-    if hasattr(config, "auto_map"):  # on the hub; a folder is told before
-        raise InputError(f"{path}: asks for code of its own (auto_map), which stablequant never runs")
-    if config.model_type not in FAMILIES:
-        raise InputError(f"{path}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
-    architectures = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
-    if architectures and not any(name.endswith("ForCTC") for name in architectures):
-        raise InputError(f"{path}: {architectures[0]} has no CTC head; fine-tune it with CTC first")
+        raise InputError(f"{path}: not a readable model ({first_line(error)})") from error
+    named = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
+    if named and not any(name.endswith("ForCTC") for name in named):
+        raise InputError(f"{path}: {named[0]} has no CTC head; fine-tune it with CTC first")
     steps = [*config.conv_kernel, *config.conv_stride]
     if len(config.conv_kernel) != len(config.conv_stride) or not all(type(n) is int and n > 0 for n in steps):
         raise InputError(f"{path}: conv_kernel and conv_stride in config.json are not a size for each convolution")
@@ -216,44 +221,69 @@ def _scheme(path: str, config: Any) -> str:
     return str(settings["scheme"])
 
 
-def _model(path: str, config: Any) -> Any:
+def _calibration(files: Source) -> dict[str, Any]:
+    """What the plan of a quantized model says of its calibration; nothing where the plan cannot be read."""
+    try:
+        return dict(read_plan(files.folder / PLAN_FILE).calibration)
+    except InputError:
+        return {}
+
+
+def _check_language(files: Source, config: Any, language: str | None, target_lang: str | None) -> None:
+    """InputError when a language is asked for that this model cannot be switched to."""
+    if target_lang is None or (language == target_lang and getattr(config, "quantization_config", None)):
+        return
+    if language != target_lang:
+        only = f"is for the language {language}" if language else "has no adapters of languages"
+        raise InputError(f"{files.name}: {only}; leave out --target-lang, or give the model with all languages")
+    if target_lang not in files.languages():
+        others = ", ".join(files.languages()) or "none"
+        raise InputError(f"{files.name}: no adapter.{target_lang}.safetensors here; there are adapters for: {others}")
+
+
+def _model(files: Source, config: Any, target_lang: str | None) -> Any:
+    path = files.name
     try:
         model, info = AutoModelForCTC.from_pretrained(
-            path, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            files.folder, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
+        if target_lang is not None:
+            model.load_adapter(target_lang, local_files_only=True)
     except Exception as error:  # as above
         raise InputError(
-            f"{path}: the weights cannot be loaded ({_first_line(error).removesuffix(AGAIN)}){AGAIN}"
+            f"{path}: the weights cannot be loaded ({first_line(error).removesuffix(AGAIN)}){AGAIN}"
         ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        what = (
-            "the CTC head (lm_head)"
-            if missing[0].startswith("lm_head")
-            else f"{len(missing)} weights ({missing[0]}, ...)"
-        )
-        raise InputError(f"{path}: {what} missing from the file; it is not a complete CTC model")
     if info["mismatched_keys"]:
         raise InputError(
             f"{path}: weights of another shape than config.json says ({sorted(info['mismatched_keys'])[0]})"
         )
+    _check_complete(path, model.eval(), info["missing_keys"])
     return model
 
 
-def _processor(path: str) -> Any:
-    try:
-        feature_extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # as above
-        absent = Path(path).is_dir() and not (Path(path) / VOCABULARY).is_file()
-        why = f"no {VOCABULARY}" if absent else _first_line(error)
-        raise InputError(
-            f"{path}: no usable feature extractor and tokenizer beside the model ({why}); copy those files as well"
-        ) from error
-    rate = feature_extractor.sampling_rate
-    if type(rate) is not int or not 0 < rate < FASTEST:
-        raise InputError(f"{path}: sampling_rate of the feature extractor is {rate!r}; give the one in Hz")
-    return Wav2Vec2Processor(feature_extractor=feature_extractor, tokenizer=tokenizer)
+def _check_complete(path: str, model: Any, missing: set[str]) -> None:
+    needed = zero_unread(model, missing, torch.zeros(1, PROBE))
+    if needed:
+        what = (
+            "the CTC head (lm_head)"
+            if needed[0].startswith("lm_head")
+            else f"{len(needed)} weights ({needed[0]}, ...)"
+        )
+        raise InputError(f"{path}: {what} missing from the file; it is not a complete CTC model")
+
+
+def _blanks(path: str, model: Any, tokenizer: Any) -> Iterator[str]:
+    """One blank for all that read it: the tokenizer's, as it makes the text."""
+    blank, configured = tokenizer.pad_token_id, model.config.pad_token_id
+    if configured != blank:
+        yield f"{path}: config.json has pad_token_id {configured}, and the tokenizer's blank is {blank}, which is used"
+        model.config.pad_token_id = blank
+
+
+def _languages(path: str, languages: Languages) -> Iterator[str]:
+    if languages.chosen is not None:
+        others = f"; --target-lang chooses another of {len(languages.others) + 1}" if languages.others else ""
+        yield f"{path}: recognises the language {languages.chosen}{others}"
 
 
 def _count_sites(model: nn.Module) -> dict[str, int]:
@@ -264,7 +294,3 @@ def _count_sites(model: nn.Module) -> dict[str, int]:
     floating = sum(isinstance(module, nn.Linear | nn.Conv1d) for module in model.modules())
     simulated = quantized if kernels.way() == "float" else 0
     return {"integer": quantized - simulated, "simulated": simulated, "float": floating}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -35,6 +35,9 @@ class Measured:
     latency_ms: dict[str, float]  # per utterance: "p50", "p95"
     peak_rss_bytes: int | None  # of a process that loads it and answers the longest utterance; None: not measured
     sites: dict[str, int]
+    float32_bytes: int  # of its parameters, were each stored in four bytes
+    revision: str | None = None  # the commit, for a model of the hub
+    target_lang: str | None = None  # of a model with adapters of languages
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Delta:
     speedup: float
     speedup_ci95: Interval
     speedup_packed: float  # each model in its faster way
-    compression: float
+    compression: float  # bytes of the baseline's files over the model's
+    compression_float32: float  # bytes of the baseline's parameters in float32 over the model's files
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,8 @@ DELTA_ROWS: tuple[tuple[str, Callable[[Delta], str]], ...] = (
     ("p-value of that", lambda delta: f"{delta.p_value:.2g}"),
     ("times as fast", lambda delta: f"{delta.speedup:.2f} [{delta.speedup_ci95[0]:.2f}, {delta.speedup_ci95[1]:.2f}]"),
     ("the same, packed", lambda delta: f"{delta.speedup_packed:.2f}"),
-    ("times smaller", lambda delta: f"{delta.compression:.2f}"),
+    ("times smaller, files", lambda delta: f"{delta.compression:.2f}"),
+    ("times smaller than float32 parameters", lambda delta: f"{delta.compression_float32:.2f}"),
 )
 
 
@@ -189,6 +194,11 @@ def sentences(result: Result) -> Iterator[str]:
     yield from (f"warning: {warning}" for warning in result.warnings)
 
 
+OF = {"min_compression": " times smaller than the baseline's files"}  # of which of two sizes a gate speaks
+
+
 def gate_sentence(compared: Compared, gate: Gate) -> str:
     verdict = "passed" if gate.passed else "FAILED"
-    return f"{verdict}: {gate.name} {gate.limit:g}, found {gate.value:.4g} ({compared.model.path})"
+    return (
+        f"{verdict}: {gate.name} {gate.limit:g}{OF.get(gate.name, '')}, found {gate.value:.4g} ({compared.model.path})"
+    )

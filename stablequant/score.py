@@ -72,7 +72,7 @@ def total(parts: Sequence[Part]) -> float:
 
 def _total_variation(recognizer: Recognizer, recording: Recording, reference: Tensor, logits: Tensor) -> Part:
     distance = 0.5 * (reference.softmax(-1) - logits.softmax(-1)).abs().sum(-1).sum()  # short sums: the same anywhere
-    return float(distance), float(max(1, _written(reference.argmax(-1), recognizer.model.config.pad_token_id)))
+    return float(distance), float(max(1, _written(reference.argmax(-1), recognizer.blank)))
 
 
 def _written(path: Tensor, blank: int) -> int:

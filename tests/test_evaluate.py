@@ -50,6 +50,11 @@ class Fake:
     min_samples: int = 400
     packed_pace: float | None = None  # seconds for a second of audio in a packed call, three times that at first
     notices: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    float32_bytes: int = 8000
+    revision: str | None = None
+    target_lang: str | None = None
+    calibrated_on: frozenset[str] = frozenset()
 
     def __post_init__(self):
         self.sites = {"integer": 0, "simulated": 0, "float": 3}
@@ -77,8 +82,13 @@ class Fake:
         self.clock.now += first * self.packed_pace * sum(lengths) / self.sampling_rate
         return [self.texts[length] for length in lengths]
 
+    @property
     def bytes_on_disk(self):
         return self.size
+
+    @property
+    def folder(self):
+        return self.path
 
 
 UTTERANCES = (("a.wav", 16000, "ONE TWO"), ("b.wav", 8000, "THREE"), ("c.wav", 32000, ""), ("d.wav", 100, "FOUR"))
@@ -104,8 +114,8 @@ def bench(tmp_path, monkeypatch):
         "float": Fake("float", FLOAT, clock, order),
         "ours": Fake("ours", OURS, clock, order, pace=0.5, size=1000, scheme="w8a8"),
     }
-    monkeypatch.setattr(models, "load", fakes.__getitem__)
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda model, seconds, threads: round(1000 * seconds))
+    monkeypatch.setattr(models, "load", lambda path, target_lang: fakes[path])
+    monkeypatch.setattr(memory, "peak_rss_bytes", lambda model, seconds, threads, target_lang: round(1000 * seconds))
     monkeypatch.setattr(hearing, "time", clock)
     return fakes, write_data(tmp_path)
 
@@ -184,8 +194,10 @@ def test_json_has_the_fields_of_the_contract(bench):
     assert found["schema"] == 1
     model = {"path", "scheme", "bytes_on_disk", "wer_percent", "wer_ci95", "cer_percent", "substitutions", "deletions"}
     model |= {"insertions", "rtfx", "rtfx_packed", "latency_ms", "peak_rss_bytes", "sites"}
+    model |= {"float32_bytes", "revision", "target_lang"}
     assert set(found["model"]) == set(found["baseline"]) == model
     delta = {"wer_percent_points", "wer_ci95", "p_value", "speedup", "speedup_ci95", "speedup_packed", "compression"}
+    delta |= {"compression_float32"}
     assert set(found["delta"]) == delta
     assert found["gates"] == [{"name": "min_speedup", "limit": 2.0, "value": 2.0, "passed": True}]
     assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256", "skipped_bad"}
@@ -242,13 +254,9 @@ def test_short_recordings_are_told(bench):
 def test_calibration_on_the_test_recordings_is_told(bench, tmp_path):
     fakes, _ = bench
     copy = audio.load(audio.recording(tmp_path / "b.wav"), 16000)
-    fakes["ours"].path = str(tmp_path / "model")
-    (tmp_path / "model").mkdir()
-    plan = {"schema": 1, "scheme": "w8a8", "method": "max", "sites": {}, "layers": {}}
-    plan["calibration"] = {"audio_sha256": [audio.content_hash(copy), "00"]}
-    (tmp_path / "model" / "plan.json").write_text(json.dumps(plan))
+    fakes["ours"].calibrated_on = frozenset({audio.content_hash(copy), "00"})
     warning = run(bench).warnings[1]
-    assert warning == f"1 of the recordings calibrated {tmp_path}/model: its error rate may flatter; use others"
+    assert warning == "1 of these recordings were used to calibrate ours, so its WER is optimistic; evaluate on others"
     assert f"warning: {warning}" in table(run(bench))
 
 
@@ -423,15 +431,16 @@ def test_one_of_several_models_that_misses_a_limit_fails_the_run(three):
     assert [gate.passed for gate in found.gates] == [False, True]
     assert not found.passed
     told = table(found)
-    assert "FAILED: min_compression 5, found 4 (ours)" in told
-    assert "passed: min_compression 5, found 8 (small)" in told
+    assert "FAILED: min_compression 5 times smaller than the baseline's files, found 4 (ours)" in told
+    assert "passed: min_compression 5 times smaller than the baseline's files, found 8 (small)" in told
 
 
 def test_table_has_a_column_for_each_model(three):
     header, paths, *rows = [line.split() for line in table(run(three, others=("small",))).splitlines()]
     assert header == ["model", "model", "2", "baseline"]
     assert paths == ["path", "ours", "small", "float"]
-    assert ["times", "smaller", "4.00", "8.00"] in rows
+    assert ["times", "smaller,", "files", "4.00", "8.00"] in rows
+    assert ["times", "smaller", "than", "float32", "parameters", "8.00", "16.00"] in rows
 
 
 def test_predictions_of_several_models(three):

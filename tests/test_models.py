@@ -114,12 +114,12 @@ def test_transcribing_is_decoding_the_logits(float_folder):
 def test_bytes_are_those_of_the_files_that_loading_reads(float_folder, tmp_path):
     recognizer = models.load(str(float_folder))
     read = [p for p in float_folder.iterdir() if p.suffix in {".json", ".safetensors"}]
-    assert recognizer.bytes_on_disk() == sum(path.stat().st_size for path in read)
+    assert recognizer.bytes_on_disk == sum(path.stat().st_size for path in read)
     folder = shutil.copytree(float_folder, tmp_path / "copy")
     (folder / "README.md").write_text("x" * 1000)
     (folder / "optimizer.pt").write_text("x" * 1000)
     (folder / "pytorch_model.bin").write_text("x" * 1000)  # a second format of the same weights
-    assert models.load(str(folder)).bytes_on_disk() == recognizer.bytes_on_disk()
+    assert models.load(str(folder)).bytes_on_disk == recognizer.bytes_on_disk
 
 
 # ---- what cannot be loaded, in one sentence
@@ -207,7 +207,7 @@ def test_weights_that_are_cut_short(folder, share):
 
 def test_weights_that_are_not_there(folder):
     (folder / "model.safetensors").unlink()
-    refused(folder, "weights cannot be loaded")
+    refused(folder, "no model.safetensors or pytorch_model.bin here")
 
 
 @pytest.mark.parametrize("key", ["lm_head.bias", "wav2vec2.encoder.layers.1.attention.q_proj.weight"])
@@ -224,7 +224,7 @@ def test_weights_of_another_shape(folder):
 def test_a_processor_that_is_not_there(folder):
     for name in ("vocab.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         (folder / name).unlink(missing_ok=True)
-    refused(folder, "no usable feature extractor and tokenizer beside the model")
+    refused(folder, "no usable feature extractor and tokenizer in the folder")
 
 
 @pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)

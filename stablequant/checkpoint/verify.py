@@ -20,7 +20,8 @@ from .. import evidence, models
 from ..errors import InputError
 from ..given import choice_problem
 from ..plan import PLAN_FILE, Plan, read_plan
-from ..safety import check_folder
+from ..safety import check
+from ..source import SETTINGS, in_folder
 from .hook import StableQuantConfig
 from .values import value_problems
 
@@ -47,7 +48,7 @@ def problems(folder: Path) -> list[str]:
         raise InputError(f"{folder}: not a model that stablequant wrote; give a folder of `sfm-quant calibrate`")
     found = list(_altered(folder, settings, quantization.get("checksums")))
     try:
-        check_folder(folder)
+        check(in_folder(str(folder), folder))
         config, plan = StableQuantConfig(**quantization), read_plan(folder / PLAN_FILE)
         if config.to_dict() != quantization:
             found.append(f"{folder / CONFIG_FILE}: quantization_config has other fields than stablequant writes")
@@ -81,7 +82,7 @@ def _altered(folder: Path, settings: Mapping[str, Any], expected: Any) -> Iterat
             yield f"{path}: missing, or not a file in this folder"
         elif _file_hash(path) != checksum:
             yield f"{path}: altered since it was written (checksum)"
-    read = {path for pattern in (*models.WEIGHTS, *models.SETTINGS) for path in folder.glob(pattern)}
+    read = {path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") or path.name in SETTINGS}
     for path in sorted(read):
         if path.name not in expected and path.name not in NOT_HASHED:
             yield f"{path}: was not written with the model (no checksum)"

@@ -166,7 +166,7 @@ def _limit(calibration: Calibration, base: Plan) -> float:
     else:
         assert options.target_compression is not None
         rest = calibration.bytes_written(narrow) - _weight_bytes(narrow)
-        limit = calibration.recognizer.bytes_on_disk() / options.target_compression - rest
+        limit = calibration.recognizer.float32_bytes / options.target_compression - rest
     _check(limit, _weight_bytes(narrow))
     return limit
 
@@ -182,8 +182,8 @@ def _refuse_out_of_reach(calibration: Calibration) -> None:
             f"--avg-bits {options.avg_bits:g} is out of reach: {WIDTHS[-1]} bits everywhere are {bits:.2f} with their "
             "scales; allow more"
         )
-    rest = calibration.recognizer.bytes_on_disk() - 4 * sum(int(each["weight_count"]) for each in found)
-    most = calibration.recognizer.bytes_on_disk() / (max(0, rest) + least)
+    rest = calibration.recognizer.float32_bytes - 4 * sum(int(each["weight_count"]) for each in found)
+    most = calibration.recognizer.float32_bytes / (max(0, rest) + least)
     if options.target_compression is not None and most < options.target_compression:
         raise InputError(
             f"--target-compression {options.target_compression:g} is out of reach: with {WIDTHS[-1]} bits everywhere "

@@ -1,0 +1,49 @@
+"""Whether a checkpoint holds everything that recognising reads.
+
+Checkpoints of the hub lack parameters that only training reads: facebook/wav2vec2-base-960h has no mask embedding,
+other files no quantizer. Which ones those are differs by family and by the year of the file, so no list is kept here:
+one forward pass is watched, operator by operator, and a parameter that no operator took is one that inference never
+reads. Such a parameter is set to zero: transformers draws it at random, and the same file must give the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class _Reads(TorchDispatchMode):
+    """Notes which of some tensors the operators inside take, directly or as views."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.names = {tensor.untyped_storage().data_ptr(): name for name, tensor in tensors.items()}
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for each in tree_leaves((args, kwargs)):
+            if isinstance(each, Tensor):
+                self.found.update(filter(None, [self.names.get(each.untyped_storage().data_ptr())]))
+        return func(*args, **(kwargs or {}))
+
+
+def read_by_inference(model: nn.Module, names: Iterable[str], inputs: Tensor) -> set[str]:
+    """Those of the named parameters and buffers that `model(inputs)` reads; the model is in eval mode."""
+    state = model.state_dict(keep_vars=True)
+    with torch.no_grad(), _Reads({name: state[name] for name in names if state[name].numel()}) as reads:
+        model(inputs)
+    return reads.found
+
+
+def zero_unread(model: nn.Module, missing: Collection[str], inputs: Tensor) -> list[str]:
+    """Of the parameters that a checkpoint lacks, those that inference reads, sorted; the others become zero."""
+    needed = read_by_inference(model, missing, inputs) if missing else set()
+    state = model.state_dict()
+    for name in set(missing) - needed:
+        state[name].zero_()
+    return sorted(needed)
