@@ -9,6 +9,7 @@ scores of trials on the probe recordings, and an account of what those cost in f
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 import warnings
@@ -62,6 +63,8 @@ def calibrate(options: Options) -> dict[str, Any]:
     """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
     began = time.monotonic()
     options, planner = _planned(options)
+    if Path(options.out).is_symlink():  # write where it leads, which may be another disk
+        options = replace(options, out=os.path.realpath(options.out))
     checkpoint.check_destination(options.out)
     recognizer = _float_model(options)
     if isinstance(planner, given.Given):  # before the recordings are read, not after
@@ -99,7 +102,7 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
         if len(waveform) < recognizer.min_samples:
             short += 1
             continue
-        silent += not np.any(waveform)
+        silent += bool(waveform.min() == waveform.max())  # also a constant: normalised, nothing is left of it
         hashes.append(audio.content_hash(waveform))
         seconds += len(waveform) / recognizer.sampling_rate
         read = lambda u=utterance: _read(u, recognizer.sampling_rate, options)  # noqa: E731

@@ -50,6 +50,15 @@ class GroupSize(click.ParamType):
         return sizes[str(value)]
 
 
+class NotEmpty(click.Path):
+    """A path; an empty one is a variable of the shell that is not set, and would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("", b""):
+            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Commands(click.Group):
     """Turns what users can mend into one sentence and an exit code; a bug keeps its traceback."""
 
@@ -88,6 +97,8 @@ ADVICE = {
 
 def _system_sentence(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
+    if not where and error.errno == errno.ENOENT:
+        return "the working directory is gone; change to one that is there"
     advice = f"; {ADVICE[error.errno]}" if error.errno in ADVICE else ""
     return f"{where}{error.strerror or error}{advice}"
 
@@ -165,7 +176,7 @@ def _example(*lines: str) -> str:
 
 
 COUNT = click.IntRange(min=1)
-PATH = click.Path()  # nothing is checked; the shell completes it
+PATH = NotEmpty()  # nothing else is checked; the shell completes it
 data_option = click.option(
     "--data",
     required=True,
@@ -441,7 +452,8 @@ def transcribe(
             unreadable += 1
             click.echo(f"Error: {heard}", err=True)
         else:
-            line = json.dumps(heard.to_json(), ensure_ascii=False) if as_json else f"{path}\t{heard.text}"
+            name = path.translate({9: "\\t", 10: "\\n", 13: "\\r"})  # one line for each recording
+            line = json.dumps(heard.to_json(), ensure_ascii=False) if as_json else f"{name}\t{heard.text}"
             click.echo(line.encode(errors="backslashreplace"))  # a file name may be no UTF-8
     if unreadable:
         raise InputError(f"{unreadable} of {len(paths)} recordings could not be read")

@@ -13,8 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
+from torch import Tensor
+
+from .errors import InputError
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,9 @@ def unwritable(words: Iterable[str], tokenizer: Any) -> list[str]:
     special = set(tokenizer.all_special_tokens)
     lower = bool(tokenizer.init_kwargs.get("do_lower_case"))  # of what it decodes
     kept = (symbol.lower() if lower else symbol for symbol in tokenizer.get_vocab() if symbol not in special)
-    symbols = {symbol.strip() for symbol in kept} - {""}
+    symbols = {normalize("NFC", symbol.strip()) for symbol in kept} - {""}
     longest = max(map(len, symbols), default=0)
-    return [word for word in words if not _spelled(word, symbols, longest)]
+    return [word for word in words if not _spelled(normalize("NFC", word), symbols, longest)]
 
 
 def _spelled(word: str, symbols: set[str], longest: int) -> bool:
@@ -61,6 +65,20 @@ def _spelled(word: str, symbols: set[str], longest: int) -> bool:
         if any(start in ends and word[start:stop] in symbols for start in range(max(0, stop - longest), stop)):
             ends.add(stop)
     return len(word) in ends
+
+
+def best(logits: Tensor) -> np.ndarray:
+    """The path of logits (frames, vocabulary): the best symbol of each frame.
+
+    Raises InputError where they are NaN or infinite: their argmax is a symbol too, but says nothing.
+    """
+    if not logits.isfinite().all():
+        raise InputError(
+            "the model's output is not finite (NaN or infinite); its weights, or the samples of the recording, are "
+            "damaged or far out of range"
+        )
+    path: np.ndarray = logits.argmax(-1).numpy()
+    return path
 
 
 def text(path: np.ndarray, tokenizer: Any) -> str:

@@ -259,7 +259,9 @@ def _warnings(
         yield from (*recognizer.remarks, *recognizer.notices)
     short = sum(each.answers[0].seconds is None for each in heard)
     if short:
-        yield f"{short} of {len(heard)} recordings are too short for the model and count as recognised as nothing"
+        yield f"{short} of {len(heard)} recordings are too short for the model and are scored as empty transcripts"
+    if empty := sum(not (each.utterance.text or "").strip() for each in heard):
+        yield f"{empty} of {len(heard)} transcripts are empty; all that is recognised there counts as inserted"
     for recognizer in recognizers:
         if seen := recognizer.calibrated_on & {one.sha256 for one in heard}:
             yield (

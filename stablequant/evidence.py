@@ -25,7 +25,9 @@ def write(folder: Path, stats: Mapping[str, Histogram]) -> None:
     """Write {site: Histogram} coarsely into a quantized folder."""
     sites = ",\n".join(f"{json.dumps(name)}: {json.dumps(_entry(coarse(seen, BINS)))}" for name, seen in stats.items())
     (folder / FILE).parent.mkdir()
-    (folder / FILE).write_text(f'{{"schema": {SCHEMA}, "sites": {{\n{sites}\n}}}}\n', encoding="utf-8")
+    (folder / FILE).write_text(
+        f'{{"schema": {SCHEMA}, "sites": {{\n{sites}\n}}}}\n', encoding="utf-8", errors="backslashreplace"
+    )
 
 
 def read(folder: Path) -> dict[str, Histogram]:
@@ -34,7 +36,7 @@ def read(folder: Path) -> dict[str, Histogram]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8", errors="backslashreplace"))
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']} is not {SCHEMA}")
         return {name: _histogram(**entry) for name, entry in data["sites"].items()}

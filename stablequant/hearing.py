@@ -25,6 +25,7 @@ import numpy as np
 
 from . import audio, models
 from .audio import Utterance
+from .errors import InputError
 from .models import Recognizer
 
 
@@ -74,7 +75,10 @@ def _hear(utterance: Utterance, waveform: np.ndarray, recognizers: Sequence[Reco
     if len(waveform) < max(each.min_samples for each in recognizers):
         answers = [Answer("", None) for _ in recognizers]
     else:
-        answers = [Answer(*each) for each in _in_turn(recognizers, turn, lambda model: model.transcribe(waveform))]
+        try:
+            answers = [Answer(*each) for each in _in_turn(recognizers, turn, lambda model: model.transcribe(waveform))]
+        except InputError as error:
+            raise InputError(f"{utterance.id}: {error}") from error
     seconds = len(waveform) / recognizers[0].sampling_rate
     return Heard(utterance, seconds, audio.content_hash(waveform), audio.loudness_dbfs(waveform), tuple(answers))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import ctc
 from .models import PACK_SECONDS, Recognizer
 from .pauses import Piece, pieces
 
@@ -72,4 +73,4 @@ def _heard(recognizer: Recognizer, found: Iterable[Piece]) -> Iterator[tuple[Pie
 
 def _answered(recognizer: Recognizer, waiting: list[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
     answers = recognizer.logits_all([each.waveform for each in waiting])
-    return zip(waiting, (logits.argmax(-1).numpy() for logits in answers), strict=True)
+    return zip(waiting, map(ctc.best, answers), strict=True)

@@ -68,7 +68,7 @@ class Recognizer:
 
     def decode(self, logits: Tensor) -> str:
         """Greedy CTC: the best symbol of each frame, repeats merged, blanks dropped."""
-        return ctc.text(logits.argmax(-1).numpy(), self.processor.tokenizer)
+        return ctc.text(ctc.best(logits), self.processor.tokenizer)
 
     def transcribe(self, waveform: np.ndarray) -> str:
         return self.decode(self.logits(waveform))
@@ -203,6 +203,9 @@ def _config(files: Source) -> Any:
     named = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
     if named and not any(name.endswith("ForCTC") for name in named):
         raise InputError(f"{path}: {named[0]} has no CTC head; fine-tune it with CTC first")
+    config.return_dict = True  # training settings that some folders carry, and that change what a call returns
+    config.output_attentions = config.output_hidden_states = False
+    config._attn_implementation = None  # the default of this machine, not the kernel that the folder was trained with
     steps = [*config.conv_kernel, *config.conv_stride]
     if len(config.conv_kernel) != len(config.conv_stride) or not all(type(n) is int and n > 0 for n in steps):
         raise InputError(f"{path}: conv_kernel and conv_stride in config.json are not a size for each convolution")
@@ -245,24 +248,44 @@ def _model(files: Source, config: Any, target_lang: str | None) -> Any:
     path = files.name
     try:
         model, info = AutoModelForCTC.from_pretrained(
-            files.folder, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            files.folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            trust_remote_code=False,
         )
         if target_lang is not None:
             model.load_adapter(target_lang, local_files_only=True)
     except Exception as error:  # as above
+        raise InputError(f"{path}: {_why_not_loaded(error)}") from error
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, in_file, by_config = mismatched[0]
         raise InputError(
-            f"{path}: the weights cannot be loaded ({first_line(error).removesuffix(AGAIN)}){AGAIN}"
-        ) from error
-    if info["mismatched_keys"]:
-        raise InputError(
-            f"{path}: weights of another shape than config.json says ({sorted(info['mismatched_keys'])[0]})"
+            f"{path}: {name} is {tuple(in_file)} in the file and {tuple(by_config)} by config.json; "
+            "copy the config.json that belongs to the weights"
         )
-    _check_complete(path, model.eval(), info["missing_keys"])
+    _check_complete(path, model.eval(), info["missing_keys"], info["unexpected_keys"])
     return model
 
 
-def _check_complete(path: str, model: Any, missing: set[str]) -> None:
+def _why_not_loaded(error: Exception) -> str:
+    if "weights_only" in str(error):  # torch advises to allow code to run, which nobody should follow
+        return (
+            "pytorch_model.bin holds more than tensors, which is never unpickled here; save the model again with "
+            "`save_pretrained`, which writes safetensors"
+        )
+    return f"the weights cannot be loaded ({first_line(error).removesuffix(AGAIN)}){AGAIN}"
+
+
+def _check_complete(path: str, model: Any, missing: set[str], unexpected: set[str]) -> None:
     needed = zero_unread(model, missing, torch.zeros(1, PROBE))
+    prefixes = {name.partition(".")[0] for name in unexpected}
+    if needed and len(prefixes) == 1 and (prefix := prefixes.pop()) not in dict(model.named_children()):
+        raise InputError(
+            f"{path}: the names of all weights begin with {prefix!r}, as a wrapper of the model saved them; remove "
+            "that from the names, or save the model inside the wrapper"
+        )
     if needed:
         what = (
             "the CTC head (lm_head)"
@@ -276,7 +299,12 @@ def _blanks(path: str, model: Any, tokenizer: Any) -> Iterator[str]:
     """One blank for all that read it: the tokenizer's, as it makes the text."""
     blank, configured = tokenizer.pad_token_id, model.config.pad_token_id
     if configured != blank:
-        yield f"{path}: config.json has pad_token_id {configured}, and the tokenizer's blank is {blank}, which is used"
+        symbol = tokenizer.convert_ids_to_tokens(blank)
+        other = tokenizer.convert_ids_to_tokens(configured) if isinstance(configured, int) else None
+        yield (
+            f"{path}: the blank is {blank} ({symbol!r}) by the tokenizer, which is used, and {configured} ({other!r}) "
+            "by pad_token_id in config.json; correct the one that is wrong"
+        )
         model.config.pad_token_id = blank
 
 

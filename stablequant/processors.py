@@ -17,6 +17,7 @@ from .source import Source, read_json
 
 VOCABULARY = "vocab.json"
 TOKENIZER = "tokenizer_config.json"
+EXTRACTOR = frozenset({"preprocessor_config.json", "processor_config.json"})
 FASTEST = 1_000_000  # Hz: no recording is sampled faster
 SHOWN = 5  # symbols in a message
 
@@ -41,7 +42,11 @@ def load_processor(source: Source, target_lang: str | None) -> tuple[Wav2Vec2Pro
             source.folder, trust_remote_code=False, **_options(source, languages)
         )
     except Exception as error:  # transformers checks little of a file; whatever it trips over is wrong in there
-        why = first_line(error) if VOCABULARY in source.names else f"no {VOCABULARY}"
+        absent = [
+            *({VOCABULARY} - source.names),
+            *(["preprocessor_config.json"] if not EXTRACTOR & source.names else []),
+        ]
+        why = f"no {' and no '.join(absent)}" if absent else first_line(error)
         raise InputError(
             f"{source.name}: no usable feature extractor and tokenizer in the folder ({why}); copy those files as well"
         ) from error
@@ -54,6 +59,7 @@ def load_processor(source: Source, target_lang: str | None) -> tuple[Wav2Vec2Pro
 def _languages(source: Source, target_lang: str | None) -> Languages:
     """Of the nested vocabulary of a model with language adapters (MMS)."""
     vocabulary = read_json(source.folder / VOCABULARY) if VOCABULARY in source.names else {}
+    _refuse_shared_numbers(source, vocabulary)
     if not vocabulary or not all(isinstance(each, dict) for each in vocabulary.values()):
         return Languages(None, ())
     settings = read_json(source.folder / TOKENIZER) if TOKENIZER in source.names else {}
@@ -65,6 +71,18 @@ def _languages(source: Source, target_lang: str | None) -> Languages:
     if chosen not in vocabulary:
         raise InputError(f"{source.name}: no language {chosen!r}; there are {_listed(sorted(vocabulary))}")
     return Languages(chosen, tuple(sorted(vocabulary.keys() - {chosen})))
+
+
+def _refuse_shared_numbers(source: Source, vocabulary: dict[str, Any]) -> None:
+    """InputError where two symbols have one number: whichever the tokenizer keeps, text would hold the wrong one."""
+    for symbols in (vocabulary, *(each for each in vocabulary.values() if isinstance(each, dict))):
+        first: dict[int, str] = {}
+        for symbol, number in symbols.items():
+            if isinstance(number, int) and first.setdefault(number, symbol) != symbol:
+                raise InputError(
+                    f"{source.folder / VOCABULARY}: {first[number]!r} and {symbol!r} are both {number}; "
+                    "give each symbol a number of its own, as in training"
+                )
 
 
 def _options(source: Source, languages: Languages) -> dict[str, Any]:

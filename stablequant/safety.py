@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .errors import InputError
-from .source import Source, read_json
+from .source import Source, check_content, read_json
 
 LANGUAGE_MODEL = frozenset({"language_model", "alphabet.json"})  # of pyctcdecode, as transformers saves it
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
@@ -23,6 +23,8 @@ def check(source: Source) -> None:
     for path in sorted(source.folder.iterdir()):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise InputError(f"{path}: a pipe or device, not a file; copy the model again")
+    for path in source.weights:
+        check_content(path)
     if "adapter_config.json" in source.names:
         raise InputError(
             f"{source.name}: holds a PEFT adapter (adapter_config.json) that is not merged into the weights; merge it "

@@ -117,7 +117,9 @@ def run_trials(
     with record(model, layers[: max(layers.index(trial.first) for trial in trials)]) as outputs, Reproducible():
         reference = model(inputs).logits[0]
     if not reference.isfinite().all():
-        raise InputError(f"the model's output is not finite for {recording.key}; its weights are damaged")
+        raise InputError(
+            f"{recording.key}: the model's output is not finite; its weights, or the recording, are damaged"
+        )
     trim()
     parts = {}
     for trial in trials:

@@ -8,6 +8,7 @@ name, because some files change what a model means (safety.py).
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Collection
@@ -20,6 +21,7 @@ from .errors import InputError
 
 HUB_ID = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")
 CONFIG = "config.json"
+POINTER = b"version https://git-lfs"
 PLAN = "plan.json"
 SINGLE_OR_INDEX = (  # in the order in which transformers looks for weights
     ("model.safetensors", "model.safetensors.index.json"),
@@ -159,6 +161,7 @@ def _shards(index: Path, names: Collection[str]) -> list[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a model folder; InputError when it is none."""
+    check_content(path)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(settings, allow_nan=False)  # no setting is infinite or not a number
@@ -167,6 +170,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"{path}: not a JSON object; copy the model again")
     return settings
+
+
+def check_content(path: Path) -> None:
+    """InputError for what stands in the place of a file when a copy went wrong."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path}: a link to a file that is not there; copy the model with `cp -L`, which follows links"
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(POINTER))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
+    if head == POINTER:
+        raise InputError(f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in the repository")
+    if head.startswith(codecs.BOM_UTF8):
+        raise InputError(f"{path}: begins with a byte order mark; save it as UTF-8 without one")
 
 
 def _where_instead(folder: Path, names: Collection[str]) -> str:

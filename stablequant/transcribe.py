@@ -105,8 +105,11 @@ def _answer(recognizer: Recognizer, waiting: list[Sound], words: bool) -> Iterat
         if not isinstance(sound, np.ndarray):
             yield path, sound
             continue
-        heard = [Stretch(0, next(logits).argmax(-1).numpy())] if len(sound) >= recognizer.min_samples else []
-        yield path, _transcript(recognizer, path, len(sound) / recognizer.sampling_rate, heard, words)
+        try:
+            heard = [Stretch(0, ctc.best(next(logits)))] if len(sound) >= recognizer.min_samples else []
+            yield path, _transcript(recognizer, path, len(sound) / recognizer.sampling_rate, heard, words)
+        except InputError as error:
+            yield path, InputError(f"{path}: {error}")
 
 
 def _transcript(

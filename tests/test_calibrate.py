@@ -40,7 +40,7 @@ def test_the_result_is_the_calibrate_json(calibrated):
     made = plan(out)
     assert set(result) == {
         *("schema", "plan", "scheme", "method", "selected_layers", "sites", "float_passes", "seconds"),
-        *("bytes_before", "bytes_after", "skipped_bad", "score"),
+        *("bytes_before", "bytes_after", "bytes_float32", "skipped_bad", "score", "target_lang", "remarks"),
     }
     assert result["plan"] == str(out / "plan.json")
     assert [site["name"] for site in result["sites"]] == list(made.sites)

@@ -10,7 +10,9 @@ from stablequant.result import Compared, Data, Delta, Gate, Measured, Result
 def measured(path):
     speed = {"rtfx": 50.0, "rtfx_packed": 60.0, "latency_ms": {"p50": 1.0, "p95": 2.0}, "peak_rss_bytes": None}
     errors = {"wer_percent": 2.5, "wer_ci95": (1.0, 4.0), "cer_percent": 1.0}
-    return Measured(path, "w8a8", 1000, **errors, substitutions=1, deletions=1, insertions=0, **speed, sites={}, float32_bytes=8000)
+    return Measured(
+        path, "w8a8", 1000, **errors, substitutions=1, deletions=1, insertions=0, **speed, sites={}, float32_bytes=8000
+    )
 
 
 DELTA = Delta(0.5, (0.1, 0.9), 0.02, 1.8, (1.5, 2.1), 1.9, 3.9, 7.8)

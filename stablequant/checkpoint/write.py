@@ -112,10 +112,12 @@ def _save(
     """Every file of a model that will be called `name`; checksums last, in config.json."""
     model.save_pretrained(folder)
     recognizer.processor.save_pretrained(folder)
-    (folder / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
+    (folder / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8", errors="backslashreplace")
     if stats:
         evidence.write(folder, stats)
-    (folder / "README.md").write_text(model_card(plan, recognizer, folder, name), encoding="utf-8")
+    (folder / "README.md").write_text(
+        model_card(plan, recognizer, folder, name), encoding="utf-8", errors="backslashreplace"
+    )
     model.config.quantization_config.checksums = checksums(folder)
     model.config.save_pretrained(folder)
 

@@ -8,7 +8,12 @@ HOSTILE = "<script>alert('x')</script> & \"so\""
 def measured(**changes):
     known = {"path": "m", "scheme": "w8a8", "bytes_on_disk": 1, "wer_percent": 2.0, "wer_ci95": (1.0, 3.0)}
     known |= {"cer_percent": 1.0, "substitutions": 1, "deletions": 0, "insertions": 0, "rtfx": 9.0, "rtfx_packed": 9.0}
-    known |= {"latency_ms": {"p50": 1.0, "p95": 2.0}, "peak_rss_bytes": None, "sites": {"integer": 3, "float": 0}, "float32_bytes": 4}
+    known |= {
+        "latency_ms": {"p50": 1.0, "p95": 2.0},
+        "peak_rss_bytes": None,
+        "sites": {"integer": 3, "float": 0},
+        "float32_bytes": 4,
+    }
     return result.Measured(**(known | changes))
 
 
