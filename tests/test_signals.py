@@ -211,8 +211,11 @@ def run(code, folder, name="SIGINT", **options):
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-@pytest.mark.parametrize("place", PLACES)
+ALSO = ("anywhere", "a destructor", "a block that catches everything", "a system call that has just begun")
+CASES = [(place, "SIGINT", 130) for place in PLACES] + [(place, "SIGTERM", 143) for place in ALSO]
+
+
+@pytest.mark.parametrize(("place", "name", "code"), CASES)
 def test_ends_once(place, name, code, tmp_path):
     done = run(PLACES[place], tmp_path, name)
     assert (done.returncode, done.stderr) == (code, f"Interrupted{ADVICE}.\n")
