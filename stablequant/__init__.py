@@ -23,6 +23,10 @@ __version__ = version("stablequant")
 # The command line answers --help without waiting for torch; a command registers the format when it loads a model.
 if Path(sys.argv[0]).stem != "sfm-quant":
     from . import checkpoint as _checkpoint  # noqa: F401
+else:
+    from . import signals as _signals
+
+    _signals.default()
 
 if TYPE_CHECKING:
     from .calibrate import Options as _Calibrate

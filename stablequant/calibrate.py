@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import audio, checkpoint, given, models, progress, registry, sites
+from . import audio, checkpoint, given, models, progress, registry, signals, sites
 from .calibration import LIMITS, Calibration
 from .checkpoint.verify import problems
 from .errors import InputError
@@ -86,7 +86,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     if isinstance(planner, given.Given):
         planner.tell_score(plan)
 
-    checkpoint.write(recognizer, plan, weights, Path(options.out), calibration.stats)
+    checkpoint.write(recognizer, plan, weights, Path(options.out), calibration.stats, signals.settle)
     journal.remove()
     return _summary(options, plan, recognizer, calibration.passes, time.monotonic() - began)
 

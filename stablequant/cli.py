@@ -11,9 +11,7 @@ import json
 import math
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,6 +21,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from . import signals
 from .errors import InputError
 
 Command = Callable[..., Any]
@@ -32,10 +31,6 @@ class Failure(click.ClickException):
     """Bad input, told in one sentence."""
 
     exit_code = 3
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, with which batch systems and containers interrupt."""
 
 
 class GroupSize(click.ParamType):
@@ -72,13 +67,21 @@ class Commands(click.Group):
                 raise
             raise Failure(_system_sentence(error)) from error
         except KeyboardInterrupt as interrupt:
+            signals.close()
             click.echo(f"Interrupted{ADVICE_TO_RESUME.get(str(ctx.invoked_subcommand), '')}.", err=True)
-            ctx.exit(143 if isinstance(interrupt, Terminated) else 130)
+            ctx.exit(signals.exit_code(interrupt))
 
     def _invoke(self, ctx: click.Context) -> Any:
         try:
+            signals.start()
             return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
+        except Exception:  # it may be what a library made of an interrupt
+            signals.settle()
+            raise
         finally:
+            signals.close()
             if progress := sys.modules.get(f"{__package__}.progress"):
                 progress.close()
 
@@ -201,31 +204,14 @@ json_option = click.option(
 
 def run() -> None:
     """`sfm-quant`: the commands, and an interrupt that is neither lost nor answered when the work is done."""
-    sys.unraisablehook = _interrupt_again
-    signal.signal(signal.SIGTERM, _terminate)
+    signals.install()
     try:
         main(prog_name="sfm-quant")
     except Exception:  # a bug, which must not look like a gate that failed
         traceback.print_exc()
         sys.exit(BUG)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _terminate(*_: Any) -> None:
-    raise Terminated
-
-
-def _interrupt_again(lost: Any) -> None:
-    """Ctrl-C while Python runs a destructor ends that alone: raise it once more, a moment later, outside."""
-    if issubclass(lost.exc_type, KeyboardInterrupt):
-        number = signal.SIGTERM if lost.exc_type is Terminated else signal.SIGINT
-        later = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident or 0, number))
-        later.daemon = True
-        later.start()
-    else:
-        sys.__unraisablehook__(lost)
+        signals.ignore()
 
 
 @click.group(
@@ -447,7 +433,9 @@ def transcribe(
     for remark in recognizer.remarks:
         click.echo(f"Warning: {remark}", err=True)
     paths, unreadable = find(recordings), 0
-    for path, heard in transcribe_files(recognizer, paths, words=words):
+    for number, (path, heard) in enumerate(transcribe_files(recognizer, paths, words=words), 1):
+        if number == len(paths):
+            signals.settle()
         if isinstance(heard, InputError):
             unreadable += 1
             click.echo(f"Error: {heard}", err=True)
@@ -503,12 +491,14 @@ def inspect(ctx: click.Context, folder: str, html: str | None, **report: Any) ->
     if not html and (report["result"] or report["predictions"]):
         raise click.UsageError("--result and --predictions go into the report; add --html FILE", ctx)
     if not html:
-        click.echo(plan_table(folder))
+        _deliver(plan_table(folder))
         return
     _quiet()
     from .report import page as report_page
 
-    _write(html, report_page.page(folder, **report))
+    page = report_page.page(folder, **report)
+    signals.settle()
+    _write(html, page)
     click.echo(f"{html}: written; open it in a browser")
 
 
@@ -524,7 +514,7 @@ def verify(folder: str) -> None:
     from .checkpoint.verify import problems
 
     found = problems(Path(folder))
-    click.echo("\n".join(found) or f"{folder}: ok")
+    _deliver("\n".join(found) or f"{folder}: ok")
     if found:
         raise InputError(f"{folder}: not as it was written (problems: {len(found)}); copy it or calibrate again")
 
@@ -539,7 +529,7 @@ def diff(first: str, second: str) -> None:
     """
     from .diff import diff_table
 
-    click.echo(diff_table(first, second))
+    _deliver(diff_table(first, second))
 
 
 def _quiet() -> None:
@@ -577,13 +567,17 @@ def _calibrate_table(result: dict[str, Any]) -> str:
 
 
 def _deliver(
-    table: str, result: str, json_file: str | None, others: Mapping[str | None, Callable[[], str]] | None = None
+    table: str,
+    result: str = "",
+    json_file: str | None = None,
+    others: Mapping[str | None, Callable[[], str]] | None = None,
 ) -> None:
     """Finished work: the JSON first, then the other files, then the table, whatever fails on the way.
 
     With "-" the JSON goes to stdout and the table to stderr. A file that cannot be written after all (a full disk) is
     an InputError at the end, when everything else is out.
     """
+    signals.settle()
     files = {json_file if json_file != "-" else None: lambda: result, **(others or {})}
     failures = [failure for path, content in files.items() if path and (failure := _not_written(path, content))]
     if json_file == "-":

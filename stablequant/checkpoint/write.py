@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,12 @@ def write(
     weights: Mapping[str, QTensor],
     out: Path,
     stats: Mapping[str, Histogram] | None = None,
+    complete: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the integer form of a float recogniser to the folder `out`, whole or not at all.
 
     The float model is left as it is. An earlier stablequant model at `out` is replaced. `stats`, what the plan was
-    decided on, is kept as evidence.
+    decided on, is kept as evidence. `complete` is called when all is written and only the renaming is left.
     """
     for weight in recognizer.model.parameters():
         release(weight)  # most are not needed any more, and what is written takes memory too
@@ -75,6 +76,7 @@ def write(
             new = folder / "new"
             _save(model, recognizer, plan, new, out.name, stats)
             _usual_modes(new)
+            complete()
             _swap(new, out, folder / "old")
     except SafetensorError as error:
         raise InputError(
