@@ -115,7 +115,8 @@ def _save(
     (folder / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
     if stats:
         evidence.write(folder, stats)
-    (folder / "README.md").write_text(model_card(plan, recognizer, folder, name), encoding="utf-8")
+    card = model_card(plan, recognizer, folder, name)
+    (folder / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")  # a path may be no text
     model.config.quantization_config.checksums = checksums(folder)
     model.config.save_pretrained(folder)
 
