@@ -137,7 +137,8 @@ class Plan:
         data = asdict(self)
         for group in ("sites", "layers"):
             data[group] = {name: _said(entry) for name, entry in data[group].items()}
-        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.encode(errors="backslashreplace").decode()  # paths may be no text; half characters stay valid JSON
 
     @staticmethod
     def from_json(text: str, source: str = "plan") -> Plan:
