@@ -5,14 +5,17 @@ there, the subset) is the same for all. What a waveform may be, decided once for
 
 - empty, silent or clipped: kept. A word error rate that leaves out the hard recordings is not one. A waveform may be
   shorter than a model can take; the caller compares its length with `Recognizer.min_samples`.
-- NaN or infinite samples: refused, they are not sound.
+- NaN, infinite or absurd samples: refused, they are not sound. Samples beyond full scale are kept as they are.
+- several channels: averaged, whatever their number. A silent one makes the rest quieter. Where they cancel each other
+  (one wired the wrong way round) the mean would be silence, and the recording is refused.
+- a length in a header: a claim. What is there is decoded to its end; a recording that a header or a list has longer by
+  more than a second was cut off, and is refused.
 - any length: `load` reads it whole, so memory is the only limit (64 kB a second at 16 kHz); `blocks` does not.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 import re
@@ -26,10 +29,10 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import soundfile
 from scipy.signal import resample_poly
 
-from . import progress, registry
+from . import kinds, progress, registry
+from .decoding import LOUDEST, Sound, opened
 from .errors import InputError
 from .layouts._entries import SUFFIXES, Entry, Utterance
 
@@ -54,9 +57,9 @@ TOLD = 20  # sentences in one message; who has more mends these first
 FEW = 3  # problems of one kind that are told one by one
 STDIN = "-"
 LISTS = frozenset({".json", ".jsonl", ".tsv", ".csv", ".txt"})
-PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-STREAMED = 0x7FFF0000  # bytes: from here on a header says that its writer did not know
 BLOCK = 10.0  # seconds that `blocks` reads at a time
+CHANNELS = 8  # of which so much is read; of more there are shorter blocks
+CANCELLED = 1e-3  # of the power that the mean of unrelated channels has
 REACH = 10  # of resample_poly's filter on either side, in samples of the lower rate
 
 
@@ -209,7 +212,7 @@ def load(utterance: Utterance, sampling_rate: int) -> np.ndarray:
     """The utterance as float32 mono (samples,) at `sampling_rate` Hz: channels averaged, then resampled (polyphase).
 
     Raises InputError when the file is missing, empty, corrupt or cut off, when the offset lies past its end, and when
-    samples are not finite.
+    samples are not sound.
     """
     samples, rate = _decoded(utterance)
     return _resample(samples, rate, sampling_rate)
@@ -220,26 +223,27 @@ def blocks(utterance: Utterance, sampling_rate: int) -> Iterator[np.ndarray]:
 
     Raises InputError like `load`, but at the block where the reason is met.
     """
-    with _opened(utterance) as file:
-        start, stop = _span(file, utterance)
-        file.seek(start)
-        read = file.blocks(round(BLOCK * file.samplerate), frames=stop - start, dtype="float32", always_2d=True)
-        yield from _resampled((_mono(each, utterance) for each in read), file.samplerate, sampling_rate)
-        _refuse_cut_off(utterance, file.tell() - start, stop - start, file.samplerate)
+    with _opened(utterance) as sound:
+        yield from _resampled(_mono(_span(sound, utterance), utterance), sound.rate, sampling_rate)
 
 
 def length(utterance: Utterance) -> float:
-    """Its seconds, from the header; raises InputError like `load` for what a header and a look at the end can tell."""
-    with _opened(utterance) as file:
-        start, stop = _span(file, utterance)
-        end = min(stop, file.frames)
-        _refuse_cut_off(utterance, max(0, end - start), stop - start, file.samplerate)
-        last = end - round(MISSING * file.samplerate)
-        if last > start and (file.seek(last) != last or not len(file.read(1))):
-            raise InputError(
-                f"{_name(utterance)}: ends before the {end / file.samplerate:.3f} s it should; copy it again"
-            )
-        return (end - start) / file.samplerate
+    """Its seconds; raises InputError like `load` for what can be told so.
+
+    Where the header counts the samples, it and a look at the end tell; where it only claims to, decoding does.
+    """
+    with _opened(utterance) as sound:
+        if sound.frames is None:
+            return sum(map(len, _span(sound, utterance))) / sound.rate
+        start, stop = _bounds(utterance, sound.rate)
+        end = sound.frames if stop is None or abs(stop - sound.frames) <= ROUNDING * sound.rate else stop
+        _refuse_past_end(utterance, start, sound.frames, sound.rate)
+        _refuse_cut_off(utterance, min(end, sound.frames) - start, end - start, sound.rate)
+        end = min(end, sound.frames)
+        last = end - round(MISSING * sound.rate)
+        if last > start and not sound.reaches(last):
+            raise InputError(f"{_name(utterance)}: ends before the {end / sound.rate:.3f} s it should; copy it again")
+        return (end - start) / sound.rate
 
 
 def content_hash(waveform: np.ndarray) -> str:
@@ -255,39 +259,19 @@ def loudness_dbfs(waveform: np.ndarray) -> float | None:
 
 def _decoded(utterance: Utterance) -> tuple[np.ndarray, int]:
     """Its samples (frames,), float32, channels averaged, and their rate; raises what `load` does."""
-    with _opened(utterance) as file:
-        samples, rate = _read(file, utterance), file.samplerate
-    return _mono(samples, utterance), rate
+    with _opened(utterance) as sound:
+        parts = list(_mono(_span(sound, utterance), utterance))
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32), sound.rate
 
 
 @contextmanager
-def _opened(utterance: Utterance) -> Iterator[soundfile.SoundFile]:
-    """The sound file; what libsndfile refuses, now or while it is read, becomes InputError."""
-    name = _name(utterance)
+def _opened(utterance: Utterance) -> Iterator[Sound]:
+    """Its sound; what libsndfile refuses, now or while it is read, becomes InputError."""
     content = None if utterance.content is None else utterance.content()
     if content is None and (reason := _irregular(utterance.path)):
         raise InputError(f"{utterance.source}: {reason}; correct the path")
-    if (len(content) if content is not None else utterance.path.stat().st_size) == 0:
-        raise InputError(f"{name}: the file is empty (0 bytes); copy or download it again")
-    try:
-        with soundfile.SoundFile(os.fsencode(utterance.path) if content is None else io.BytesIO(content)) as file:
-            _refuse_half(file, name)
-            yield file
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip().rstrip(".")
-        raise InputError(f"{name}: cannot be decoded ({reason}); copy it again, or convert it to WAV") from error
-
-
-def _refuse_half(file: soundfile.SoundFile, name: str) -> None:
-    """InputError where the header of a WAV, AIFF or AU promises more than there is; libsndfile only remarks on it.
-
-    Who writes to a pipe does not know the length and writes the largest there is.
-    """
-    for promised, held in ((int(a), int(b)) for a, b in PROMISED.findall(file.extra_info)):
-        seconds = file.frames / file.samplerate
-        whole = seconds * promised / max(1, held)
-        if promised < STREAMED and whole - seconds > MISSING:
-            raise InputError(f"{name}: holds {seconds:.3f} s of the {whole:.3f} s its header promises; copy it again")
+    with opened(_name(utterance), utterance.path, content) as sound:
+        yield sound
 
 
 def _name(utterance: Utterance) -> str:
@@ -310,27 +294,53 @@ def _irregular(path: Path) -> str | None:
         return f"no recording {path} ({error.strerror})"
 
 
-def _read(file: soundfile.SoundFile, utterance: Utterance) -> np.ndarray:
-    """The utterance's samples (frames, channels), float32, at the file's own rate."""
-    start, stop = _span(file, utterance)
-    file.seek(start)
-    samples: np.ndarray = file.read(stop - start, dtype="float32", always_2d=True)
-    _refuse_cut_off(utterance, len(samples), stop - start, file.samplerate)
-    return samples
-
-
-def _span(file: soundfile.SoundFile, utterance: Utterance) -> tuple[int, int]:
+def _bounds(utterance: Utterance, rate: int) -> tuple[int, int | None]:
     """The first frame of the utterance and the one after its last, as its list has them."""
-    start = round(utterance.offset * file.samplerate)
-    if start and start >= file.frames:
+    start = round(utterance.offset * rate)
+    return start, None if utterance.duration is None else start + round(utterance.duration * rate)
+
+
+def _span(sound: Sound, utterance: Utterance) -> Iterator[np.ndarray]:
+    """Its blocks (frames, channels), at the file's own rate.
+
+    What is left of the file after its end is part of it if it is no longer than times are rounded.
+    """
+    start, stop = _bounds(utterance, sound.rate)
+    if sound.frames is not None:
+        _refuse_past_end(utterance, start, sound.frames, sound.rate)
+    rest = round(ROUNDING * sound.rate)
+    most = max(1, round(BLOCK * sound.rate) // -(-sound.channels // CHANNELS))
+    place, held, overshoot = start, [], 0
+    for block in sound.read(start, most):
+        inside = len(block) if stop is None else max(0, min(len(block), stop - place))
+        place += inside
+        if inside:
+            yield block[:inside]
+        if inside < len(block):
+            held.append(block[inside:])
+            overshoot += len(block) - inside
+        if overshoot > rest:
+            return
+    if place == start and not held:
+        _refuse_past_end(utterance, start, _counted(sound, utterance, start), sound.rate)
+    yield from held
+    _refuse_cut_off(utterance, place - start, (place if stop is None else stop) - start, sound.rate)
+
+
+def _counted(sound: Sound, utterance: Utterance, start: int) -> int:
+    """All frames of a file that ends before `start`."""
+    if sound.frames is not None or not start:
+        return sound.frames or 0
+    with _opened(utterance) as again:
+        return sum(map(len, again.read(0, round(BLOCK * again.rate))))
+
+
+def _refuse_past_end(utterance: Utterance, start: int, frames: int, rate: int) -> None:
+    if start and start >= frames:
         raise InputError(
             f"{utterance.source}: offset {utterance.offset:g} s lies past the end of {utterance.path} "
-            f"({file.frames / file.samplerate:.3f} s); correct the offset"
+            f"({frames / rate:.3f} s); correct the offset"
         )
-    if utterance.duration is None:
-        return start, file.frames
-    end = start + round(utterance.duration * file.samplerate)
-    return start, file.frames if abs(end - file.frames) <= ROUNDING * file.samplerate else end
 
 
 def _refuse_cut_off(utterance: Utterance, frames: int, expected: int, rate: int) -> None:
@@ -341,11 +351,24 @@ def _refuse_cut_off(utterance: Utterance, frames: int, expected: int, rate: int)
         )
 
 
-def _mono(samples: np.ndarray, utterance: Utterance) -> np.ndarray:
-    if not np.isfinite(samples).all():
-        raise InputError(f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording")
-    mixed: np.ndarray = samples.mean(axis=1)
-    return mixed
+def _mono(blocks: Iterable[np.ndarray], utterance: Utterance) -> Iterator[np.ndarray]:
+    """The mean of the channels (samples,) of blocks (samples, channels)."""
+    channels, alone, together = 1, 0.0, 0.0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise InputError(f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording")
+        if len(block) and np.abs(block).max() > LOUDEST:
+            raise InputError(f"{_name(utterance)}: has samples beyond 2^31, where full scale is 1; scale the recording")
+        mixed: np.ndarray = block.mean(axis=1)
+        yield mixed
+        channels = block.shape[1]
+        alone += float(np.square(block, dtype=np.float64).sum())
+        together += float(np.square(mixed, dtype=np.float64).sum())
+    if channels > 1 and together < CANCELLED * alone / channels**2:
+        raise InputError(
+            f"{_name(utterance)}: its channels cancel each other, and their mean is silence; "
+            f"keep one of them, as in {kinds.first_channel(str(utterance.path))}"
+        )
 
 
 def _resampled(waveforms: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
