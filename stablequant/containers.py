@@ -30,6 +30,7 @@ class Stream:
 
     file: BinaryIO | None  # None: the file as it is
     counted: bool
+    claimed: int = 0  # frames: what its header says where that does not end it
 
 
 class View(io.RawIOBase):
@@ -81,9 +82,11 @@ def streams(file: BinaryIO) -> list[Stream]:
 
 
 def _flac(file: BinaryIO, head: bytes, size: int) -> Stream:
-    unknown = bytes([head[21] & 0xF0, 0, 0, 0, 0]) if len(head) > 26 else b""
-    patched = head[:21] + unknown + head[26:42] if unknown else head[:42]
-    return Stream(View(file, patched, len(patched), size), counted=False)
+    if len(head) < 42:
+        return Stream(None, counted=True)
+    claimed = int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
+    unknown = head[:21] + bytes([head[21] & 0xF0, 0, 0, 0, 0]) + head[26:42]
+    return Stream(View(file, unknown, len(unknown), size), counted=False, claimed=claimed)
 
 
 # ---- Ogg: pages, of which one that begins a stream may follow one that ended another (radio, joined files)
@@ -149,9 +152,8 @@ def _chunked(file: BinaryIO, head: bytes, size: int) -> Stream:
     if field is None:
         return Stream(None, counted=True)
     held = size - field.begin
-    if field.claimed == 0 and held > 0 and not _is_chunk(head[field.begin : field.begin + 8], field, held):
-        return Stream(_with_size(file, head, field, size), counted=True)
-    if head[:4] == b"caff" and field.claimed == field.unknown:
+    caf_of_unknown_length = head[:4] == b"caff" and field.claimed == field.unknown
+    if caf_of_unknown_length or (field.claimed < held and _goes_on(file, head, field, size)):
         return Stream(_with_size(file, head, field, size), counted=True)
     if head[:4] == b"RIFF" and size > LARGEST and field.claimed in (held % (LARGEST + 1), LARGEST):
         return Stream(_as_rf64(file, head, field, size), counted=True)
@@ -211,8 +213,18 @@ def _chunks(head: bytes) -> Iterator[tuple[int, bytes, int]]:
             return
 
 
+def _goes_on(file: BinaryIO, head: bytes, field: _Field, size: int) -> bool:
+    """Whether the sound does not end where its size says: no other chunk follows, and the file is said to go on."""
+    whole = struct.unpack_from(field.form, head, 4)[0] + 8 if head[:4] in (b"RIFF", b"RIFX", b"FORM") else 0
+    if field.claimed and whole != size:
+        return False
+    end = field.begin + field.claimed
+    file.seek(end)
+    following = file.read(9)
+    return not any(_is_chunk(following[odd:], field, size - end) for odd in {0, field.claimed % 2})
+
+
 def _is_chunk(start: bytes, field: _Field, held: int) -> bool:
-    """Whether another chunk follows, and the sound is empty indeed."""
     if len(start) < 8 or not all(32 <= byte < 127 for byte in start[:4]):
         return False
     order = ">" if field.form[0] == ">" else "<"

@@ -20,6 +20,7 @@ __all__ = ["Sound", "opened"]
 RATES = (100, 768_000)  # Hz: what lies outside is a mistake in a header
 LOUDEST = 2.0**31  # full scale is 1; whoever forgot to divide has samples up to here
 KNOWN = frozenset({b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd", b"riff"})
+ENDLESS = 1 << 40  # frames: no recording has as many
 HEAD = 4096  # bytes that tell what a file is
 
 
@@ -37,6 +38,7 @@ class Sound:
     name: str  # for messages
     files: tuple[InOrder, ...]  # one after the other
     counted: bool  # whether the number of frames in the header is that of the file
+    claimed: int  # frames: what a header says in which that is no more than a hint; 0: nothing
 
     @property
     def rate(self) -> int:
@@ -57,14 +59,30 @@ class Sound:
 
     def read(self, start: int, most: int) -> Iterator[np.ndarray]:
         """Blocks (at most `most` frames, channels), float32, from frame `start` to the end."""
-        if start and self.frames is not None:
-            self.files[0].seek(start)
-            start = 0
+        place = start if start and self._seek(start) else 0
         for file in self.files:
-            while len(block := file.read(most, dtype="float32", always_2d=True)):
-                if start < len(block):
-                    yield block[start:]
-                start = max(0, start - len(block))
+            while len(block := self._block(file, place, most)):
+                if place + len(block) > start:
+                    yield block[max(0, start - place) :]
+                place += len(block)
+
+    def _seek(self, start: int) -> bool:
+        """Whether it now stands there. What is said to be there is sought, all else is decoded up to it."""
+        claimed = self.claimed or self.files[0].frames
+        if len(self.files) > 1 or not self._seekable or not start < claimed < ENDLESS:
+            return False
+        return bool(self.files[0].seek(start) == start)
+
+    def _block(self, file: InOrder, place: int, most: int) -> np.ndarray:
+        """The next frames. What cannot be decoded after all that the header says is there is no sound, but a tag."""
+        left = self.claimed - place
+        try:
+            block: np.ndarray = file.read(min(most, left) if left > 0 else most, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError:
+            if self.claimed and left <= 0:
+                return np.zeros((0, self.channels), np.float32)
+            raise
+        return block
 
     def reaches(self, frame: int) -> bool:
         """Whether a frame is there; what the header says of it may be all that is."""
@@ -84,7 +102,8 @@ def opened(name: str, path: os.PathLike[str], content: bytes | None) -> Iterator
             streams = containers.streams(raw)
             files = tuple(stack.enter_context(_file(each, raw, path, content)) for each in streams)
             _refuse_odd(files, name, file)
-            yield Sound(name, files, len(files) == 1 and streams[0].counted and files[0].format != "FLAC")
+            counted = len(files) == 1 and streams[0].counted and files[0].frames < ENDLESS
+            yield Sound(name, files, counted, streams[0].claimed)
         except containers.CutOffError as error:
             raise InputError(f"{name}: {_cut_off(file, *error.args)}") from error
         except soundfile.LibsndfileError as error:
@@ -120,5 +139,5 @@ def _undecodable(error: soundfile.LibsndfileError, head: bytes, file: str) -> st
     """Broken, or of no format that anybody here knows."""
     why = error.error_string.strip().rstrip(".")
     if head[:4] in KNOWN or head[:3] == b"ID3" or head[:1] == b"\xff":
-        return f"cannot be decoded ({why}); copy it again, or convert what can be read of it: {kinds.convert(file)}"
+        return f"cannot be decoded ({why}); convert it, or copy it again if that fails: {kinds.convert(file)}"
     return f"cannot be decoded ({why}); it is in no format that is read, convert it: {kinds.convert(file)}"
