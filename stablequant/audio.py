@@ -1,22 +1,12 @@
 """Recordings and their transcripts: find them in any known layout, read one as a mono waveform.
 
 A layout is one file in layouts/, which finds utterances and nothing more. What follows (are recordings and transcripts
-there, the subset) is the same for all. What a waveform may be, decided once for calibration and evaluation:
-
-- empty, silent or clipped: kept. A word error rate that leaves out the hard recordings is not one. A waveform may be
-  shorter than a model can take; the caller compares its length with `Recognizer.min_samples`.
-- NaN, infinite or absurd samples: refused, they are not sound. Samples beyond full scale are kept as they are.
-- several channels: averaged, whatever their number. A silent one makes the rest quieter. Where they cancel each other
-  (one wired the wrong way round) the mean would be silence, and the recording is refused.
-- a length in a header: a claim. What is there is decoded to its end; a recording that a header or a list has longer by
-  more than a second was cut off, and is refused.
-- any length: `load` reads it whole, so memory is the only limit (64 kB a second at 16 kHz); `blocks` does not.
+there, the subset) is the same for all. What a waveform may be is decided in waveforms.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import shutil
@@ -25,16 +15,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 
-import numpy as np
-from scipy.signal import resample_poly
-
-from . import kinds, progress, registry
-from .decoding import LOUDEST, Sound, opened
+from . import progress, registry
 from .errors import InputError
 from .layouts._entries import SUFFIXES, Entry, Utterance
+from .waveforms import STDIN, blocks, content_hash, irregular, length, load, loudness_dbfs, samples
 
 __all__ = [
     "SUFFIXES",
@@ -51,16 +38,10 @@ __all__ = [
     "told",
 ]
 
-ROUNDING = 0.1  # seconds: manifests round durations; a segment that ends this near to the file's end ends with it
-MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off, and its transcript is not of it
 TOLD = 20  # sentences in one message; who has more mends these first
 FEW = 3  # problems of one kind that are told one by one
-STDIN = "-"
+COMMAND = re.compile("`[^`]*`")
 LISTS = frozenset({".json", ".jsonl", ".tsv", ".csv", ".txt"})
-BLOCK = 10.0  # seconds that `blocks` reads at a time
-CHANNELS = 8  # of which so much is read; of more there are shorter blocks
-CANCELLED = 1e-3  # of the power that the mean of unrelated channels has
-REACH = 10  # of resample_poly's filter on either side, in samples of the lower rate
 
 
 @dataclass(frozen=True)
@@ -125,7 +106,7 @@ def decodable(found: Listing, *, skip_bad: bool) -> Listing:
     good, problems = [], []
     for utterance in progress.bar(found.utterances, desc="checking recordings", unit="file"):
         try:
-            _decoded(utterance)
+            samples(utterance)
             good.append(utterance)
         except InputError as error:
             problems.append(str(error))
@@ -173,12 +154,13 @@ def detect(path: Path) -> ModuleType:
 def told(problems: list[str]) -> list[str]:
     """A sentence for each, or one for all of a kind when those are many: who has a thousand has one mistake.
 
-    Of a kind are those with the same advice, which is what follows the last semicolon.
+    Of a kind are those with the same advice, which is what follows the last semicolon, but for commands in it.
     """
-    kinds: dict[str, list[str]] = {}
+    alike: dict[str, list[str]] = {}
     for problem in dict.fromkeys(problems):
-        kinds.setdefault(problem.rpartition("; ")[2], []).append(problem)
-    sentences = [each for kind in kinds.values() for each in (kind if len(kind) <= FEW else [_alike(kind)])]
+        advice = COMMAND.sub("", problem.rpartition("; ")[2])
+        alike.setdefault(advice, []).append(problem)
+    sentences = [each for kind in alike.values() for each in (kind if len(kind) <= FEW else [_alike(kind)])]
     others = [f"and {len(sentences) - TOLD} more"] if len(sentences) > TOLD else []
     return [*sentences[:TOLD], *others]
 
@@ -208,195 +190,6 @@ def recording(path: str | Path) -> Utterance:
     return Utterance(str(path), Path(path), None, None, offset=0.0, duration=None, source=str(path))
 
 
-def load(utterance: Utterance, sampling_rate: int) -> np.ndarray:
-    """The utterance as float32 mono (samples,) at `sampling_rate` Hz: channels averaged, then resampled (polyphase).
-
-    Raises InputError when the file is missing, empty, corrupt or cut off, when the offset lies past its end, and when
-    samples are not sound.
-    """
-    samples, rate = _decoded(utterance)
-    return _resample(samples, rate, sampling_rate)
-
-
-def blocks(utterance: Utterance, sampling_rate: int) -> Iterator[np.ndarray]:
-    """What `load` gives, piece by piece in bounded memory: some seconds (samples,) at a time, equal to it when joined.
-
-    Raises InputError like `load`, but at the block where the reason is met.
-    """
-    with _opened(utterance) as sound:
-        yield from _resampled(_mono(_span(sound, utterance), utterance), sound.rate, sampling_rate)
-
-
-def length(utterance: Utterance) -> float:
-    """Its seconds; raises InputError like `load` for what can be told so.
-
-    Where the header counts the samples, it and a look at the end tell; where it only claims to, decoding does.
-    """
-    with _opened(utterance) as sound:
-        if sound.frames is None:
-            return sum(map(len, _span(sound, utterance))) / sound.rate
-        start, stop = _bounds(utterance, sound.rate)
-        end = sound.frames if stop is None or abs(stop - sound.frames) <= ROUNDING * sound.rate else stop
-        _refuse_past_end(utterance, start, sound.frames, sound.rate)
-        _refuse_cut_off(utterance, min(end, sound.frames) - start, end - start, sound.rate)
-        end = min(end, sound.frames)
-        last = end - round(MISSING * sound.rate)
-        if last > start and not sound.reaches(last):
-            raise InputError(f"{_name(utterance)}: ends before the {end / sound.rate:.3f} s it should; copy it again")
-        return (end - start) / sound.rate
-
-
-def content_hash(waveform: np.ndarray) -> str:
-    """SHA-256 (hex) of a waveform (samples,) as little-endian float32: the same for a copied or renamed recording."""
-    return hashlib.sha256(np.ascontiguousarray(waveform, dtype="<f4").tobytes()).hexdigest()
-
-
-def loudness_dbfs(waveform: np.ndarray) -> float | None:
-    """Root mean square of a waveform (samples,) in dB, where a square wave of full scale has 0; None for silence."""
-    power = float(np.square(waveform, dtype=np.float64).mean()) if len(waveform) else 0.0
-    return 10 * math.log10(power) if power else None
-
-
-def _decoded(utterance: Utterance) -> tuple[np.ndarray, int]:
-    """Its samples (frames,), float32, channels averaged, and their rate; raises what `load` does."""
-    with _opened(utterance) as sound:
-        parts = list(_mono(_span(sound, utterance), utterance))
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32), sound.rate
-
-
-@contextmanager
-def _opened(utterance: Utterance) -> Iterator[Sound]:
-    """Its sound; what libsndfile refuses, now or while it is read, becomes InputError."""
-    content = None if utterance.content is None else utterance.content()
-    if content is None and (reason := _irregular(utterance.path)):
-        raise InputError(f"{utterance.source}: {reason}; correct the path")
-    with opened(_name(utterance), utterance.path, content) as sound:
-        yield sound
-
-
-def _name(utterance: Utterance) -> str:
-    """Where the sound is, for messages: a file, or a place inside one."""
-    elsewhere = utterance.content is not None or utterance.id == STDIN
-    return utterance.source if elsewhere else str(utterance.path)
-
-
-def _irregular(path: Path) -> str | None:
-    """Why this is no file to read, if so. A pipe or device is one too: each reading would give another sound."""
-    try:
-        if path.is_file():
-            return None
-        if path.is_dir():
-            return f"{path} is a folder, not a recording"
-        if path.exists():
-            return f"{path} is a pipe or device, not a regular file"
-        return f"no recording {path}" + (" (a link to a file that is not there)" if path.is_symlink() else "")
-    except OSError as error:  # a name too long, a folder that may not be entered
-        return f"no recording {path} ({error.strerror})"
-
-
-def _bounds(utterance: Utterance, rate: int) -> tuple[int, int | None]:
-    """The first frame of the utterance and the one after its last, as its list has them."""
-    start = round(utterance.offset * rate)
-    return start, None if utterance.duration is None else start + round(utterance.duration * rate)
-
-
-def _span(sound: Sound, utterance: Utterance) -> Iterator[np.ndarray]:
-    """Its blocks (frames, channels), at the file's own rate.
-
-    What is left of the file after its end is part of it if it is no longer than times are rounded.
-    """
-    start, stop = _bounds(utterance, sound.rate)
-    if sound.frames is not None:
-        _refuse_past_end(utterance, start, sound.frames, sound.rate)
-    rest = round(ROUNDING * sound.rate)
-    most = max(1, round(BLOCK * sound.rate) // -(-sound.channels // CHANNELS))
-    place, held, overshoot = start, [], 0
-    for block in sound.read(start, most):
-        inside = len(block) if stop is None else max(0, min(len(block), stop - place))
-        place += inside
-        if inside:
-            yield block[:inside]
-        if inside < len(block):
-            held.append(block[inside:])
-            overshoot += len(block) - inside
-        if overshoot > rest:
-            return
-    if place == start and not held:
-        _refuse_past_end(utterance, start, _counted(sound, utterance, start), sound.rate)
-    yield from held
-    _refuse_cut_off(utterance, place - start, (place if stop is None else stop) - start, sound.rate)
-
-
-def _counted(sound: Sound, utterance: Utterance, start: int) -> int:
-    """All frames of a file that ends before `start`."""
-    if sound.frames is not None or not start:
-        return sound.frames or 0
-    with _opened(utterance) as again:
-        return sum(map(len, again.read(0, round(BLOCK * again.rate))))
-
-
-def _refuse_past_end(utterance: Utterance, start: int, frames: int, rate: int) -> None:
-    if start and start >= frames:
-        raise InputError(
-            f"{utterance.source}: offset {utterance.offset:g} s lies past the end of {utterance.path} "
-            f"({frames / rate:.3f} s); correct the offset"
-        )
-
-
-def _refuse_cut_off(utterance: Utterance, frames: int, expected: int, rate: int) -> None:
-    if expected - frames > MISSING * rate:
-        raise InputError(
-            f"{utterance.source}: {utterance.path} holds {frames / rate:.3f} s of the {expected / rate:.3f} s it "
-            "should; copy it again or correct the duration"
-        )
-
-
-def _mono(blocks: Iterable[np.ndarray], utterance: Utterance) -> Iterator[np.ndarray]:
-    """The mean of the channels (samples,) of blocks (samples, channels)."""
-    channels, alone, together = 1, 0.0, 0.0
-    for block in blocks:
-        if not np.isfinite(block).all():
-            raise InputError(f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording")
-        if len(block) and np.abs(block).max() > LOUDEST:
-            raise InputError(f"{_name(utterance)}: has samples beyond 2^31, where full scale is 1; scale the recording")
-        mixed: np.ndarray = block.mean(axis=1)
-        yield mixed
-        channels = block.shape[1]
-        alone += float(np.square(block, dtype=np.float64).sum())
-        together += float(np.square(mixed, dtype=np.float64).sum())
-    if channels > 1 and together < CANCELLED * alone / channels**2:
-        raise InputError(
-            f"{_name(utterance)}: its channels cancel each other, and their mean is silence; "
-            f"keep one of them, as in {kinds.first_channel(str(utterance.path))}"
-        )
-
-
-def _resampled(waveforms: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
-    """`_resample` of a waveform that comes in blocks: each is resampled with as much around it as the filter reaches.
-
-    All bounds are multiples of `step`, the samples after which input and output meet again.
-    """
-    step = rate // math.gcd(rate, target)
-    reach = step * (1 + -(-REACH * max(rate, target) // target) // step)
-    held, done = np.zeros(0, np.float32), 0  # samples; those of them that are here only for the filter
-    for waveform in waveforms:
-        held = np.concatenate([held, waveform])
-        end = (len(held) - reach) // step * step
-        if end > done:
-            yield _resample(held, rate, target)[done * target // rate : end * target // rate]
-            keep = max(0, end - reach)
-            held, done = held[keep:], end - keep
-    yield _resample(held, rate, target)[done * target // rate :]
-
-
-def _resample(waveform: np.ndarray, rate: int, target: int) -> np.ndarray:
-    if rate == target or not len(waveform):
-        return waveform
-    common = math.gcd(rate, target)
-    resampled: np.ndarray = resample_poly(waveform, target // common, rate // common)
-    return resampled.astype(np.float32, copy=False)
-
-
 def _subset(utterances: list[Utterance], count: int, seed: int) -> list[Utterance]:
     """`count` utterances in their order; ranked by a hash, so the choice does not depend on the order of the list."""
     ranked = sorted(utterances, key=lambda each: hashlib.sha256(os.fsencode(f"{seed} {each.id}")).digest())
@@ -408,8 +201,25 @@ def _problem(entry: Entry, require_text: bool) -> str | None:
     """Why an entry cannot be used, if so."""
     if isinstance(entry, InputError):
         return str(entry)
-    if entry.content is None and (reason := _irregular(entry.path)):
-        return f"{entry.source}: {reason}; correct the path or remove the entry"
+    if entry.content is None and (reason := irregular(entry.path)):
+        return f"{entry.source}: {reason}; {_advice(entry)}"
     if require_text and entry.text is None:
         return f"{entry.source}: no transcript, and word errors are counted against one; add the text"
     return None
+
+
+def _advice(entry: Utterance) -> str:
+    """What helps where a recording is missing."""
+    folder = Path(entry.source.rpartition(":")[0] or ".").parent
+    path = PureWindowsPath(entry.path.name if "\\" in entry.path.name else entry.path)
+    parts = path.parts[bool(path.anchor) :]
+    absolute = entry.path.is_absolute() and folder.resolve() not in entry.path.parents
+    if "\\" in entry.path.name or absolute:
+        ends = (Path(*parts[n:]) for n in range(len(parts)))
+        if near := next((end for end in ends if (folder / end).is_file()), None):
+            return f"here it is {near.as_posix()}, write that, with / between folders"
+    if "\\" in entry.path.name:
+        return "it is a path of Windows, write / between folders"
+    if absolute and not entry.path.parent.is_dir():
+        return "it may be a path on another machine, write it from the folder of the list on"
+    return "correct the path or remove the entry"

@@ -1,7 +1,7 @@
 """Streams as libsndfile reads them whole: files whose headers say less than is there, and chains of streams.
 
-libsndfile stops at the length in a header. Where that was never known (a pipe) or is wrong, the header is mended on the
-way: a View is the file with other bytes at its start. Nothing here allocates what a header claims.
+libsndfile stops at the length in a header. Where that was never known (a pipe) or is wrong, the header is mended on
+the way: a View is the file with other bytes at its start. Nothing here allocates what a header claims.
 """
 
 from __future__ import annotations
@@ -22,15 +22,6 @@ MISSING = 1.0  # seconds: a recording this much shorter than its header says was
 
 class CutOffError(Exception):
     """A file that holds less than its header says; `args` are the seconds that are there, and those that are said."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Where libsndfile reads from, and whether the number of frames that it then has is to be trusted."""
-
-    file: BinaryIO | None  # None: the file as it is
-    counted: bool
-    claimed: int = 0  # frames: what its header says where that does not end it
 
 
 class View(io.RawIOBase):
@@ -62,6 +53,15 @@ class View(io.RawIOBase):
         content = self.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Where libsndfile reads from, and whether the number of frames that it then has is to be trusted."""
+
+    file: View | None  # None: the file as it is
+    counted: bool
+    claimed: int = 0  # frames: what its header says where that does not end it
 
 
 def streams(file: BinaryIO) -> list[Stream]:
@@ -192,7 +192,7 @@ def _field(head: bytes) -> _Field | None:
         begin = head.find(b"data", place) + 8
         return _Field(place + 16, "<Q", struct.unpack_from("<Q", head, place + 16)[0], begin) if begin > 8 else None
     for place, name, claimed in _chunks(head):
-        first, width, form, sound, _ = _CHUNKED[head[:4]]
+        _, width, form, sound, _ = _CHUNKED[head[:4]]
         if name[:4] == sound:
             begin = place + width + struct.calcsize(form) + (4 if head[:4] == b"caff" else 0)
             taken = begin - place if head[:4] == b"riff" else 0  # Wave64 counts the header of the chunk
@@ -273,7 +273,7 @@ _KBITS[False, 3] = _KBITS[False, 2]
 
 
 def _is_mpeg(head: bytes) -> bool:
-    return head[:3] == b"ID3" or bool(head) and _frame(head[:4]) is not None
+    return head[:3] == b"ID3" or (bool(head) and _frame(head[:4]) is not None)
 
 
 def _frame(header: bytes) -> tuple[int, int, float] | None:

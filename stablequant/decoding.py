@@ -1,4 +1,4 @@
-"""A recording as it is decoded: in order, to its end, whatever its header says, and without seeking where that fails."""
+"""A recording decoded in order, to its end, whatever its header says, and without seeking where that fails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -19,7 +20,6 @@ __all__ = ["Sound", "opened"]
 
 RATES = (100, 768_000)  # Hz: what lies outside is a mistake in a header
 LOUDEST = 2.0**31  # full scale is 1; whoever forgot to divide has samples up to here
-KNOWN = frozenset({b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd", b"riff"})
 ENDLESS = 1 << 40  # frames: no recording has as many
 HEAD = 4096  # bytes that tell what a file is
 
@@ -55,7 +55,7 @@ class Sound:
 
     @property
     def _seekable(self) -> bool:
-        return soundfile.SoundFile.seekable(self.files[0])
+        return soundfile.SoundFile.seekable(self.files[0]) and not self.files[0].subtype.startswith("DWVW")
 
     def read(self, start: int, most: int) -> Iterator[np.ndarray]:
         """Blocks (at most `most` frames, channels), float32, from frame `start` to the end."""
@@ -90,11 +90,11 @@ class Sound:
 
 
 @contextmanager
-def opened(name: str, path: os.PathLike[str], content: bytes | None) -> Iterator[Sound]:
+def opened(name: str, path: Path, content: bytes | None) -> Iterator[Sound]:
     """The sound of a file, or of its content; what cannot be decoded, now or later, becomes InputError."""
     file = str(path) if name == str(path) else "recording"  # in the commands that are advised
     with ExitStack() as stack:
-        raw = io.BytesIO(content) if content is not None else stack.enter_context(open(path, "rb"))
+        raw = io.BytesIO(content) if content is not None else stack.enter_context(path.open("rb"))
         head = raw.read(HEAD)
         if not head:
             raise InputError(f"{name}: the file is empty (0 bytes); copy or download it again")
@@ -110,7 +110,7 @@ def opened(name: str, path: os.PathLike[str], content: bytes | None) -> Iterator
             raise InputError(f"{name}: {kinds.reason(head, file) or _undecodable(error, head, file)}") from error
 
 
-def _file(stream: containers.Stream, raw: BinaryIO, path: os.PathLike[str], content: bytes | None) -> InOrder:
+def _file(stream: containers.Stream, raw: BinaryIO, path: Path, content: bytes | None) -> InOrder:
     if stream.file is not None:
         return InOrder(stream.file)
     raw.seek(0)
@@ -121,7 +121,9 @@ def _refuse_odd(files: tuple[InOrder, ...], name: str, file: str) -> None:
     """What no resampler can take, and what would not be one recording."""
     rate, channels = files[0].samplerate, files[0].channels
     if not RATES[0] <= rate <= RATES[1]:
-        raise InputError(f"{name}: its header says {rate} samples a second, which no recording has; correct the header")
+        raise InputError(
+            f"{name}: its header says {rate} samples a second, which no recording has; correct the header"
+        )
     if any((each.samplerate, each.channels) != (rate, channels) for each in files):
         raise InputError(
             f"{name}: joined from recordings of several sampling rates or numbers of channels; "
@@ -138,6 +140,6 @@ def _cut_off(file: str, held: float | None = None, promised: float | None = None
 def _undecodable(error: soundfile.LibsndfileError, head: bytes, file: str) -> str:
     """Broken, or of no format that anybody here knows."""
     why = error.error_string.strip().rstrip(".")
-    if head[:4] in KNOWN or head[:3] == b"ID3" or head[:1] == b"\xff":
+    if head[:4] in kinds.SOUND or head[:3] == b"ID3" or head[:1] == b"\xff":
         return f"cannot be decoded ({why}); convert it, or copy it again if that fails: {kinds.convert(file)}"
     return f"cannot be decoded ({why}); it is in no format that is read, convert it: {kinds.convert(file)}"

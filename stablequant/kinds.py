@@ -7,12 +7,18 @@ import shlex
 import struct
 from pathlib import PurePath
 
-__all__ = ["UNREAD", "convert", "first_channel", "reason"]
+__all__ = ["UNREAD", "convert", "first_channel", "readable", "reason"]
 
-UNREAD = frozenset(  # of recordings and films, in formats that libsndfile cannot decode
-    ".m4a .m4b .m4r .mp4 .m4v .mov .qt .aac .adts .wma .wmv .asf .amr .awb .3gp .3gpp .3g2 .webm .mkv .mka .avi .mpg "
-    ".mpeg .flv .ra .rm .ape .wv .tta .mpc .shn .spx .ac3 .eac3 .dts .g722 .g729 .gsm .raw .pcm .silk .dss .ds2".split()
+UNREAD = frozenset(  # recordings and films in formats that libsndfile cannot decode
+    {
+        *(".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".qt", ".aac", ".adts", ".3gp", ".3gpp", ".3g2", ".amr"),
+        *(".awb", ".wma", ".wmv", ".asf", ".webm", ".mkv", ".mka", ".avi", ".mpg", ".mpeg", ".flv", ".ra", ".rm"),
+        *(".ape", ".wv", ".tta", ".mpc", ".shn", ".spx", ".ac3", ".eac3", ".dts", ".g722", ".g729", ".gsm", ".raw"),
+        *(".pcm", ".silk", ".dss", ".ds2"),
+    }
 )
+SOUND = frozenset({b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd", b"riff"})
+RAW = frozenset({".raw", ".pcm"})  # samples without a header: their rate and form must be known
 TEXT = frozenset(b"\t\n\r") | frozenset(range(32, 127))
 AGAIN = "download or copy the recording again"
 
@@ -82,7 +88,14 @@ def convert(name: str) -> str:
     """The command that makes a recording of it that is read."""
     path = PurePath(name)
     made = path.with_suffix(".wav") if path.suffix.lower() != ".wav" else path.with_name(f"{path.stem}-16k.wav")
+    if path.suffix.lower() in RAW:
+        return f"`ffmpeg -f s16le -ar 16000 -ac 1 -i {shlex.quote(path.name)} {shlex.quote(made.name)}` (if it is so)"
     return f"`ffmpeg -i {shlex.quote(path.name)} -ar 16000 -ac 1 {shlex.quote(made.name)}`"
+
+
+def readable(head: bytes) -> bool:
+    """Whether a file that begins so is sound that is read, whatever its name."""
+    return head[:4] in SOUND and reason(head, "") is None
 
 
 def first_channel(name: str) -> str:
@@ -104,7 +117,7 @@ def reason(head: bytes, name: str) -> str | None:
         return f"SPHERE, compressed with shorten, which is not read; convert it: {_sph2pipe(name)}"
     if len(head) >= 64 and not any(head):
         return "begins with nothing but zeros, as after a copy that was interrupted; copy it again"
-    if head and all(byte in TEXT for byte in head):
+    if head[:4] not in SOUND and all(byte in TEXT for byte in head):
         return f"a text file, not audio; {AGAIN}"
     return _codec(head, name)
 

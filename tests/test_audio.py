@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant import audio
+from stablequant import audio, waveforms
 from stablequant.audio import Utterance
 from stablequant.errors import InputError
 
@@ -367,7 +367,7 @@ def test_sound_inside_a_data_set(tmp_path):
     content = write(tmp_path / "a.flac").read_bytes()
     each = Utterance("0", tmp_path / "0", None, None, 0.0, None, "set row 0", lambda: content)
     assert np.array_equal(audio.load(each, 16000), audio.load(utterance(tmp_path / "a.flac"), 16000))
-    for bad, message in ((b"", "set row 0: the file is empty"), (b"hello", "set row 0: cannot be decoded")):
+    for bad, message in ((b"", "set row 0: the file is empty"), (b"hello", "set row 0: a text file, not audio")):
         with pytest.raises(InputError, match=message):
             audio.load(replace(each, content=lambda bad=bad: bad), 16000)
 
@@ -394,7 +394,7 @@ def test_samples_that_are_not_numbers(tmp_path, bad):
     [
         (None, r"^manifest\.jsonl:1: no recording .*a\.flac"),
         (b"", r"a\.flac: the file is empty \(0 bytes\)"),
-        (b"hello" * 100, r"a\.flac: cannot be decoded \(.*\); copy it"),
+        (b"hello" * 100, r"a\.flac: a text file, not audio; download or copy"),
     ],
 )
 def test_file_that_is_no_recording(tmp_path, content, message):
@@ -418,7 +418,7 @@ def test_recording_cut_off_in_the_middle(tmp_path):
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
 def test_blocks_are_the_waveform(tmp_path, monkeypatch, rate, suffix):
-    monkeypatch.setattr(audio, "BLOCK", 0.7)
+    monkeypatch.setattr(waveforms, "BLOCK", 0.7)
     samples = 0.3 * np.random.default_rng(0).standard_normal((5 * rate + 17, 2)).astype(np.float32)
     found = utterance(write(tmp_path / f"a.{suffix}", np.clip(samples, -1, 1), rate))
     blocks = list(audio.blocks(found, 16000))

@@ -109,7 +109,7 @@ def test_standard_input(recognizer, monkeypatch, seconds):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "standard input: the file is empty"), (b"hello" * 99, "standard input: cannot be decoded")],
+    [(b"", "standard input: the file is empty"), (b"hello" * 99, "standard input: a text file, not audio")],
 )
 def test_standard_input_that_is_no_recording(recognizer, monkeypatch, content, message):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
