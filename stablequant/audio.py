@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from types import ModuleType
@@ -171,12 +171,17 @@ def _alike(problems: list[str]) -> str:
 
 
 @contextmanager
-def standard_input() -> Iterator[Utterance]:
-    """The recording on standard input, kept in a temporary file: headers are sought in, and it may be hours long."""
+def piped(name: str) -> Iterator[Utterance]:
+    """The recording that comes through a pipe, or through standard input (-).
+
+    It is kept in a temporary file: headers are sought in, and it may be hours long.
+    """
+    source = "standard input" if name == STDIN else name
     with tempfile.NamedTemporaryFile(prefix="sfm-quant-") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+        with nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as pipe:  # noqa: PTH123
+            shutil.copyfileobj(pipe, file)
         file.flush()
-        yield Utterance(STDIN, Path(file.name), None, None, offset=0.0, duration=None, source="standard input")
+        yield Utterance(name, Path(file.name), None, None, offset=0.0, duration=None, source=source)
 
 
 def recording(path: str | Path) -> Utterance:

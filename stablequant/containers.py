@@ -152,8 +152,8 @@ def _chunked(file: BinaryIO, head: bytes, size: int) -> Stream:
     if field is None:
         return Stream(None, counted=True)
     held = size - field.begin
-    caf_of_unknown_length = head[:4] == b"caff" and field.claimed == field.unknown
-    if caf_of_unknown_length or (field.claimed < held and _goes_on(file, head, field, size)):
+    unknown = head[:4] in (b"caff", b"RF64") and field.claimed == field.unknown
+    if unknown or (field.claimed < held and _goes_on(file, head, field, size)):
         return Stream(_with_size(file, head, field, size), counted=True)
     if head[:4] == b"RIFF" and size > LARGEST and field.claimed in (held % (LARGEST + 1), LARGEST):
         return Stream(_as_rf64(file, head, field, size), counted=True)
@@ -185,7 +185,9 @@ def _streamed(field: _Field) -> int:
 
 
 def _field(head: bytes) -> _Field | None:
-    if head[:4] == b".snd" and len(head) >= 24:
+    if head[:4] == b".snd":
+        if len(head) < 24:
+            return None
         begin, claimed = struct.unpack_from(">II", head, 4)
         return _Field(8, ">I", claimed, begin)
     if head[:4] == b"RF64" and (place := head.find(b"ds64", 12, 64)) > 0 and len(head) >= place + 24:
@@ -256,7 +258,8 @@ def _seconds(head: bytes) -> float | None:
 def _extended(number: bytes) -> float:
     """A float of 80 bits, as AIFF has the sampling rate."""
     exponent, mantissa = struct.unpack(">HQ", number)
-    return float(mantissa) * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63)
+    power = (exponent & 0x7FFF) - 16383 - 63
+    return float(mantissa) * 2.0**power if -100 < power < 100 else 0.0
 
 
 # ---- MPEG audio (MP3): frames without a length of the whole, or one in a tag in the first frame

@@ -20,6 +20,7 @@ __all__ = ["Sound", "opened"]
 
 RATES = (100, 768_000)  # Hz: what lies outside is a mistake in a header
 LOUDEST = 2.0**31  # full scale is 1; whoever forgot to divide has samples up to here
+WARM_UP = 1 << 14  # frames
 ENDLESS = 1 << 40  # frames: no recording has as many
 HEAD = 4096  # bytes that tell what a file is
 
@@ -59,19 +60,26 @@ class Sound:
 
     def read(self, start: int, most: int) -> Iterator[np.ndarray]:
         """Blocks (at most `most` frames, channels), float32, from frame `start` to the end."""
-        place = start if start and self._seek(start) else 0
+        place = self._seek(start)
         for file in self.files:
             while len(block := self._block(file, place, most)):
                 if place + len(block) > start:
                     yield block[max(0, start - place) :]
                 place += len(block)
 
-    def _seek(self, start: int) -> bool:
-        """Whether it now stands there. What is said to be there is sought, all else is decoded up to it."""
-        claimed = self.claimed or self.files[0].frames
-        if len(self.files) > 1 or not self._seekable or not start < claimed < ENDLESS:
-            return False
-        return bool(self.files[0].seek(start) == start)
+    def _seek(self, start: int) -> int:
+        """Where it now stands. What is said to be there is sought, all else is decoded up to it.
+
+        A lossy decoder is silent or off until it has seen some frames, so these are decoded too.
+        """
+        file, claimed = self.files[0], self.claimed or self.files[0].frames
+        place = max(0, start - (WARM_UP if file.format in ("MP3", "OGG") else 0))
+        if not place or len(self.files) > 1 or not self._seekable or not start < claimed < ENDLESS:
+            return 0
+        try:
+            return int(file.seek(place))
+        except soundfile.LibsndfileError:
+            return int(file.seek(0))
 
     def _block(self, file: InOrder, place: int, most: int) -> np.ndarray:
         """The next frames. What cannot be decoded after all that the header says is there is no sound, but a tag."""

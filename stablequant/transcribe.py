@@ -81,7 +81,8 @@ def _inside(folder: str) -> list[str]:
 def _read(recognizer: Recognizer, path: str, words: bool) -> np.ndarray | Transcript | InputError:
     """The waveform of a recording, or of a long one at once what is said."""
     try:
-        with audio.standard_input() if path == audio.STDIN else nullcontext(audio.recording(path)) as utterance:
+        pipe = path == audio.STDIN or Path(path).is_fifo()
+        with audio.piped(path) if pipe else nullcontext(audio.recording(path)) as utterance:
             if (seconds := audio.length(utterance)) > LONG:
                 return _long(recognizer, utterance, seconds, words)
             return audio.load(utterance, recognizer.sampling_rate)

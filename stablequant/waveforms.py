@@ -107,7 +107,7 @@ def _opened(utterance: Utterance) -> Iterator[Sound]:
 
 def _name(utterance: Utterance) -> str:
     """Where the sound is, for messages: a file, or a place inside one."""
-    elsewhere = utterance.content is not None or utterance.id == STDIN
+    elsewhere = utterance.content is not None or utterance.id in (STDIN, utterance.source)
     return utterance.source if elsewhere else str(utterance.path)
 
 
