@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Sound:
     files: tuple[InOrder, ...]  # one after the other
     counted: bool  # whether the number of frames in the header is that of the file
     claimed: int  # frames: what a header says in which that is no more than a hint; 0: nothing
+    fresh: Callable[[], InOrder]  # opens the first of the files again
 
     @property
     def rate(self) -> int:
@@ -60,15 +61,17 @@ class Sound:
 
     def read(self, start: int, most: int) -> Iterator[np.ndarray]:
         """Blocks (at most `most` frames, channels), float32, from frame `start` to the end."""
-        place = self._seek(start)
-        for file in self.files:
+        place, files = self._seek(start), self.files
+        if place is None:
+            place, files = 0, (self.fresh(),)
+        for file in files:
             while len(block := self._block(file, place, most)):
                 if place + len(block) > start:
                     yield block[max(0, start - place) :]
                 place += len(block)
 
-    def _seek(self, start: int) -> int:
-        """Where it now stands. What is said to be there is sought, all else is decoded up to it.
+    def _seek(self, start: int) -> int | None:
+        """Where it now stands, or None where a seek failed and left it useless. What is said to be there is sought, all else is decoded up to it.
 
         A lossy decoder is silent or off until it has seen some frames, so these are decoded too.
         """
@@ -79,7 +82,7 @@ class Sound:
         try:
             return int(file.seek(place))
         except soundfile.LibsndfileError:
-            return int(file.seek(0))
+            return None
 
     def _block(self, file: InOrder, place: int, most: int) -> np.ndarray:
         """The next frames. What cannot be decoded after all that the header says is there is no sound, but a tag."""
@@ -111,7 +114,11 @@ def opened(name: str, path: Path, content: bytes | None) -> Iterator[Sound]:
             files = tuple(stack.enter_context(_file(each, raw, path, content)) for each in streams)
             _refuse_odd(files, name, file)
             counted = len(files) == 1 and streams[0].counted and files[0].frames < ENDLESS
-            yield Sound(name, files, counted, streams[0].claimed)
+
+            def fresh() -> InOrder:
+                return stack.enter_context(_file(containers.streams(raw)[0], raw, path, content))
+
+            yield Sound(name, files, counted, streams[0].claimed, fresh)
         except containers.CutOffError as error:
             raise InputError(f"{name}: {_cut_off(file, *error.args)}") from error
         except soundfile.LibsndfileError as error:

@@ -1,7 +1,6 @@
 import json
 import os
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant import audio, waveforms
+from stablequant import audio
 from stablequant.audio import Utterance
 from stablequant.errors import InputError
 

@@ -93,7 +93,9 @@ def test_half_a_file_is_refused_with_what_it_holds(tmp_path, suffix):
     content = made(tmp_path, suffix)
     half = put(tmp_path, content[: len(content) // 2], suffix)
     for read in (audio.length, lambda each: audio.load(each, RATE)):
-        with pytest.raises(InputError, match=r"holds 2\.\d+ s of the 5\.0\d\d s its header promises; copy it again, or"):
+        with pytest.raises(
+            InputError, match=r"holds 2\.\d+ s of the 5\.0\d\d s its header promises; copy it again, or"
+        ):
             read(half)
 
 

@@ -126,7 +126,9 @@ def test_silence_on_all_channels_is_kept(tmp_path):
     assert not audio.load(utterance(tmp_path / "a.wav"), RATE).any()
 
 
-@pytest.mark.parametrize(("peak", "kept"), [(1.5, True), (32768.0, True), (2.0**31, True), (1e30, False), (1e300, False)])
+@pytest.mark.parametrize(
+    ("peak", "kept"), [(1.5, True), (32768.0, True), (2.0**31, True), (1e30, False), (1e300, False)]
+)
 def test_samples_beyond_full_scale(tmp_path, peak, kept):
     samples = SOUND[:RATE].astype(np.float64)
     samples[100] = peak
