@@ -71,9 +71,10 @@ class Sound:
                 place += len(block)
 
     def _seek(self, start: int) -> int | None:
-        """Where it now stands, or None where a seek failed and left it useless. What is said to be there is sought, all else is decoded up to it.
+        """Where it now stands, or None where a seek failed and left it useless.
 
-        A lossy decoder is silent or off until it has seen some frames, so these are decoded too.
+        What is said to be there is sought, all else is decoded up to it. A lossy decoder is silent or off until it has
+        seen some frames, so these are decoded too.
         """
         file, claimed = self.files[0], self.claimed or self.files[0].frames
         place = max(0, start - (WARM_UP if file.format in ("MP3", "OGG") else 0))

@@ -249,8 +249,8 @@ def test_bad_recordings_stop_it_or_are_left_out_told_and_counted(float_folder, s
     data = shutil.copytree(speech, tmp_path / "data")
     (data / "bad.wav").write_bytes(b"no sound")
     told = refused("bad.wav: a text file, not audio", float_folder, data, tmp_path / "q", method="max")
-    assert "bad.wav: cannot be decoded" in told
-    with pytest.warns(UserWarning, match=r"left out: .*bad\.wav: cannot be decoded"):
+    assert "bad.wav: a text file, not audio" in told
+    with pytest.warns(UserWarning, match=r"left out: .*bad\.wav: a text file, not audio"):
         found = calibrate(options(float_folder, data, tmp_path / "q", method="max", skip_bad=True))
     about = plan(tmp_path / "q").calibration
     assert (about["recordings"], about["skipped_bad"], found["skipped_bad"]) == (4, 1, 1)

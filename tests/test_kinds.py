@@ -23,10 +23,10 @@ CONTAINERS = {
     "wv": b"wvpk" + bytes(9),
 }
 NO_RECORDING = {
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n": "a Git LFS pointer, not audio; run `git lfs pull`",
+    b"version https://git-lfs.github.com/spec/v1\noid 0\n": "a Git LFS pointer, not audio; run `git lfs pull`",
     b"<!DOCTYPE html><html><body>Sign in</body></html>": "an HTML page, saved in the place of a recording; download",
     b"\n<HTML><head>": "an HTML page",
-    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>": "XML, perhaps the error message of a server; down",
+    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>": "XML, perhaps the error message of a server",
     b'{"error": "Invalid username or password."}': "JSON, perhaps the error message of a server; download or copy",
     b"PK\x03\x04\x14\0": "a ZIP archive; unpack it",
     b"\x1f\x8b\x08\0": "gzip; unpack it",
