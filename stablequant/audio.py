@@ -1,37 +1,27 @@
 """Recordings and their transcripts: find them in any known layout, read one as a mono waveform.
 
 A layout is one file in layouts/, which finds utterances and nothing more. What follows (are recordings and transcripts
-there, the subset) is the same for all. What a waveform may be, decided once for calibration and evaluation:
-
-- empty, silent or clipped: kept. A word error rate that leaves out the hard recordings is not one. A waveform may be
-  shorter than a model can take; the caller compares its length with `Recognizer.min_samples`.
-- NaN or infinite samples: refused, they are not sound.
-- any length: `load` reads it whole, so memory is the only limit (64 kB a second at 16 kHz); `blocks` does not.
+there, the subset) is the same for all. What a waveform may be is decided in waveforms.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import math
 import os
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
-
-import numpy as np
-import soundfile
-from scipy.signal import resample_poly
 
 from . import progress, registry
 from .errors import InputError
 from .layouts._entries import SUFFIXES, Entry, Utterance
+from .waveforms import STDIN, blocks, content_hash, irregular, length, load, loudness_dbfs, samples
 
 __all__ = [
     "SUFFIXES",
@@ -48,16 +38,10 @@ __all__ = [
     "told",
 ]
 
-ROUNDING = 0.1  # seconds: manifests round durations; a segment that ends this near to the file's end ends with it
-MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off, and its transcript is not of it
 TOLD = 20  # sentences in one message; who has more mends these first
 FEW = 3  # problems of one kind that are told one by one
-STDIN = "-"
+COMMAND = re.compile("`[^`]*`")
 LISTS = frozenset({".json", ".jsonl", ".tsv", ".csv", ".txt"})
-PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-STREAMED = 0x7FFF0000  # bytes: from here on a header says that its writer did not know
-BLOCK = 10.0  # seconds that `blocks` reads at a time
-REACH = 10  # of resample_poly's filter on either side, in samples of the lower rate
 
 
 @dataclass(frozen=True)
@@ -122,7 +106,7 @@ def decodable(found: Listing, *, skip_bad: bool) -> Listing:
     good, problems = [], []
     for utterance in progress.bar(found.utterances, desc="checking recordings", unit="file"):
         try:
-            _decoded(utterance)
+            samples(utterance)
             good.append(utterance)
         except InputError as error:
             problems.append(str(error))
@@ -170,12 +154,13 @@ def detect(path: Path) -> ModuleType:
 def told(problems: list[str]) -> list[str]:
     """A sentence for each, or one for all of a kind when those are many: who has a thousand has one mistake.
 
-    Of a kind are those with the same advice, which is what follows the last semicolon.
+    Of a kind are those with the same advice, which is what follows the last semicolon, but for commands in it.
     """
-    kinds: dict[str, list[str]] = {}
+    alike: dict[str, list[str]] = {}
     for problem in dict.fromkeys(problems):
-        kinds.setdefault(problem.rpartition("; ")[2], []).append(problem)
-    sentences = [each for kind in kinds.values() for each in (kind if len(kind) <= FEW else [_alike(kind)])]
+        advice = COMMAND.sub("", problem.rpartition("; ")[2])
+        alike.setdefault(advice, []).append(problem)
+    sentences = [each for kind in alike.values() for each in (kind if len(kind) <= FEW else [_alike(kind)])]
     others = [f"and {len(sentences) - TOLD} more"] if len(sentences) > TOLD else []
     return [*sentences[:TOLD], *others]
 
@@ -186,12 +171,17 @@ def _alike(problems: list[str]) -> str:
 
 
 @contextmanager
-def standard_input() -> Iterator[Utterance]:
-    """The recording on standard input, kept in a temporary file: headers are sought in, and it may be hours long."""
+def piped(name: str) -> Iterator[Utterance]:
+    """The recording that comes through a pipe, or through standard input (-).
+
+    It is kept in a temporary file: headers are sought in, and it may be hours long.
+    """
+    source = "standard input" if name == STDIN else name
     with tempfile.NamedTemporaryFile(prefix="sfm-quant-") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+        with nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as pipe:  # noqa: PTH123
+            shutil.copyfileobj(pipe, file)
         file.flush()
-        yield Utterance(STDIN, Path(file.name), None, None, offset=0.0, duration=None, source="standard input")
+        yield Utterance(name, Path(file.name), None, None, offset=0.0, duration=None, source=source)
 
 
 def recording(path: str | Path) -> Utterance:
@@ -205,175 +195,6 @@ def recording(path: str | Path) -> Utterance:
     return Utterance(str(path), Path(path), None, None, offset=0.0, duration=None, source=str(path))
 
 
-def load(utterance: Utterance, sampling_rate: int) -> np.ndarray:
-    """The utterance as float32 mono (samples,) at `sampling_rate` Hz: channels averaged, then resampled (polyphase).
-
-    Raises InputError when the file is missing, empty, corrupt or cut off, when the offset lies past its end, and when
-    samples are not finite.
-    """
-    samples, rate = _decoded(utterance)
-    return _resample(samples, rate, sampling_rate)
-
-
-def blocks(utterance: Utterance, sampling_rate: int) -> Iterator[np.ndarray]:
-    """What `load` gives, piece by piece in bounded memory: some seconds (samples,) at a time, equal to it when joined.
-
-    Raises InputError like `load`, but at the block where the reason is met.
-    """
-    with _opened(utterance) as file:
-        start, stop = _span(file, utterance)
-        file.seek(start)
-        read = file.blocks(round(BLOCK * file.samplerate), frames=stop - start, dtype="float32", always_2d=True)
-        yield from _resampled((_mono(each, utterance) for each in read), file.samplerate, sampling_rate)
-        _refuse_cut_off(utterance, file.tell() - start, stop - start, file.samplerate)
-
-
-def length(utterance: Utterance) -> float:
-    """Its seconds, from the header; raises InputError like `load` for what a header and a look at the end can tell."""
-    with _opened(utterance) as file:
-        start, stop = _span(file, utterance)
-        end = min(stop, file.frames)
-        _refuse_cut_off(utterance, max(0, end - start), stop - start, file.samplerate)
-        last = end - round(MISSING * file.samplerate)
-        if last > start and (file.seek(last) != last or not len(file.read(1))):
-            raise InputError(
-                f"{_name(utterance)}: ends before the {end / file.samplerate:.3f} s it should; copy it again"
-            )
-        return (end - start) / file.samplerate
-
-
-def content_hash(waveform: np.ndarray) -> str:
-    """SHA-256 (hex) of a waveform (samples,) as little-endian float32: the same for a copied or renamed recording."""
-    return hashlib.sha256(np.ascontiguousarray(waveform, dtype="<f4").tobytes()).hexdigest()
-
-
-def loudness_dbfs(waveform: np.ndarray) -> float | None:
-    """Root mean square of a waveform (samples,) in dB, where a square wave of full scale has 0; None for silence."""
-    power = float(np.square(waveform, dtype=np.float64).mean()) if len(waveform) else 0.0
-    return 10 * math.log10(power) if power else None
-
-
-def _decoded(utterance: Utterance) -> tuple[np.ndarray, int]:
-    """Its samples (frames,), float32, channels averaged, and their rate; raises what `load` does."""
-    with _opened(utterance) as file:
-        samples, rate = _read(file, utterance), file.samplerate
-    return _mono(samples, utterance), rate
-
-
-@contextmanager
-def _opened(utterance: Utterance) -> Iterator[soundfile.SoundFile]:
-    """The sound file; what libsndfile refuses, now or while it is read, becomes InputError."""
-    name = _name(utterance)
-    content = None if utterance.content is None else utterance.content()
-    if content is None and (reason := _irregular(utterance.path)):
-        raise InputError(f"{utterance.source}: {reason}; correct the path")
-    if (len(content) if content is not None else utterance.path.stat().st_size) == 0:
-        raise InputError(f"{name}: the file is empty (0 bytes); copy or download it again")
-    try:
-        with soundfile.SoundFile(os.fsencode(utterance.path) if content is None else io.BytesIO(content)) as file:
-            _refuse_half(file, name)
-            yield file
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip().rstrip(".")
-        raise InputError(f"{name}: cannot be decoded ({reason}); copy it again, or convert it to WAV") from error
-
-
-def _refuse_half(file: soundfile.SoundFile, name: str) -> None:
-    """InputError where the header of a WAV, AIFF or AU promises more than there is; libsndfile only remarks on it.
-
-    Who writes to a pipe does not know the length and writes the largest there is.
-    """
-    for promised, held in ((int(a), int(b)) for a, b in PROMISED.findall(file.extra_info)):
-        seconds = file.frames / file.samplerate
-        whole = seconds * promised / max(1, held)
-        if promised < STREAMED and whole - seconds > MISSING:
-            raise InputError(f"{name}: holds {seconds:.3f} s of the {whole:.3f} s its header promises; copy it again")
-
-
-def _name(utterance: Utterance) -> str:
-    """Where the sound is, for messages: a file, or a place inside one."""
-    elsewhere = utterance.content is not None or utterance.id == STDIN
-    return utterance.source if elsewhere else str(utterance.path)
-
-
-def _irregular(path: Path) -> str | None:
-    """Why this is no file to read, if so. A pipe or device is one too: each reading would give another sound."""
-    try:
-        if path.is_file():
-            return None
-        if path.is_dir():
-            return f"{path} is a folder, not a recording"
-        if path.exists():
-            return f"{path} is a pipe or device, not a regular file"
-        return f"no recording {path}" + (" (a link to a file that is not there)" if path.is_symlink() else "")
-    except OSError as error:  # a name too long, a folder that may not be entered
-        return f"no recording {path} ({error.strerror})"
-
-
-def _read(file: soundfile.SoundFile, utterance: Utterance) -> np.ndarray:
-    """The utterance's samples (frames, channels), float32, at the file's own rate."""
-    start, stop = _span(file, utterance)
-    file.seek(start)
-    samples: np.ndarray = file.read(stop - start, dtype="float32", always_2d=True)
-    _refuse_cut_off(utterance, len(samples), stop - start, file.samplerate)
-    return samples
-
-
-def _span(file: soundfile.SoundFile, utterance: Utterance) -> tuple[int, int]:
-    """The first frame of the utterance and the one after its last, as its list has them."""
-    start = round(utterance.offset * file.samplerate)
-    if start and start >= file.frames:
-        raise InputError(
-            f"{utterance.source}: offset {utterance.offset:g} s lies past the end of {utterance.path} "
-            f"({file.frames / file.samplerate:.3f} s); correct the offset"
-        )
-    if utterance.duration is None:
-        return start, file.frames
-    end = start + round(utterance.duration * file.samplerate)
-    return start, file.frames if abs(end - file.frames) <= ROUNDING * file.samplerate else end
-
-
-def _refuse_cut_off(utterance: Utterance, frames: int, expected: int, rate: int) -> None:
-    if expected - frames > MISSING * rate:
-        raise InputError(
-            f"{utterance.source}: {utterance.path} holds {frames / rate:.3f} s of the {expected / rate:.3f} s it "
-            "should; copy it again or correct the duration"
-        )
-
-
-def _mono(samples: np.ndarray, utterance: Utterance) -> np.ndarray:
-    if not np.isfinite(samples).all():
-        raise InputError(f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording")
-    mixed: np.ndarray = samples.mean(axis=1)
-    return mixed
-
-
-def _resampled(waveforms: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
-    """`_resample` of a waveform that comes in blocks: each is resampled with as much around it as the filter reaches.
-
-    All bounds are multiples of `step`, the samples after which input and output meet again.
-    """
-    step = rate // math.gcd(rate, target)
-    reach = step * (1 + -(-REACH * max(rate, target) // target) // step)
-    held, done = np.zeros(0, np.float32), 0  # samples; those of them that are here only for the filter
-    for waveform in waveforms:
-        held = np.concatenate([held, waveform])
-        end = (len(held) - reach) // step * step
-        if end > done:
-            yield _resample(held, rate, target)[done * target // rate : end * target // rate]
-            keep = max(0, end - reach)
-            held, done = held[keep:], end - keep
-    yield _resample(held, rate, target)[done * target // rate :]
-
-
-def _resample(waveform: np.ndarray, rate: int, target: int) -> np.ndarray:
-    if rate == target or not len(waveform):
-        return waveform
-    common = math.gcd(rate, target)
-    resampled: np.ndarray = resample_poly(waveform, target // common, rate // common)
-    return resampled.astype(np.float32, copy=False)
-
-
 def _subset(utterances: list[Utterance], count: int, seed: int) -> list[Utterance]:
     """`count` utterances in their order; ranked by a hash, so the choice does not depend on the order of the list."""
     ranked = sorted(utterances, key=lambda each: hashlib.sha256(os.fsencode(f"{seed} {each.id}")).digest())
@@ -385,8 +206,25 @@ def _problem(entry: Entry, require_text: bool) -> str | None:
     """Why an entry cannot be used, if so."""
     if isinstance(entry, InputError):
         return str(entry)
-    if entry.content is None and (reason := _irregular(entry.path)):
-        return f"{entry.source}: {reason}; correct the path or remove the entry"
+    if entry.content is None and (reason := irregular(entry.path)):
+        return f"{entry.source}: {reason}; {_advice(entry)}"
     if require_text and entry.text is None:
         return f"{entry.source}: no transcript, and word errors are counted against one; add the text"
     return None
+
+
+def _advice(entry: Utterance) -> str:
+    """What helps where a recording is missing."""
+    folder = Path(entry.source.rpartition(":")[0] or ".").parent
+    path = PureWindowsPath(entry.path.name if "\\" in entry.path.name else entry.path)
+    parts = path.parts[bool(path.anchor) :]
+    absolute = entry.path.is_absolute() and folder.resolve() not in entry.path.parents
+    if "\\" in entry.path.name or absolute:
+        ends = (Path(*parts[n:]) for n in range(len(parts)))
+        if near := next((end for end in ends if (folder / end).is_file()), None):
+            return f"here it is {near.as_posix()}, write that, with / between folders"
+    if "\\" in entry.path.name:
+        return "it is a path of Windows, write / between folders"
+    if absolute and not entry.path.parent.is_dir():
+        return "it may be a path on another machine, write it from the folder of the list on"
+    return "correct the path or remove the entry"

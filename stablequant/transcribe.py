@@ -6,6 +6,7 @@ its pauses (pauses.py), and its words are those of its pieces (longform.py).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from . import audio, ctc, progress
 from .audio import Utterance
 from .errors import InputError
-from .layouts._entries import is_audio
+from .layouts._entries import is_audio, is_unread, unread
 from .longform import Stretch, stretches
 from .models import PACK_SECONDS, Recognizer
 
@@ -67,16 +68,21 @@ def transcribe_files(recognizer: Recognizer, paths: Iterable[str], *, words: boo
 
 
 def _inside(folder: str) -> list[str]:
-    found = sorted(str(each) for each in Path(folder).rglob("*") if is_audio(each))
+    files = list(Path(folder).rglob("*"))
+    found = sorted(str(each) for each in files if is_audio(each))
+    others = unread(Path(folder), filter(is_unread, files))
     if not found:
-        raise InputError(f"{folder}: holds no recordings; give files, or a folder with some in it")
+        raise InputError(others or f"{folder}: holds no recordings; give files, or a folder with some in it")
+    if others:
+        print(others, file=sys.stderr)
     return found
 
 
 def _read(recognizer: Recognizer, path: str, words: bool) -> np.ndarray | Transcript | InputError:
     """The waveform of a recording, or of a long one at once what is said."""
     try:
-        with audio.standard_input() if path == audio.STDIN else nullcontext(audio.recording(path)) as utterance:
+        pipe = path == audio.STDIN or Path(path).is_fifo()
+        with audio.piped(path) if pipe else nullcontext(audio.recording(path)) as utterance:
             if (seconds := audio.length(utterance)) > LONG:
                 return _long(recognizer, utterance, seconds, words)
             return audio.load(utterance, recognizer.sampling_rate)

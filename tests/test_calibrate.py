@@ -248,9 +248,9 @@ def test_short_and_silent_recordings_among_others_are_counted(float_folder, spee
 def test_bad_recordings_stop_it_or_are_left_out_told_and_counted(float_folder, speech, tmp_path):
     data = shutil.copytree(speech, tmp_path / "data")
     (data / "bad.wav").write_bytes(b"no sound")
-    told = refused("copy it again, or convert it", float_folder, data, tmp_path / "q", method="max")
-    assert "bad.wav: cannot be decoded" in told
-    with pytest.warns(UserWarning, match=r"left out: .*bad\.wav: cannot be decoded"):
+    told = refused("bad.wav: a text file, not audio", float_folder, data, tmp_path / "q", method="max")
+    assert "bad.wav: a text file, not audio" in told
+    with pytest.warns(UserWarning, match=r"left out: .*bad\.wav: a text file, not audio"):
         found = calibrate(options(float_folder, data, tmp_path / "q", method="max", skip_bad=True))
     about = plan(tmp_path / "q").calibration
     assert (about["recordings"], about["skipped_bad"], found["skipped_bad"]) == (4, 1, 1)

@@ -370,7 +370,7 @@ def test_bad_entries_are_left_out_told_and_counted(bench, tmp_path):
     found = run(bench, skip_bad=True)
     assert (found.data.utterances, found.data.skipped_bad) == (3, 2)
     assert found.warnings[0].startswith(f"left out: {tmp_path}/manifest.jsonl:5: not JSON")
-    assert "b.wav: cannot be decoded" in found.warnings[1]
+    assert "b.wav: a text file, not audio" in found.warnings[1]
 
 
 def test_models_of_different_sampling_rates(bench):
@@ -389,7 +389,7 @@ def test_threads_are_set_for_the_run_only(bench):
 def test_bad_recording_stops_the_run(bench, tmp_path):
     (tmp_path / "b.wav").write_bytes(b"")
     (tmp_path / "c.wav").write_bytes(b"no sound")
-    with pytest.raises(InputError, match=r"b\.wav: the file is empty.*\n.*c\.wav: cannot be decoded"):
+    with pytest.raises(InputError, match=r"b\.wav: the file is empty.*\n.*c\.wav: a text file, not audio"):
         run(bench)
     assert bench[0]["ours"].order == [], "nothing was recognised before"
 

@@ -1,5 +1,6 @@
 import io
 import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,12 +110,39 @@ def test_standard_input(recognizer, monkeypatch, seconds):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "standard input: the file is empty"), (b"hello" * 99, "standard input: cannot be decoded")],
+    [(b"", "standard input: the file is empty"), (b"hello" * 99, "standard input: a text file, not audio")],
 )
 def test_standard_input_that_is_no_recording(recognizer, monkeypatch, content, message):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     ((_, problem),) = transcribe_files(recognizer, ["-"])
     assert str(problem).startswith(message)
+
+
+def test_pipe(recognizer, tmp_path):
+    (path,) = write(tmp_path, a=1)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["/bin/sh", "-c", 'cat "$0" > "$1"', path, str(pipe)]):
+        ((_, heard),) = transcribe_files(recognizer, [str(pipe)])
+    assert (heard.audio_filepath, heard.duration, heard.text) == (str(pipe), 1.0, "A")
+
+
+@pytest.mark.parametrize("seconds", [1, 40])
+@pytest.mark.parametrize("kind", ["gsm", "flac of unknown length", "wav from a pipe"])
+def test_recordings_that_cannot_be_sought_or_have_no_length(recognizer, tmp_path, kind, seconds):
+    path, sound = tmp_path / "a", np.full(seconds * RATE, 0.1)
+    subtype = "GSM610" if kind == "gsm" else "PCM_16"
+    soundfile.write(path, sound, RATE, format="FLAC" if "flac" in kind else "WAV", subtype=subtype)
+    content = bytearray(path.read_bytes())
+    if "flac" in kind:
+        content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])
+    if "pipe" in kind:
+        content[4:8] = content[40:44] = bytes(4)
+    path.write_bytes(content)
+    ((_, heard),) = transcribe_files(recognizer, [str(path)])
+    assert heard.duration == pytest.approx(seconds, abs=0.03)
+    assert set(heard.text) <= {"A", " "}
+    assert "A" in heard.text
 
 
 def test_a_manifest_is_no_recording(recognizer, tmp_path):

@@ -5,17 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
+from .. import kinds
 from ..errors import InputError
 
 SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"}
+    {
+        *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga"),
+        *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc"),
+    }
 )
 FOREVER = 1e9  # seconds, thirty years: a time beyond it is a mistake
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 HEAD = 1 << 16  # bytes: no header is longer, and a line of a file that is no list may be all of it
 TEXTS = ("transcription", "text", "sentence", "transcript")
 SPEAKERS = ("speaker", "speaker_id", "spk_id", "client_id")
@@ -41,15 +48,21 @@ Row = tuple[str, T]  # ("FILE:NUMBER", what stands there)
 
 
 def text_of(path: Path) -> str:
-    """A file of UTF-8, with or without a byte order mark."""
+    """A file of UTF-8, with or without a byte order mark, or of UTF-16 with one."""
     return decoded(path.read_bytes(), str(path))
 
 
 def decoded(content: bytes, name: str) -> str:
+    encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise InputError(
+            f"{name}: not UTF-8 text (byte {error.start}); save it as UTF-8, as with `iconv -f latin1 -t utf-8`"
+        ) from error
+    if "\0" in text:
+        raise InputError(f"{name}: has a zero byte, so it is damaged, or UTF-16 without its mark; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def numbered(text: str, name: str) -> Iterator[Row[str]]:
@@ -77,7 +90,10 @@ def head(path: Path, count: int = 1) -> list[str]:
     if not path.is_file():
         return []
     with path.open("rb") as file:
-        return [file.readline(HEAD).decode("utf-8-sig", "replace").strip("\r\n") for _ in range(count)]
+        start = file.read(HEAD)
+    text = start.decode("utf-16" if start[:2] in UTF_16 else "utf-8-sig", "replace")
+    found = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")[:count]
+    return found + [""] * (count - len(found))
 
 
 def columns(path: Path, delimiter: str) -> list[str]:
@@ -157,10 +173,14 @@ def json_object(place: str, line: str) -> dict[str, Any]:
 def name_in(row: dict[str, Any], key: str, place: str) -> str:
     """The path of the recording, which has to be there."""
     name = row.get(key)
+    if isinstance(name, list):
+        raise InputError(f"{place}: {key} is a list, and recordings are not joined; write an entry for each")
     if name is not None and not isinstance(name, str):
         raise InputError(f"{place}: {key} is {json.dumps(name)}, not a path; put it in quotes")
     if not name or not name.strip():
         raise InputError(f"{place}: no {key}; add the path of the recording")
+    if "\0" in name:
+        raise InputError(f"{place}: {key} has a zero byte, which no path has; write the path again")
     return name
 
 
@@ -172,6 +192,8 @@ def text_in(row: dict[str, Any], keys: Iterable[str], place: str) -> str | None:
     if not isinstance(row[key], str):
         raise InputError(f"{place}: {key} is {json.dumps(row[key])}, not a string; put it in quotes")
     text: str = row[key]
+    if "\0" in text:
+        raise InputError(f"{place}: {key} has a zero byte; remove it")
     return text
 
 
@@ -198,5 +220,45 @@ def seconds_in_cell(cell: str, name: str, place: str) -> float:
     return seconds(value, name, place)
 
 
+def located(folder: Path, name: str, place: str) -> Path:
+    """Where a recording lies that a list in this folder names; `~` and file:// are understood, and no other URL."""
+    scheme = name.partition("://")[0].lower() if "://" in name else ""
+    if scheme == "file":
+        return Path(unquote(urlsplit(name).path))
+    if scheme.isalnum():
+        raise InputError(f"{place}: {name} is a URL, and nothing is downloaded; download it and write its path")
+    return folder / (Path(name).expanduser() if name.startswith("~/") else name)
+
+
 def is_audio(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Whether it is a recording, by its suffix or, where that is of a format that is not read, by its content."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    suffix = path.suffix.lower()
+    return suffix in SUFFIXES or (suffix in kinds.UNREAD and kinds.readable(_start(path)))
+
+
+def is_unread(path: Path) -> bool:
+    """Whether it is a recording in a format that is not read."""
+    known = path.suffix.lower() in kinds.UNREAD and not path.name.startswith(".")
+    return known and path.is_file() and not kinds.readable(_start(path))
+
+
+def unread(folder: Path, paths: Iterable[Path]) -> str | None:
+    """A sentence on recordings that are not read, if there are any."""
+    found = sorted(paths)
+    if not found:
+        return None
+    suffixes = Counter(each.suffix.lower() for each in found)
+    counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
+    recordings = "1 recording is" if len(found) == 1 else f"{len(found)} recordings are"
+    advice = f"convert, as in {kinds.convert(str(found[0]))}"
+    return f"{folder}: {recordings} in a format that is not read ({counts}); {advice}"
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""

@@ -42,4 +42,12 @@ def read(path: Path) -> Iterator[Entry]:
 
 def _entry(folder: Path, place: str, row: dict[str, Any]) -> Utterance:
     name, text = _entries.name_in(row, "file_name", place), _entries.text_in(row, _entries.TEXTS, place)
-    return Utterance(name, folder / name, text, _entries.speaker_in(row), offset=0.0, duration=None, source=place)
+    return Utterance(
+        name,
+        _entries.located(folder, name, place),
+        text,
+        _entries.speaker_in(row),
+        offset=0.0,
+        duration=None,
+        source=place,
+    )

@@ -29,7 +29,7 @@ def read(path: Path) -> Iterator[Entry]:
 
 def _entry(folder: Path, place: str, row: dict[str, str]) -> Utterance:
     name, text = _entries.name_in(row, "path", place), row["sentence"]
-    path = folder / name
+    path = _entries.located(folder, name, place)
     if not path.suffix:  # the first releases left it out
         path = path.with_name(f"{path.name}.mp3")
     return Utterance(name, path, text, _entries.speaker_in(row), offset=0.0, duration=None, source=place)

@@ -44,7 +44,7 @@ def _entry(folder: Path, place: str, line: str, text: str | None) -> Utterance:
     name, _, samples = line.partition("\t")
     if not name or not samples.strip().isdecimal():
         raise InputError(f"{place}: not a path, a tab and a number of samples; correct or remove it and its label")
-    return Utterance(name, folder / name, text, None, offset=0.0, duration=None, source=place)
+    return Utterance(name, _entries.located(folder, name, place), text, None, offset=0.0, duration=None, source=place)
 
 
 def _texts(manifest: Path, count: int) -> list[str | None]:

@@ -73,7 +73,7 @@ def _path(folder: Path, place: str, name: str) -> Path:
         )
     if not name:
         raise InputError(f"{place}: no path after the id; add the path of the recording")
-    return folder / name
+    return _entries.located(folder, name, place)
 
 
 def _segment(place: str, line: str) -> tuple[str, float, float | None]:

@@ -33,7 +33,8 @@ def _transcripts(path: Path) -> list[Path]:
 
 def _chapter(transcript: Path) -> Iterator[Entry]:
     folder = transcript.parent
-    recordings = {each.stem: each for each in sorted(folder.iterdir(), reverse=True) if _entries.is_audio(each)}
+    files = sorted(folder.iterdir(), reverse=True)
+    recordings = {each.stem: each for fits in (_entries.is_unread, _entries.is_audio) for each in filter(fits, files)}
 
     def entry(place: str, line: str) -> Utterance:
         name, _, text = line.strip().partition(" ")

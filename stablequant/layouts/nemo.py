@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import InputError
 from . import _entries, audiofolder
 from ._entries import Entry, Utterance
 
@@ -33,9 +34,14 @@ def entry(folder: Path, place: str, line: str) -> Utterance:
     row = _entries.json_object(place, line)
     name, text = _entries.name_in(row, "audio_filepath", place), _entries.text_in(row, ["text"], place)
     offset, duration = (_entries.seconds(row.get(key), key, place) for key in ("offset", "duration"))
+    path = _entries.located(folder, name, place)
+    if "shard_id" in row and not path.is_file():
+        raise InputError(
+            f"{place}: {name} lies in a tar file (a tarred data set); unpack its tar files beside the list"
+        )
     return Utterance(
         id=f"{name}@{offset:g}" if offset else name,
-        path=folder / name,
+        path=path,
         text=text,
         speaker=None if row.get("speaker") is None else str(row["speaker"]),
         offset=offset,

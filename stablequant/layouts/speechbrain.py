@@ -38,4 +38,12 @@ def _entry(folder: Path, place: str, row: dict[str, str]) -> Utterance:
         raise InputError(f"{place}: the path {name} has a variable, and its value is not known here; write it out")
     if row.get("start") or row.get("stop") or "start" in row.get("wav_opts", ""):
         raise InputError(f"{place}: a segment in samples, which is not read; cut the file, or give a NeMo manifest")
-    return Utterance(row["ID"], folder / name, text, _entries.speaker_in(row), offset=0.0, duration=None, source=place)
+    return Utterance(
+        row["ID"],
+        _entries.located(folder, name, place),
+        text,
+        _entries.speaker_in(row),
+        offset=0.0,
+        duration=None,
+        source=place,
+    )

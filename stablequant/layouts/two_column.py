@@ -34,4 +34,4 @@ def _entry(folder: Path, place: str, cells: list[str]) -> Utterance:
     if len(cells) != 2 or not cells[0].strip():
         raise InputError(f"{place}: not a path, a tab and a text; write these two")
     name, text = (cell.strip() for cell in cells)
-    return Utterance(name, folder / name, text, None, offset=0.0, duration=None, source=place)
+    return Utterance(name, _entries.located(folder, name, place), text, None, offset=0.0, duration=None, source=place)
