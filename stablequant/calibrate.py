@@ -61,11 +61,16 @@ class Options:
 
 def calibrate(options: Options) -> dict[str, Any]:
     """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
-    began = time.monotonic()
     options, planner = _planned(options)
     if Path(options.out).is_symlink():  # write where it leads, which may be another disk
         options = replace(options, out=os.path.realpath(options.out))
     checkpoint.check_destination(options.out)
+    with checkpoint.claimed(Path(options.out)):
+        return _calibrate(options, planner)
+
+
+def _calibrate(options: Options, planner: Any) -> dict[str, Any]:
+    began = time.monotonic()
     recognizer = _float_model(options)
     if isinstance(planner, given.Given):  # before the recordings are read, not after
         planner.check(sites.discover(recognizer.model))

@@ -7,6 +7,7 @@ interrupted. Torch and transformers are imported inside the commands, so that --
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -205,6 +206,7 @@ json_option = click.option(
 def run() -> None:
     """`sfm-quant`: the commands, and an interrupt that is neither lost nor answered when the work is done."""
     signals.install()
+    _keep_stdout()
     try:
         main(prog_name="sfm-quant")
     except Exception:  # a bug, which must not look like a gate that failed
@@ -212,6 +214,22 @@ def run() -> None:
         sys.exit(BUG)
     finally:
         signals.ignore()
+
+
+def _keep_stdout() -> None:
+    """Let only what we print reach stdout: libraries in C print to it as well, into the middle of a JSON."""
+    try:
+        ours = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # closed, by who starts us; then nothing can be mixed up
+        return
+    out = sys.stdout
+    sys.stdout = io.TextIOWrapper(
+        os.fdopen(ours, "wb"),
+        encoding=out.encoding,
+        errors=out.errors,
+        line_buffering=bool(out.line_buffering),
+    )
 
 
 @click.group(
@@ -534,6 +552,10 @@ def diff(first: str, second: str) -> None:
 
 def _quiet() -> None:
     """Keep libraries from talking to users about their own affairs; our warnings become one line on stderr."""
+    if sys.flags.optimize > 1:
+        raise click.UsageError(
+            "python -OO removes docstrings, without which transformers does not load; use -O at most"
+        )
     import huggingface_hub
     from transformers.utils import logging
 

@@ -109,7 +109,8 @@ def _restore_delimiter(tokenizer: Any) -> None:
     """The word delimiter as the folder's file has it; transformers 5.20 to 5.23 reload every delimiter as "|"."""
     saved = tokenizer.init_kwargs.get("model_specific_special_tokens") or {}
     if (delimiter := saved.get("word_delimiter_token")) is not None:
-        tokenizer.word_delimiter_token = tokenizer.init_kwargs["word_delimiter_token"] = str(delimiter)
+        tokenizer._word_delimiter_token = str(delimiter)  # its setter stores it where its getter does not look
+        tokenizer.init_kwargs["word_delimiter_token"] = str(delimiter)
 
 
 def _keep_one_language(tokenizer: Any) -> None:

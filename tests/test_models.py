@@ -12,8 +12,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch.nn.utils import parametrize
 
-from stablequant import models
+from stablequant import audio, evaluate, models
+from stablequant.calibrate import Options, calibrate
 from stablequant.errors import InputError
+from stablequant.transcribe import transcribe_files
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 
@@ -269,3 +271,91 @@ def test_two_loads_give_the_same_logits(float_folder):
     first, second = (models.load(str(float_folder)).logits(tiny.wave(1)) for _ in range(2))
     assert torch.equal(first, second)
     assert np.isfinite(first.numpy()).all()
+
+
+# ---- folders as training left them
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"return_dict": False}, {"output_attentions": True}, {"output_hidden_states": True}],
+    ids=str,
+)
+def test_settings_of_training_change_no_answer(folder, float_folder, speech, tmp_path, changes):
+    edit_config(folder, **changes)
+    assert torch.equal(
+        models.load(str(folder)).logits(tiny.wave(0)), models.load(str(float_folder)).logits(tiny.wave(0))
+    )
+    calibrate(Options(str(folder), str(speech), str(tmp_path / "q"), method="max"))
+    assert models.load(str(tmp_path / "q")).transcribe(tiny.wave(0)) is not None
+
+
+def test_a_form_of_attention_that_is_not_installed_here(folder):
+    edit_config(folder, attn_implementation="flash_attention_2")
+    models.load(str(folder))
+
+
+def test_an_output_that_is_not_finite_is_no_answer(folder, speech):
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.bias"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    recognizer = models.load(str(folder))
+    [(path, answer)] = transcribe_files(recognizer, [str(speech / "0.wav")])
+    assert str(answer).startswith(f"{path}: the model's output is not finite")
+    with pytest.raises(InputError, match=r"0\.wav: the model's output is not finite"):
+        evaluate(model=str(folder), data=str(speech))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vocab_size": 9}, "lm_head.bias is (8,) in the file and (9,) by config.json"),
+        ({"conv_dim": [16] * 7}, "in the file and"),
+    ],
+    ids=str,
+)
+def test_sizes_that_do_not_fit_are_named(folder, changes, words):
+    refused(edit_config(folder, **changes), words, "config.json")
+
+
+def test_a_feature_extractor_that_is_not_there(folder):
+    (folder / "processor_config.json").unlink()
+    refused(folder, "no preprocessor_config.json")
+
+
+def test_base_960h(tmp_path, speech):
+    """The form of facebook/wav2vec2-base-960h, in small: no mask embedding, old names, two formats of weights.
+
+    calibrate, eval, transcribe and pipeline work, and the size counts one of the two.
+    """
+    folder = tiny.save(tmp_path / "base", mask_time_prob=0.05)
+    old = {"original0": "weight_g", "original1": "weight_v"}
+    weights = {}
+    for name, each in load_file(folder / "model.safetensors").items():
+        base, _, last = name.rpartition(".parametrizations.weight.")
+        weights[f"{base}.{old[last]}" if base else name] = each
+    del weights["wav2vec2.masked_spec_embed"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    torch.save(weights, folder / "pytorch_model.bin")
+    extractor = json.loads((folder / "processor_config.json").read_text())["feature_extractor"]
+    (folder / "processor_config.json").unlink()
+    (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(tokens))
+    settings = {**tokens, "do_lower_case": False, "word_delimiter_token": "|", "return_attention_mask": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "do_normalize": True}))
+    read = ("config", "preprocessor_config", "special_tokens_map", "tokenizer_config", "vocab")
+    size = sum((folder / name).stat().st_size for name in ("model.safetensors", *(f"{each}.json" for each in read)))
+
+    out, result = tmp_path / "w8a8", tmp_path / "r.json"
+    done = tiny.sfm_quant("calibrate", folder, "--data", speech, "--out", out, "--json", tmp_path / "c.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "c.json").read_text())["bytes_before"] == size
+    done = tiny.sfm_quant("eval", out, "--data", speech, "--baseline", folder, "--json", result)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(result.read_text())["baseline"]["bytes_on_disk"] == size
+    words = tiny.sfm_quant("transcribe", out, speech / "0.wav").stdout
+    answer = transformers.pipeline("automatic-speech-recognition", str(out))(
+        {"raw": audio.load(audio.recording(speech / "0.wav"), tiny.RATE), "sampling_rate": tiny.RATE}
+    )
+    assert words == f"{speech / '0.wav'}\t{' '.join(answer['text'].split())}\n"

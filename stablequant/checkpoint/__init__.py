@@ -10,6 +10,7 @@ from .hook import StableQuantConfig, StableQuantizer
 from .write import (
     PLAN_FILE,
     check_destination,
+    claimed,
     integer_model,
     shallow_copy,
     tell_replaced,
@@ -23,6 +24,7 @@ __all__ = [
     "StableQuantConfig",
     "StableQuantizer",
     "check_destination",
+    "claimed",
     "integer_model",
     "shallow_copy",
     "tell_replaced",

@@ -24,7 +24,7 @@ Made by stablequant (`sfm-quant calibrate --method {method}`) from `{base}`.
 | calibration | {recordings} recordings, {seconds:.0f} s of audio |
 | score of the whole plan | {score} |
 | weights on disk | {weights:,} bytes |
-
+{language}{remarks}
 ```python
 import stablequant  # registers the format with transformers
 from transformers import AutoModelForCTC
@@ -56,6 +56,8 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
         selected=", ".join(selected) or "none",
         recordings=plan.calibration["recordings"],
         seconds=plan.calibration["seconds"],
+        language="" if recognizer.target_lang is None else f"| language | {recognizer.target_lang} |\n",
+        remarks="".join(f"\n{each}.\n" for each in recognizer.remarks),
         score="not measured" if whole is None else f"{whole:.3f} {plan.score['unit']}",
         weights=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import glob
 import hashlib
 import json
@@ -33,9 +34,14 @@ from .verify import checksums
 def check_destination(out: str) -> None:
     """InputError when `out` is something that writing a model there would destroy, or cannot be written."""
     path = Path(out)
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{out!r}: a path that is not UTF-8, which safetensors cannot write to; give another"
+        ) from error
     if path.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise InputError(f"{out or '.'}: a folder is written by renaming it into place; give one below this one")
-    recover(path)
     if path.is_dir() and any(path.iterdir()) and not _is_ours(path):
         raise InputError(f"{out}: this folder holds something else than a stablequant model; give a new one")
     if path.exists() and not path.is_dir():
@@ -47,6 +53,30 @@ def check_destination(out: str) -> None:
             pass
     except OSError as error:
         raise InputError(f"{out}: {existing} cannot be written to ({error.strerror}); give another folder") from error
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Inside, no other run writes to `out`: it would clear away what this one has half done.
+
+    Raises InputError when another holds it. The lock is the kernel's, so a killed run holds none.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = out.with_name(f".{out.name}.stablequant.lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
+                raise BlockingIOError  # another run removed it between the two calls
+        except BlockingIOError as error:
+            raise InputError(
+                f"{out}: another calibration is writing there; wait for it, or give another folder"
+            ) from error
+        recover(out)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def tell_replaced(out: str) -> None:
