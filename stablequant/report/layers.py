@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..plan import Choice, LayerChoice, Plan
-from ..stats import Histogram
+from ..quantization.observation.histogram import Histogram
+from ..quantization.plan.plan import Choice, LayerChoice, Plan
 
 UNSEEN = LayerChoice(selected=False, why="")
 

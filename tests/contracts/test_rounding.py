@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant import lattice, registry
-from stablequant.grid import symmetric_scale, weight_grid
-from stablequant.lattice import WeightFormat
+from stablequant.foundation import registry
+from stablequant.quantization.numerics import weight_grid
+from stablequant.quantization.numerics.activation_grid import signed_grid, symmetric_scale
+from stablequant.quantization.numerics.weight_grid import WeightFormat
 
 METHODS = registry.names("rounding")
 FORMATS = tuple(WeightFormat(bits) for bits in range(2, 9)) + tuple(
@@ -25,9 +26,9 @@ def weight(seed, rows=4, columns=30):
 def points(w, format):
     """The lattice that calibration gives a weight."""
     if format.packed:
-        return lattice.fit(w, format)
-    grid = weight_grid(format.bits)
-    return lattice.channel_lattice(symmetric_scale(w.abs().amax(1), grid), format.bits, w.shape[1])
+        return weight_grid.fit(w, format)
+    grid = signed_grid(format.bits)
+    return weight_grid.channel_lattice(symmetric_scale(w.abs().amax(1), grid), format.bits, w.shape[1])
 
 
 def grams(seed, columns=30, frames=80):

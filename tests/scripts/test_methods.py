@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import methods  # noqa: E402
 
-from stablequant.metrics import Counts  # noqa: E402
+from stablequant.evaluation.error_rates import Counts  # noqa: E402
 
 
 @pytest.fixture
