@@ -48,7 +48,7 @@ def integer_rate() -> float:
     rows, inputs, outputs = BEST
     x = torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
     codes = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
-    weight = kernels.pack(codes, torch.full((outputs,), 1e-4), torch.zeros(outputs))
+    weight = kernels.prepack(codes, torch.full((outputs,), 1e-4), torch.zeros(outputs))
     return rows * inputs * outputs / _best(lambda: kernels.linear(x, (0.1, 128), weight, requantize=(0.1, 128)))
 
 

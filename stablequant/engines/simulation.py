@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..foundation.errors import InputError
-from ..quantization.numerics.activation_grid import QTensor, fake_quantize
+from ..quantization.numerics.activation_grid import fake_quantize
+from ..quantization.numerics.weight_grid import QTensor
 from ..quantization.plan.plan import Choice
 
 

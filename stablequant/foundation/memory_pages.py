@@ -16,7 +16,7 @@ MAPS = Path("/proc/self/maps")
 DONT_NEED = 4  # MADV_DONTNEED of Linux
 
 
-def release(tensor: Tensor) -> bool:
+def drop_mapped(tensor: Tensor) -> bool:
     """Give the memory of a tensor that is mapped from a file back to the system; True if there was some to give.
 
     transformers maps weights instead of reading them, so what was read stays resident until the model is gone. A page
@@ -43,7 +43,7 @@ def _is_mapped_privately(start: int, size: int) -> bool:
     return False
 
 
-def keep() -> None:
+def keep_freed_blocks() -> None:
     """Let malloc keep what the engine frees for its next call; otherwise half of an answer can be page faults.
 
     It costs nothing: the pages of the block are never touched.
@@ -51,7 +51,7 @@ def keep() -> None:
     torch.empty(LARGEST_KEPT, dtype=torch.uint8)
 
 
-def trim() -> None:
+def return_freed_memory() -> None:
     """Give the memory that was freed back to the system, where malloc can: it keeps most, for small blocks between."""
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if give_back is not None:

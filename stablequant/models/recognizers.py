@@ -77,9 +77,9 @@ class Recognizer:
     @property
     def packs(self) -> bool:
         """Whether `transcribe_all` answers several utterances in one call, not one after another."""
-        from ..engines.onednn import can_pack
+        from ..engines.onednn import can_batch
 
-        return can_pack(self.model)
+        return can_batch(self.model)
 
     def transcribe_all(self, waveforms: Sequence[np.ndarray]) -> list[str]:
         """What is said in each of several utterances, which together should last no more than PACK_SECONDS."""
@@ -89,9 +89,9 @@ class Recognizer:
         """Logits (frames, vocabulary) of each of several utterances, as `transcribe_all`."""
         if not self.packs or not waveforms:
             return [self.logits(waveform) for waveform in waveforms]
-        from ..engines.onednn import packed_logits
+        from ..engines.onednn import batched_logits
 
-        return packed_logits(self.model, [self.input_values(w)[0] for w in waveforms])
+        return batched_logits(self.model, [self.input_values(w)[0] for w in waveforms])
 
     def bytes_on_disk(self) -> int:
         """Bytes of the files that loading reads: weights in one format, config, plan, processor."""

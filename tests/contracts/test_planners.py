@@ -109,8 +109,8 @@ def test_integer_weights_are_there_for_every_quantized_site(planned):
     for name, weight in weights.items():
         choice = plan.sites[name]
         assert choice.weight_sqnr_db > 0
-        if choice.weight_format.packed:
-            assert weight.lattice.format == choice.weight_format
+        if choice.weight_format.dense:
+            assert weight.grid.format == choice.weight_format
         else:
             assert int(weight.codes.abs().max()) <= choice.weight_grid.high
 
@@ -121,6 +121,6 @@ def test_the_whole_plan_is_scored(planned):
     verified = calibration.verify(plan, weights)
     assert 0 < verified.score["whole_model"] < 100
     assert verified.sites == plan.sites
-    if planner != "mixed" and not any(c.weight_format.packed for c in plan.quantized().values()):
+    if planner != "mixed" and not any(c.weight_format.dense for c in plan.quantized().values()):
         # the budget is that of the ranges; sensitivities and Gram matrices come on top
         assert verified.calibration["float_passes"] <= calibration_module.BUDGET

@@ -38,7 +38,7 @@ def resident_kib(tensor):
 def test_pages_of_a_file_go_and_come_back(mapped):
     total = int(mapped.sum())
     held = resident_kib(mapped)
-    assert memory_pages.release(mapped)
+    assert memory_pages.drop_mapped(mapped)
     assert resident_kib(mapped) < held / 4
     assert int(mapped.sum()) == total
 
@@ -46,22 +46,22 @@ def test_pages_of_a_file_go_and_come_back(mapped):
 @linux
 def test_what_was_written_to_stays(mapped):
     mapped[5] = 7
-    assert not memory_pages.release(mapped)
+    assert not memory_pages.drop_mapped(mapped)
     assert int(mapped[5]) == 7
 
 
 def test_memory_of_our_own_stays():
     own = torch.arange(200_000)
-    assert not memory_pages.release(own)
+    assert not memory_pages.drop_mapped(own)
     assert torch.equal(own, torch.arange(200_000))
-    assert not memory_pages.release(torch.ones(3))
+    assert not memory_pages.drop_mapped(torch.ones(3))
     with torch.inference_mode():
-        assert not memory_pages.release(torch.ones(200_000))
+        assert not memory_pages.drop_mapped(torch.ones(200_000))
 
 
 def test_elsewhere_than_on_linux_nothing_happens(mapped, monkeypatch, tmp_path):
     monkeypatch.setattr(memory_pages, "MAPS", tmp_path / "nothing")
-    assert not memory_pages.release(mapped)
+    assert not memory_pages.drop_mapped(mapped)
 
 
 KEPT = """
@@ -72,7 +72,7 @@ class Mallinfo(ctypes.Structure):  # mallinfo2 of glibc 2.33
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = Mallinfo
 if sys.argv[1] == "keep":
-    pages.keep()
+    pages.keep_freed_blocks()
 before = libc.mallinfo2().hblks
 block = torch.empty(30 << 20, dtype=torch.uint8)
 mapped = libc.mallinfo2().hblks - before

@@ -11,7 +11,7 @@ ROOT = Path(registry.__file__).resolve().parents[1]
 FUNCTIONS = {
     "ranges": {"activations": ["histogram", "grid"], "weights": ["weight", "grid"]},
     "planners": {"plan": ["calibration"]},
-    "rounding": {"round_weight": ["weight", "lattices"]},
+    "rounding": {"round_weight": ["weight", "grids"]},
 }
 EVERY = [(folder, name) for folder in FUNCTIONS for name in registry.names(folder) if name != "edited"]
 

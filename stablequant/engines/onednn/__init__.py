@@ -9,19 +9,19 @@ from torch import nn
 
 from ...foundation import memory_pages
 from . import attention, encoder, extractor, kernels
-from .batching import can_pack, packed_logits
+from .batching import batched_logits, can_batch
 from .convert import convert, skeleton, storage
 from .modules import IntegerModule
 
 __all__ = [
     "IntegerModule",
     "attention",
-    "can_pack",
+    "batched_logits",
+    "can_batch",
     "convert",
     "fuse",
     "kernels",
     "notices",
-    "packed_logits",
     "skeleton",
     "storage",
 ]
@@ -29,7 +29,7 @@ __all__ = [
 
 def fuse(model: nn.Module) -> dict[str, str]:
     """Run everything fused whose structure is known, in place; {part: why it runs module by module} of the rest."""
-    memory_pages.keep()
+    memory_pages.keep_freed_blocks()
     reason = extractor.fuse(model)
     return encoder.fuse(model) | ({"feature_extractor": reason} if reason is not None else {})
 

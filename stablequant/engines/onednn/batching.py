@@ -16,14 +16,14 @@ from torch import Tensor
 from . import encoder
 
 
-def can_pack(model: Any) -> bool:
+def can_batch(model: Any) -> bool:
     """Whether every encoder layer is fused, and so knows where an utterance ends."""
     layers = getattr(getattr(getattr(model, "base_model", None), "encoder", None), "layers", ())
     return len(layers) > 0 and all(hasattr(layer, "form") for layer in layers)
 
 
 @torch.inference_mode()
-def packed_logits(model: Any, waves: Sequence[Tensor]) -> list[Tensor]:
+def batched_logits(model: Any, waves: Sequence[Tensor]) -> list[Tensor]:
     """Logits (frames, vocabulary) of each of the model inputs `waves` (samples,)."""
     base = model.base_model
     features = [base.feature_extractor(wave[None]).transpose(1, 2) for wave in waves]

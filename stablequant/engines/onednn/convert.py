@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from ...foundation.errors import InputError
-from ...quantization.numerics.activation_grid import QTensor
-from ...quantization.numerics.weight_grid import WeightFormat
+from ...quantization.numerics.weight_grid import QTensor, WeightFormat
 from ...quantization.plan.plan import Choice
 from .modules import INT8, IntegerModule, integer_module
 
@@ -24,7 +23,7 @@ def convert(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[st
 
 def storage(weight: QTensor) -> WeightFormat:
     """How the codes of a weight are stored: in int8, or packed."""
-    return INT8 if weight.lattice is None else weight.lattice.format
+    return INT8 if weight.grid is None else weight.grid.format
 
 
 def skeleton(model: nn.Module, formats: Mapping[str, tuple[WeightFormat, int]]) -> nn.Module:

@@ -102,7 +102,7 @@ def _layer(
         position_bias = _distance_bias(self.attention, max(LENGTHS.get() or hidden_states.shape[1:2]))
     out_proj: IntegerLinear = self.attention.out_proj
     context = _attention(self.attention, read, hidden_states.shape[:2], attention_mask, position_bias)
-    x = kernels.linear_plus(context, out_proj.input_grid_point, out_proj.packed()[0], x)
+    x = kernels.linear_plus(context, out_proj.input_grid_point, out_proj.prepacked()[0], x)
     if form.pre_norm:
         x = _feed_forward(self.feed_forward, _norm(self.final_layer_norm, x), x)
     else:
@@ -142,10 +142,10 @@ def _feed_forward(block: Any, x: Tensor, residual: Tensor) -> Tensor:
     codes = first.quantize_input(x)
     if second.input_bits == 8:
         requantize = second.input_grid_point
-        codes = kernels.linear(codes, first.input_grid_point, first.packed()[0], gelu=True, requantize=requantize)
+        codes = kernels.linear(codes, first.input_grid_point, first.prepacked()[0], gelu=True, requantize=requantize)
     else:  # the kernel clamps to 8 bits only
-        codes = second.quantize_input(kernels.linear(codes, first.input_grid_point, first.packed()[0], gelu=True))
-    return kernels.linear_plus(codes, second.input_grid_point, second.packed()[0], residual)
+        codes = second.quantize_input(kernels.linear(codes, first.input_grid_point, first.prepacked()[0], gelu=True))
+    return kernels.linear_plus(codes, second.input_grid_point, second.prepacked()[0], residual)
 
 
 def _attention(block: Any, x: Tensor, shape: torch.Size, mask: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -181,7 +181,8 @@ def _projected(block: Any, x: Tensor) -> tuple[Tensor, ...]:
         joined = kernels.linear(q.quantize_input(x), q.input_grid_point, q.joined(k, v), dtype=dtype)
         return joined.split([len(each.scales) for each in parts], 1)
     return tuple(
-        kernels.linear(each.quantize_input(x), each.input_grid_point, each.packed()[0], dtype=dtype) for each in parts
+        kernels.linear(each.quantize_input(x), each.input_grid_point, each.prepacked()[0], dtype=dtype)
+        for each in parts
     )
 
 

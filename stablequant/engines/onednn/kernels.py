@@ -29,7 +29,7 @@ NOTICES = {  # by `way`
 }
 
 
-class Packed(NamedTuple):
+class Prepacked(NamedTuple):
     """A weight as the kernel takes it."""
 
     codes: Tensor  # opaque; int8 (out, n) where there is no kernel
@@ -38,17 +38,17 @@ class Packed(NamedTuple):
     bias: Tensor  # float32 (out,)
 
 
-def pack(codes: Tensor, scales: Tensor, bias: Tensor) -> Packed:
+def prepack(codes: Tensor, scales: Tensor, bias: Tensor) -> Prepacked:
     """Weight codes int8 (out, n), scales and bias float32 (out,) in the layout the kernel wants."""
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     packed = codes.clone() if way() == "float" else torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
-    return Packed(packed, scales, zeros, bias)
+    return Prepacked(packed, scales, zeros, bias)
 
 
 def linear(
     x: Tensor,
     grid_point: GridPoint,
-    weight: Packed,
+    weight: Prepacked,
     *,
     gelu: bool = False,
     requantize: GridPoint | None = None,
@@ -65,13 +65,13 @@ def linear(
     return result.to(dtype) if requantize is None else quantize(result, *requantize, unsigned_grid(8))
 
 
-def linear_plus(x: Tensor, grid_point: GridPoint, weight: Packed, other: Tensor) -> Tensor:
+def linear_plus(x: Tensor, grid_point: GridPoint, weight: Prepacked, other: Tensor) -> Tensor:
     """As `linear` in float32, plus `other` (m, out) float32, added in the kernel."""
     return _kernel_plus(x, grid_point, weight, other) if way() == "exact" else _slow(x, grid_point, weight) + other
 
 
 def _kernel(
-    x: Tensor, grid_point: GridPoint, weight: Packed, gelu: bool, requantize: GridPoint | None, dtype: torch.dtype
+    x: Tensor, grid_point: GridPoint, weight: Prepacked, gelu: bool, requantize: GridPoint | None, dtype: torch.dtype
 ) -> Tensor:
     scale, zero_point = requantize or (1.0, 0)
     result: Tensor = torch.ops.onednn.qlinear_pointwise.default(
@@ -89,7 +89,7 @@ def _kernel(
     return result
 
 
-def _kernel_plus(x: Tensor, grid_point: GridPoint, weight: Packed, other: Tensor) -> Tensor:
+def _kernel_plus(x: Tensor, grid_point: GridPoint, weight: Prepacked, other: Tensor) -> Tensor:
     result: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
         x,
         *grid_point,
@@ -110,7 +110,7 @@ def _kernel_plus(x: Tensor, grid_point: GridPoint, weight: Packed, other: Tensor
     return result
 
 
-def _slow(x: Tensor, grid_point: GridPoint, weight: Packed) -> Tensor:
+def _slow(x: Tensor, grid_point: GridPoint, weight: Prepacked) -> Tensor:
     """The product in float32 on a CPU whose kernels saturate, or that has none.
 
     Pairs of products saturate at 2^15, and those of 7-bit codes stay below: 2 * 128 * 127. So 8-bit codes are taken as
@@ -157,7 +157,7 @@ def way() -> str:
     x = torch.full((1, terms), 255, dtype=torch.uint8)
     try:
         codes = torch.ops.onednn.qlinear_prepack(torch.full((1, terms), 127, dtype=torch.int8), None)
-        weight = Packed(codes, torch.ones(1), torch.zeros(1, dtype=torch.int64), torch.zeros(1))
+        weight = Prepacked(codes, torch.ones(1), torch.zeros(1, dtype=torch.int64), torch.zeros(1))
         largest = float(_kernel(x, (1.0, 0), weight, False, None, torch.float32))
     except (RuntimeError, AttributeError):  # NotImplementedError is a RuntimeError
         return "float"

@@ -4,7 +4,7 @@ The state is what a checkpoint stores, under names that no float module uses (ne
 stablequant fails instead of reading codes as weights:
 
     codes             int8, in the shape of the float weight; or 4 bits and fewer packed into uint8 bytes, with
-    steps, offsets    uint8 and int8 (out, groups), as lattice.py says; offsets only where a format has its own
+    steps, offsets    uint8 and int8 (out, groups), as weight_grid.py says; offsets only where a format has its own
     scales            float32 (out,)
     input_scale       float32 ()
     input_zero_point  float32 (); half a code less than a whole one on a mid-rise grid (grid.py)
@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...foundation.errors import InputError
-from ...foundation.memory_pages import release
-from ...quantization.numerics import weight_grid
-from ...quantization.numerics.activation_grid import QTensor, quantize, unsigned_grid
-from ...quantization.numerics.weight_grid import WeightFormat
+from ...foundation.memory_pages import drop_mapped
+from ...quantization.numerics import bitpack, weight_grid
+from ...quantization.numerics.activation_grid import quantize, unsigned_grid
+from ...quantization.numerics.weight_grid import QTensor, WeightFormat
 from ...quantization.plan.plan import Choice
 from . import kernels
-from .kernels import Packed
+from .kernels import Prepacked
 
 INT8 = WeightFormat(8)
 
@@ -61,11 +61,11 @@ class IntegerModule(nn.Module):
         self.forget()
 
     def _register_codes(self, device: torch.device) -> None:
-        if not self.format.packed:
+        if not self.format.dense:
             self.register_buffer("codes", torch.zeros(self.weight_shape, dtype=torch.int8, device=device))
             return
         rows, columns = self.weight_shape[0], self.weight_shape[1:].numel()
-        groups, size = self.format.groups(columns), weight_grid.packed_bytes(rows * columns, self.format.bits)
+        groups, size = self.format.groups(columns), bitpack.packed_bytes(rows * columns, self.format.bits)
         self.register_buffer("codes", torch.zeros(size, dtype=torch.uint8, device=device))
         self.register_buffer("steps", torch.ones(rows, groups, dtype=torch.uint8, device=device))
         if self.format.asymmetric:
@@ -73,13 +73,13 @@ class IntegerModule(nn.Module):
 
     def fill(self, choice: Choice, weight: QTensor) -> IntegerModule:
         """Take the values of a plan's choice and its rounded weight, which is of this module's format."""
-        if weight.lattice is None:
+        if weight.grid is None:
             self.codes.copy_(weight.codes.view(self.codes.shape))
         else:
-            self.codes.copy_(weight_grid.pack(weight_grid.contract(weight.codes, weight.lattice), self.format.bits))
-            self.steps.copy_(weight.lattice.steps)
+            self.codes.copy_(bitpack.pack(weight_grid.contract(weight.codes, weight.grid), self.format.bits))
+            self.steps.copy_(weight.grid.steps)
             if self.format.asymmetric:
-                self.offsets.copy_(weight.lattice.offsets)
+                self.offsets.copy_(weight.grid.offsets)
         self.scales.copy_(weight.scale)
         self.input_scale.fill_(choice.input_scale)
         self.input_zero_point.fill_(choice.input_zero_point)
@@ -88,8 +88,8 @@ class IntegerModule(nn.Module):
 
     def forget(self) -> None:
         """Drop what was derived from the values, because they change."""
-        self._packed: tuple[Packed, ...] | None = None
-        self._joined: Packed | None = None
+        self._prepacked: tuple[Prepacked, ...] | None = None
+        self._joined: Prepacked | None = None
         self._grid_point: tuple[float, int] | None = None
         self._below = 0.0  # codes from the exact zero point up to the whole one
 
@@ -108,10 +108,10 @@ class IntegerModule(nn.Module):
 
     def weight_codes(self) -> Tensor:
         """int8 codes in the shape of the float weight."""
-        if not self.format.packed:
+        if not self.format.dense:
             return self.codes
         rows, columns = self.weight_shape[0], self.weight_shape[1:].numel()
-        codes = weight_grid.unpack(self.codes, self.format.bits, rows * columns).view(rows, columns)
+        codes = bitpack.unpack(self.codes, self.format.bits, rows * columns).view(rows, columns)
         expanded = weight_grid.expand(codes, self.steps, self._group_offsets(), self.format.size(columns))
         return expanded.view(self.weight_shape)
 
@@ -125,22 +125,22 @@ class IntegerModule(nn.Module):
         """
         if self.mid_rise:
             raise InputError(f"{name}: its input_zero_point is not whole, the file is damaged; write the model again")
-        self._check_lattice(name)
+        self._check_weight(name)
 
-    def _check_lattice(self, name: str) -> None:
-        if not self.format.packed:
+    def _check_weight(self, name: str) -> None:
+        if not self.format.dense:
             return
         steps, low = self.steps.to(torch.int16), self._group_offsets().to(torch.int16)
         high = low + steps * self.format.top
         if bool((steps < 1).any() or (low < -weight_grid.LARGEST).any() or (high > weight_grid.LARGEST).any()):
             raise InputError(f"{name}: its weights do not expand to int8, the file is damaged; write the model again")
 
-    def packed(self) -> tuple[Packed, ...]:
+    def prepacked(self) -> tuple[Prepacked, ...]:
         """The weight as the kernel wants it, one tensor for each group."""
-        if self._packed is None:
-            self._packed = self._pack()
-            release(self.codes)
-        return self._packed
+        if self._prepacked is None:
+            self._prepacked = self._prepack()
+            drop_mapped(self.codes)
+        return self._prepacked
 
     def quantize_input(self, x: Tensor, out: Tensor | None = None, *, spend: bool = False) -> Tensor:
         """uint8 codes of a float32 input, same shape and memory order; `spend` lets the input be overwritten."""
@@ -153,7 +153,7 @@ class IntegerModule(nn.Module):
         self.quantize_input(x, codes[: len(x)])
         return codes
 
-    def _pack(self) -> tuple[Packed, ...]:
+    def _prepack(self) -> tuple[Prepacked, ...]:
         raise NotImplementedError
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -162,30 +162,30 @@ class IntegerModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes: the packed weight can not be copied, and is packed again from the codes."""
-        return {**self.__dict__, "_packed": None, "_joined": None, "_grid_point": None}
+        return {**self.__dict__, "_prepacked": None, "_joined": None, "_grid_point": None}
 
 
 class IntegerLinear(IntegerModule):
     """x (..., in) float32 -> (..., out) float32."""
 
-    def _pack(self) -> tuple[Packed, ...]:
-        return (kernels.pack(self.weight_codes(), self.scales, self.bias.detach()),)
+    def _prepack(self) -> tuple[Prepacked, ...]:
+        return (kernels.prepack(self.weight_codes(), self.scales, self.bias.detach()),)
 
-    def joined(self, *others: IntegerLinear) -> Packed:
+    def joined(self, *others: IntegerLinear) -> Prepacked:
         """The weights of this and other modules with the same input as one; it is packed once, with this module's."""
         if self._joined is None:
             parts = [self, *others]
             codes = torch.cat([each.weight_codes() for each in parts])
             scales = torch.cat([each.scales for each in parts])
-            self._joined = kernels.pack(codes, scales, torch.cat([each.bias.detach() for each in parts]))
+            self._joined = kernels.prepack(codes, scales, torch.cat([each.bias.detach() for each in parts]))
             for each in parts:
-                release(each.codes)
+                drop_mapped(each.codes)
         return self._joined
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers, return float32."""
         rows = x.reshape(-1, x.shape[-1])
-        out = kernels.linear(self.quantize_rows(rows), self.input_grid_point, self.packed()[0])
+        out = kernels.linear(self.quantize_rows(rows), self.input_grid_point, self.prepacked()[0])
         return out[: len(rows)].view(*x.shape[:-1], -1)
 
 
@@ -201,13 +201,13 @@ class IntegerConv(IntegerModule):
         """As every module; where nothing is padded the grid may be mid-rise."""
         if self.padding:
             super().check(name)
-        self._check_lattice(name)
+        self._check_weight(name)
 
-    def _pack(self) -> tuple[Packed, ...]:
+    def _prepack(self) -> tuple[Prepacked, ...]:
         # (out, kernel * in / groups), as a window lies in memory
         rows = self.weight_codes().transpose(1, 2).flatten(1)
         parts = zip(*(x.chunk(self.groups) for x in (rows, self.scales, self._kernel_bias(rows))), strict=True)
-        return tuple(kernels.pack(codes, scales, bias) for codes, scales, bias in parts)
+        return tuple(kernels.prepack(codes, scales, bias) for codes, scales, bias in parts)
 
     def _kernel_bias(self, rows: Tensor) -> Tensor:
         """The bias, and what half a code less of zero point adds to every output of a mid-rise input."""
@@ -233,7 +233,7 @@ class IntegerConv(IntegerModule):
     ) -> Tensor:
         """One group of one utterance, padded, channels-last: uint8 (T, C / groups) -> (frames, out / groups)."""
         view = kernels.windows(codes, self.kernel, self.stride)
-        return kernels.linear(view, self.input_grid_point, self.packed()[group], gelu=gelu, requantize=requantize)
+        return kernels.linear(view, self.input_grid_point, self.prepacked()[group], gelu=gelu, requantize=requantize)
 
 
 def integer_module(source: nn.Module, input_bits: int, format: WeightFormat = INT8) -> IntegerModule:

@@ -20,8 +20,8 @@ from torch import nn
 
 from ...engines import onednn as engine
 from ...foundation.errors import InputError
-from ...foundation.memory_pages import release
-from ...quantization.numerics.activation_grid import QTensor
+from ...foundation.memory_pages import drop_mapped as release
+from ...quantization.numerics.weight_grid import QTensor
 from ...quantization.observation.histogram import Histogram
 from ...quantization.plan.plan import PLAN_FILE, Plan
 from ..recognizers import Recognizer

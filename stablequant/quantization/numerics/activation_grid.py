@@ -19,13 +19,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .weight_grid import Lattice
 
 SMALLEST_SCALE = 2.0**-126  # its reciprocal is a float32
 CHUNK = 1 << 18  # elements quantized at a time: 1 MiB of float32, which stays in a core's cache
@@ -53,22 +49,6 @@ def signed_grid(bits: int) -> Grid:
 
 def unsigned_grid(bits: int) -> Grid:
     return Grid(bits, symmetric=False)
-
-
-@dataclass(frozen=True)
-class QTensor:
-    """A quantized weight: int8 `codes` (out, n) and float32 `scale` (out,), in the canonical shape.
-
-    `lattice` says how the codes of 4 bits and fewer are stored more densely; None where they are stored as they are.
-    """
-
-    codes: Tensor
-    scale: Tensor
-    lattice: Lattice | None = None
-
-    def dequantize(self) -> Tensor:
-        """The float32 values on the grid, (out, n)."""
-        return self.codes.float() * self.scale[:, None]
 
 
 def affine(low: float, high: float, grid: Grid) -> tuple[float, int]:

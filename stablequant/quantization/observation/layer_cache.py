@@ -1,6 +1,6 @@
 """Answers of layers kept, so that no layer computes again what it has computed before.
 
-`record` and `reuse` serve one recording, in memory. A `Relay` carries many recordings through a model whose layers
+`record` and `reuse` serve one recording, in memory. A `LayerCache` carries many recordings through a model whose layers
 change from the front to the back: what the finished ones pass on is kept on disk, and each pass starts behind it.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-KEPT = 128  # bytes for each sample of a recording: an encoder's states, and not those of the first convolutions
+MOST_KEPT = 128  # bytes for each sample of a recording: an encoder's states, and not those of the first convolutions
 
 
 @contextmanager
@@ -53,11 +53,11 @@ class _Form(NamedTuple):
 
 
 @dataclass
-class Relay:
+class LayerCache:
     """A model's layers in forward order, and a folder for what they give.
 
     Layers of one list are a chain: each reads nothing but the output of the one before, so the last output is enough.
-    An output of more than KEPT bytes a sample is not kept; the layers up to it run again.
+    An output of more than MOST_KEPT bytes a sample is not kept; the layers up to it run again.
     """
 
     model: nn.Module
@@ -83,7 +83,7 @@ class Relay:
             try:
                 forward()
             finally:
-                self._keep(number, stop, outputs, KEPT * samples)
+                self._keep(number, stop, outputs, MOST_KEPT * samples)
 
     def _keep(self, number: int, done: int, outputs: Mapping[str, Any], most: int) -> None:
         parts = {chain: output if isinstance(output, tuple) else (output,) for chain, output in outputs.items()}

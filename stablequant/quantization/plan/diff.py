@@ -72,7 +72,7 @@ def _changes(a: Choice, b: Choice) -> Iterator[str]:
 def _bits(choice: Choice) -> str:
     if not choice.quantized:
         return f"float ({choice.reason})"
-    packed = choice.weight_bits is not None and choice.weight_format.packed
+    packed = choice.weight_bits is not None and choice.weight_format.dense
     return f"{choice.weight_format if packed else f'w{choice.weight_bits}'}a{choice.input_bits}"
 
 

@@ -82,7 +82,7 @@ class Choice:
     @property
     def stored_as(self) -> str:
         """The format of the codes on disk and the bits of the input, as config.json has them: w8a8, w4g64za8."""
-        return f"{self.weight_format if self.weight_format.packed else WeightFormat(8)}a{self.input_bits}"
+        return f"{self.weight_format if self.weight_format.dense else WeightFormat(8)}a{self.input_bits}"
 
     @property
     def input_grid(self) -> Grid:

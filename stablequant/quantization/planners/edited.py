@@ -27,7 +27,7 @@ from ...foundation import registry
 from ...foundation.errors import InputError
 from ...models.families.discovery import Site
 from ..numerics.activation_grid import affine
-from ..numerics.weight_grid import PACKED_BITS
+from ..numerics.weight_grid import DENSE_BITS
 from ..plan.plan import Choice, Plan, parse_scheme, read_plan
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def choice_problem(choice: Choice) -> str | None:
     for name in ("weight_bits", "input_bits"):
         if getattr(choice, name) not in range(2, 9):
             return f"{name} is {getattr(choice, name)}; 2 to 8 are possible"
-    if not choice.weight_format.packed and (choice.weight_group or choice.weight_asymmetric):
-        return f"weight_group and weight_asymmetric are for {PACKED_BITS} bits and fewer; delete them"
+    if not choice.weight_format.dense and (choice.weight_group or choice.weight_asymmetric):
+        return f"weight_group and weight_asymmetric are for {DENSE_BITS} bits and fewer; delete them"
     if choice.weight_group is not None and choice.weight_group < 1:
         return f"weight_group is {choice.weight_group}; give 32, 64 or 128, or delete it for one group a row"
     if choice.clip_percent is not None and not 0 <= choice.clip_percent < 100:
@@ -217,12 +217,12 @@ def _coarse(choices: Mapping[str, Choice]) -> Iterator[str]:
         name
         for name, choice in choices.items()
         if choice.quantized
-        and choice.weight_format.packed
+        and choice.weight_format.dense
         and (choice.rounding, choice.weight_group, choice.weight_asymmetric) == ("nearest", None, None)
     ]
     if coarse:
         yield (
-            f"sites of {PACKED_BITS} bits and fewer ({_some(coarse)}) are rounded to nearest, with one step for a "
+            f"sites of {DENSE_BITS} bits and fewer ({_some(coarse)}) are rounded to nearest, with one step for a "
             'row, which loses words; a search would give them "weight_group": 64, "weight_asymmetric": true and '
             '"rounding": "compensated"'
         )

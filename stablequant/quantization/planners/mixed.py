@@ -26,8 +26,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from ...foundation import registry
 from ...foundation.errors import InputError
 from ...models.families.discovery import Site
-from ..numerics.activation_grid import QTensor
-from ..numerics.weight_grid import Dense
+from ..numerics.weight_grid import DenseWeight, QTensor
 from ..plan.plan import Choice, Plan
 from ..search.scores import Trial
 
@@ -39,7 +38,7 @@ POWERS = (1.0, 2.0, 0.5)
 PASSES = 12.0  # float passes over the probe recordings for the sensitivities
 STEPS = 5  # halvings of the limit, for a bound on the word error rate
 
-Points = dict[str, dict[int, float]]  # site -> bits -> score
+Loss = dict[str, dict[int, float]]  # site -> bits -> score
 
 
 def plan(calibration: Calibration) -> Plan:
@@ -83,12 +82,12 @@ class Rounded:
 
 
 class _Expanding(Mapping[str, QTensor]):
-    def __init__(self, weights: Mapping[str, QTensor | Dense]) -> None:
+    def __init__(self, weights: Mapping[str, QTensor | DenseWeight]) -> None:
         self._weights = weights
 
     def __getitem__(self, name: str) -> QTensor:
         weight = self._weights[name]
-        return weight.expand() if isinstance(weight, Dense) else weight
+        return weight.expand() if isinstance(weight, DenseWeight) else weight
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)
@@ -97,18 +96,18 @@ class _Expanding(Mapping[str, QTensor]):
         return len(self._weights)
 
 
-def sensitivity(calibration: Calibration, rounded: Rounded) -> Points:
+def sensitivity(calibration: Calibration, rounded: Rounded) -> Loss:
     """Step 2, on as many of the probe recordings as PASSES allows; 8 bits count as free."""
     trials = {key: _trial(rounded, *key) for key in rounded.choices}
     cost = sum(calibration.suffix(trial.first) for trial in trials.values())
     scores = calibration.run("sensitivity", list(trials.values()), min(1.0, PASSES / cost))
-    lost: Points = {name: {WIDTHS[0]: 0.0} for name, _ in trials}
+    lost: Loss = {name: {WIDTHS[0]: 0.0} for name, _ in trials}
     for (name, bits), trial in trials.items():
         lost[name][bits] = max(scores[trial.key], *lost[name].values())  # fewer bits are not better, but for noise
     return lost
 
 
-def allocate(calibration: Calibration, base: Plan, rounded: Rounded, lost: Points, limit: float) -> Plan:
+def allocate(calibration: Calibration, base: Plan, rounded: Rounded, lost: Loss, limit: float) -> Plan:
     """Steps 3 and 4: the plan whose weights take at most `limit` bytes; InputError when none does."""
     sizes = {site.name: _bytes(calibration, site) for site in calibration.sites if site.name in lost}
     least = [bits for bits in WIDTHS if sum(of_site[bits] for of_site in sizes.values()) <= limit]
@@ -124,7 +123,7 @@ def allocate(calibration: Calibration, base: Plan, rounded: Rounded, lost: Point
 
 
 def knapsack(
-    lost: Points, sizes: Mapping[str, Mapping[int, int]], limit: float, power: float, floor: int = WIDTHS[-1]
+    lost: Loss, sizes: Mapping[str, Mapping[int, int]], limit: float, power: float, floor: int = WIDTHS[-1]
 ) -> dict[str, int]:
     """Bits of each site, `floor` or more, with the least sum of `lost` ** power, in at most `limit` bytes: exact."""
     _check(limit, sum(min(size for bits, size in of_site.items() if bits >= floor) for of_site in sizes.values()))
@@ -200,7 +199,7 @@ def _check(limit: float, needed: int) -> None:
         )
 
 
-def _smallest(calibration: Calibration, base: Plan, rounded: Rounded, lost: Points, bound: float) -> Plan:
+def _smallest(calibration: Calibration, base: Plan, rounded: Rounded, lost: Loss, bound: float) -> Plan:
     """The smallest plan found whose word error rate on held-out recordings rises by no more than `bound` points."""
     narrow, wide = (_with_bits(calibration, base, dict.fromkeys(lost, bits)) for bits in (WIDTHS[-1], WIDTHS[0]))
     low, high = _weight_bytes(narrow), _weight_bytes(wide)

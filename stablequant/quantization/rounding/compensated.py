@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from ...foundation.reproducible import one_thread
-from ..numerics.activation_grid import QTensor
-from ..numerics.weight_grid import Lattice
+from ..numerics.weight_grid import QTensor, WeightGrid
 
 NEEDS_GRAM = True
 DAMPING = (0.001, 0.01, 0.1, 1.0)
@@ -41,7 +40,7 @@ class Factors(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A weight on several lattices, as so many more rows: by columns (n, rows), in units of each row's scale."""
+    """A weight on several grids, as so many more rows: by columns (n, rows), in units of each row's scale."""
 
     weight: Tensor
     step: Tensor
@@ -50,16 +49,16 @@ class Rows(NamedTuple):
 
 
 def round_weight(
-    weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor] | None = None
+    weight: Tensor, grids: Sequence[WeightGrid], gram: tuple[Tensor, Tensor] | None = None
 ) -> list[QTensor]:
-    """A weight (out, n) on each of some lattices, for inputs with these Gram matrices (n, n)."""
+    """A weight (out, n) on each of some grids, for inputs with these Gram matrices (n, n)."""
     if gram is None:
         raise ValueError("error-compensating rounding needs the Gram matrices of the inputs")
-    chosen = _choose_dampings(weight.float(), lattices, gram)
+    chosen = _choose_dampings(weight.float(), grids, gram)
     dampings = sorted(set(chosen))
     order, unit = _factors(gram[0] + gram[1], dampings)
     found = []
-    for points, damping in zip(lattices, chosen, strict=True):  # one by one: all rows of all take much memory
+    for points, damping in zip(grids, chosen, strict=True):  # one by one: all rows of all take much memory
         at = dampings.index(damping)
         found.append(
             points.hold(_round(weight.float(), [points], Factors(order, unit[at : at + 1]))[0, 0].contiguous())
@@ -67,24 +66,24 @@ def round_weight(
     return found
 
 
-def _choose_dampings(weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor]) -> list[float]:
-    """For each lattice the damping whose rounding on the first half has the least error on the second, over SAMPLE."""
+def _choose_dampings(weight: Tensor, grids: Sequence[WeightGrid], gram: tuple[Tensor, Tensor]) -> list[float]:
+    """For each grid the damping whose rounding on the first half has the least error on the second, over SAMPLE."""
     sample = torch.arange(0, len(weight), -(-len(weight) // SAMPLE))
-    rows, points = weight[sample], [lattice.rows(sample) for lattice in lattices]
+    rows, points = weight[sample], [grid.rows(sample) for grid in grids]
     codes = _round(rows, points, _factors(gram[0], DAMPING))
     wrong = codes.float() * torch.stack([each.scale for each in points])[:, :, None] - rows
     errors = ((wrong @ gram[1]) * wrong).sum((2, 3))
     return [DAMPING[place] for place in errors.argmin(0).tolist()]
 
 
-def _round(weight: Tensor, lattices: Sequence[Lattice], factors: Factors) -> Tensor:
-    """int8 codes (dampings, lattices, out, n).
+def _round(weight: Tensor, grids: Sequence[WeightGrid], factors: Factors) -> Tensor:
+    """int8 codes (dampings, grids, out, n).
 
-    A column takes a few small steps, and calling them takes longer than they do: so all dampings and lattices take
+    A column takes a few small steps, and calling them takes longer than they do: so all dampings and grids take
     them together, and numpy, whose calls are cheaper than torch's, takes those that give the same anywhere.
     """
     order, unit = factors
-    rows = _rows(weight[:, order], [each.columns(order) for each in lattices])
+    rows = _rows(weight[:, order], [each.columns(order) for each in grids])
     codes = torch.empty((len(unit), *rows.weight.shape), dtype=torch.int8)
     errors = torch.empty_like(codes, dtype=torch.float32)
     wide, step, offset, top = (each.numpy() for each in rows)
@@ -99,11 +98,11 @@ def _round(weight: Tensor, lattices: Sequence[Lattice], factors: Factors) -> Ten
                 _to_points(code, step[i], offset[i], top)
                 code_at[i] = code[:, 0]
                 np.subtract(wide[i], code[:, 0], out=error_at[i])
-    return codes[:, torch.argsort(order)].unflatten(2, (len(lattices), -1)).movedim(1, 3)
+    return codes[:, torch.argsort(order)].unflatten(2, (len(grids), -1)).movedim(1, 3)
 
 
 def _to_points(values: np.ndarray, step: np.ndarray, offset: np.ndarray, top: np.ndarray) -> None:
-    """Move values (..., rows), in units of the scale, to the nearest points of the lattice."""
+    """Move values (..., rows), in units of the scale, to the nearest points of the grid."""
     values -= offset
     values /= step
     np.rint(values, out=values)
@@ -113,8 +112,8 @@ def _to_points(values: np.ndarray, step: np.ndarray, offset: np.ndarray, top: np
     values += offset
 
 
-def _rows(weight: Tensor, lattices: Sequence[Lattice]) -> Rows:
-    points = [each.of().by_columns() for each in lattices]
+def _rows(weight: Tensor, grids: Sequence[WeightGrid]) -> Rows:
+    points = [each.of().by_columns() for each in grids]
     return Rows(
         torch.cat([weight.T / each.scale for each in points], 1),
         torch.cat([each.step for each in points], 1),

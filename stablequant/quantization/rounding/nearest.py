@@ -1,4 +1,4 @@
-"""Each weight to the nearest point of its lattice."""
+"""Each weight to the nearest point of its grid."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..numerics.activation_grid import QTensor
-from ..numerics.weight_grid import Lattice
+from ..numerics.weight_grid import QTensor, WeightGrid
 
 NEEDS_GRAM = False
 
 
 def round_weight(
-    weight: Tensor, lattices: Sequence[Lattice], gram: tuple[Tensor, Tensor] | None = None
+    weight: Tensor, grids: Sequence[WeightGrid], gram: tuple[Tensor, Tensor] | None = None
 ) -> list[QTensor]:
-    """A weight (out, n) on each of some lattices; the inputs do not matter."""
-    return [lattice.hold(lattice.nearest(weight)) for lattice in lattices]
+    """A weight (out, n) on each of some grids; the inputs do not matter."""
+    return [grid.hold(grid.nearest(weight)) for grid in grids]

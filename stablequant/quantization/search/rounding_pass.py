@@ -23,12 +23,12 @@ from ...models import checkpoint
 from ...models.families import discovery
 from ...models.families.discovery import Site
 from ...models.recognizers import Recognizer
-from ..numerics import weight_grid
-from ..numerics.activation_grid import QTensor, symmetric_scale
-from ..numerics.weight_grid import Lattice
+from ..numerics import weight_fit, weight_grid
+from ..numerics.activation_grid import symmetric_scale
+from ..numerics.weight_grid import QTensor, WeightGrid
 from ..observation import gram
 from ..observation.gram import Gram
-from ..observation.layer_cache import Relay
+from ..observation.layer_cache import LayerCache
 from ..plan.plan import Choice
 
 
@@ -54,22 +54,22 @@ def round_layers(
     To `follow` is to turn integer, each site by the first of its choices; otherwise every layer sees the float model.
     """
     prefix = replace(recognizer, model=checkpoint.shallow_copy(recognizer.model))
-    relay = Relay(prefix.model, discovery.layers(tuple(found)), folder)
+    cache = LayerCache(prefix.model, discovery.layers(tuple(found)), folder)
     quantized = [site for site in found if site.name in choices]
     last = max((n for n, site in enumerate(quantized) if _needs_gram(choices[site.name])), default=-1)
     _release(recognizer.model.parameters())
     for layer in discovery.layers(tuple(quantized)):
         here = [site for site in quantized if site.layer == layer]
-        seen = _grams(prefix, [site for site in here if _needs_gram(choices[site.name])], waveforms, relay)
+        seen = _grams(prefix, [site for site in here if _needs_gram(choices[site.name])], waveforms, cache)
         weights = {each.name: _round(recognizer, each, choices[each.name], seen.get(each.name)) for each in here}
         behind = quantized[: quantized.index(here[-1]) + 1]
         _release(recognizer.model.get_submodule(site.name).weight for site in behind)
         if follow and quantized.index(here[-1]) < last:
             first = {name: rounded[0] for name, rounded in weights.items()}
             onednn.convert(prefix.model, {name: choices[name][0] for name in first}, first)
-        memory_pages.trim()
-        yield Rounded(layer, weights, dict(relay.ran))
-        relay.ran.clear()
+        memory_pages.return_freed_memory()
+        yield Rounded(layer, weights, dict(cache.ran))
+        cache.ran.clear()
 
 
 def round_site(weight: Tensor, choices: Sequence[Choice], seen: Gram | None = None) -> list[QTensor]:
@@ -85,8 +85,8 @@ def round_site(weight: Tensor, choices: Sequence[Choice], seen: Gram | None = No
 
 def _round_group(
     weight: Tensor, choices: Sequence[Choice], rounding: str, seen: Gram | None, group: int
-) -> list[tuple[Lattice, Tensor]]:
-    """By each choice the lattice and int8 codes of the rows of one group of a convolution, or of all rows."""
+) -> list[tuple[WeightGrid, Tensor]]:
+    """By each choice the grid and int8 codes of the rows of one group of a convolution, or of all rows."""
     power = None if seen is None else seen.power(group)
     points = [fit(weight, choice, power) for choice in choices]
     blocks: Iterable[Any] = [(slice(None), None)] if seen is None else seen.blocks(group)
@@ -96,13 +96,13 @@ def _round_group(
     return list(zip(points, codes, strict=True))
 
 
-def fit(weight: Tensor, choice: Choice, power: Tensor | None = None) -> Lattice:
+def fit(weight: Tensor, choice: Choice, power: Tensor | None = None) -> WeightGrid:
     """Where the weights of a site may lie: by its range method, or in groups of least error at 4 bits and fewer."""
-    if choice.weight_format.packed:
-        return weight_grid.fit(weight, choice.weight_format, power)
+    if choice.weight_format.dense:
+        return weight_fit.fit(weight, choice.weight_format, power)
     grid = choice.weight_grid
     limit = registry.get("ranges", str(choice.weight_method)).weights(weight, grid)
-    return weight_grid.channel_lattice(symmetric_scale(limit, grid), grid.bits, weight.shape[1])
+    return weight_grid.row_grid(symmetric_scale(limit, grid), grid.bits, weight.shape[1])
 
 
 def _round(recognizer: Recognizer, site: Site, choices: Sequence[Choice], seen: Gram | None) -> list[QTensor]:
@@ -115,13 +115,13 @@ def _needs_gram(choices: Sequence[Choice]) -> bool:
 
 
 def _grams(
-    prefix: Recognizer, found: Sequence[Site], waveforms: Callable[[], Iterable[np.ndarray]], relay: Relay
+    prefix: Recognizer, found: Sequence[Site], waveforms: Callable[[], Iterable[np.ndarray]], cache: LayerCache
 ) -> dict[str, Gram]:
     """The Gram matrices of sites of one layer."""
 
     def forward(recording: tuple[int, np.ndarray]) -> None:
         number, waveform = recording
-        relay.run(number, len(waveform), found[0].layer, lambda: prefix.logits(waveform))
+        cache.run(number, len(waveform), found[0].layer, lambda: prefix.logits(waveform))
 
     return gram.collect(prefix.model, found, forward, enumerate(waveforms())) if found else {}
 
@@ -129,4 +129,4 @@ def _grams(
 def _release(weights: Iterable[Tensor]) -> None:
     """Pages of float weights go back to the system; what is needed again comes back from its file."""
     for weight in weights:
-        memory_pages.release(weight)
+        memory_pages.drop_mapped(weight)

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from ...engines.simulation import simulate
 from ...foundation.errors import InputError
-from ...foundation.memory_pages import trim
+from ...foundation.memory_pages import return_freed_memory as trim
 from ...foundation.reproducible import Reproducible
 from ...models.recognizers import Recognizer
-from ..numerics.activation_grid import QTensor
+from ..numerics.weight_grid import QTensor
 from ..observation.layer_cache import record, reuse
 from ..plan.plan import Choice
 

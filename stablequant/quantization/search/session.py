@@ -20,9 +20,8 @@ from ...models import checkpoint
 from ...models.families import discovery
 from ...models.families.discovery import Site
 from ...models.recognizers import Recognizer
-from ..numerics import weight_grid
-from ..numerics.activation_grid import Grid, QTensor, affine, sqnr_db, unsigned_grid
-from ..numerics.weight_grid import Dense, WeightFormat
+from ..numerics.activation_grid import Grid, affine, sqnr_db, unsigned_grid
+from ..numerics.weight_grid import DenseWeight, QTensor, WeightFormat
 from ..observation import histogram
 from ..observation.histogram import Histogram
 from ..plan.plan import Choice, LayerChoice, Plan, parse_scheme
@@ -117,7 +116,7 @@ class Calibration:
         }
 
     def _trial_bits(self) -> int:
-        return 8 if WeightFormat(self.weight_bits).packed else self.weight_bits
+        return 8 if WeightFormat(self.weight_bits).dense else self.weight_bits
 
     def range(self, site: Site, method: str, clip: float | None, grid: Grid) -> tuple[float, float]:
         """(low, high) that a range method gives for a site."""
@@ -153,7 +152,7 @@ class Calibration:
 
     def weight_choice(self, site: Site, bits: int, method: str) -> dict[str, Any]:
         """The fields of a choice that say how the weight of a site is quantized to `bits`."""
-        packed = WeightFormat(bits).packed
+        packed = WeightFormat(bits).dense
         format = WeightFormat(bits, self.group(bits), asymmetric=True) if packed else WeightFormat(bits)
         columns = site.in_channels * site.kernel
         return {
@@ -168,7 +167,7 @@ class Calibration:
 
     def rounding(self, bits: int) -> str:
         """How weights of so many bits are rounded."""
-        return self.options.rounding or ("compensated" if WeightFormat(bits).packed else "nearest")
+        return self.options.rounding or ("compensated" if WeightFormat(bits).dense else "nearest")
 
     def weights(self, choices: Mapping[str, Choice]) -> dict[str, QTensor]:
         """The integer weights of the quantized sites in `choices`, for a trial: rounded to nearest."""
@@ -226,10 +225,10 @@ class Calibration:
         done = {name: self._rounded(name, choice, weights[name]) for name, choice in choices.items()}
         return replace(plan, sites={**plan.sites, **done}), weights
 
-    def round_alone(self, choices: Mapping[str, Sequence[Choice]]) -> dict[str, list[Dense]]:
+    def round_alone(self, choices: Mapping[str, Sequence[Choice]]) -> dict[str, list[DenseWeight]]:
         """Low-bit weights of sites, one for each choice, for trials: rounded behind the float model."""
         return {
-            name: [weight_grid.dense(each) for each in weights]
+            name: [DenseWeight.of(each) for each in weights]
             for name, weights in self._layers("rounding each site alone", choices, False)
         }
 
@@ -261,7 +260,7 @@ class Calibration:
             return replace(self.recognizer, path=str(Path(folder) / "m")).bytes_on_disk()
 
     def held_out_increase(self, plan: Plan) -> float:
-        """Points of word error rate that a plan loses on the recordings that calibrate nothing."""
+        """GridPoints of word error rate that a plan loses on the recordings that calibrate nothing."""
         _, weights = self.round(plan)
         choices = plan.quantized()
         trial = Trial("held out", self.layers[0], choices, weights)

@@ -79,9 +79,9 @@ def test_a_mask_hides_what_it_hides_module_by_module(family, form, monkeypatch):
 @every_model
 def test_packed_utterances_equal_themselves_alone(family, form, number_format):
     model = fused(integer(family, form))
-    assert onednn.can_pack(model)
+    assert onednn.can_batch(model)
     waves = [torch.from_numpy(tiny.wave(seed, samples)) for seed, samples in enumerate((4000, 400, 9000, 2500))]
-    together = onednn.packed_logits(model, waves)
+    together = onednn.batched_logits(model, waves)
     for wave, found in zip(waves, together, strict=True):
         with torch.inference_mode():
             alone = model(wave[None]).logits[0]
@@ -107,7 +107,7 @@ def test_packing_ends_when_the_model_fails():
     model = fused(integer())
     model.base_model.encoder.layers[1].forward = None
     with pytest.raises(TypeError):
-        onednn.packed_logits(model, [torch.from_numpy(tiny.wave(0))])
+        onednn.batched_logits(model, [torch.from_numpy(tiny.wave(0))])
     assert encoder.LENGTHS.get() is None
 
 
@@ -149,7 +149,7 @@ def test_a_layer_of_another_structure_runs_as_it_is():
         "encoder.layers.0": "the activation is not GELU",
         "encoder.layers.1": "not every projection is an integer one",
     }
-    assert not onednn.can_pack(twin)
+    assert not onednn.can_batch(twin)
     extractor.fuse(model)
     x = torch.from_numpy(tiny.wave(0))[None]
     assert tiny.relative(twin(x).logits, model(x).logits) <= BOUND[torch.float32]
@@ -157,7 +157,7 @@ def test_a_layer_of_another_structure_runs_as_it_is():
 
 def test_there_is_nothing_to_fuse_without_an_encoder():
     assert set(onednn.fuse(nn.Linear(2, 2))) == {"encoder", "feature_extractor"}
-    assert not onednn.can_pack(nn.Linear(2, 2))
+    assert not onednn.can_batch(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("form", ["base", "large"])

@@ -23,7 +23,7 @@ def codes(rng, rows, columns, bits=(8, 8)):
 
 def multiply(x, zero_point, w, **keywords):
     ones, zeros = torch.ones(len(w)), torch.zeros(len(w))
-    weight = kernels.pack(torch.from_numpy(w.astype(np.int8)), ones, zeros)
+    weight = kernels.prepack(torch.from_numpy(w.astype(np.int8)), ones, zeros)
     return kernels.linear(torch.from_numpy(x.astype(np.uint8)), (1.0, zero_point), weight, **keywords)
 
 
@@ -50,7 +50,7 @@ def test_scales_bias_gelu_and_requantization_follow_the_sum():
     x, w = codes(rng, 50, 64)
     scales = torch.from_numpy(rng.uniform(0.001, 0.02, 65).astype(np.float32))
     bias = torch.from_numpy(rng.standard_normal(65).astype(np.float32))
-    weight = kernels.pack(torch.from_numpy(w.astype(np.int8)), scales, bias)
+    weight = kernels.prepack(torch.from_numpy(w.astype(np.int8)), scales, bias)
     exact = torch.from_numpy((x.astype(np.int64) - 100) @ w.T).double() * scales.double() * 0.01 + bias.double()
 
     def run(**keywords):
@@ -91,7 +91,7 @@ def test_overlapping_windows_multiply_as_copied_ones(kernel, stride, channels):
     x = torch.from_numpy(rng.integers(0, 256, (300, channels)).astype(np.uint8))
     w = rng.integers(-127, 128, (24, kernel * channels))
     scales, zeros = torch.full((24,), 1e-3), torch.zeros(24)
-    weight = kernels.pack(torch.from_numpy(w.astype(np.int8)), scales, zeros)
+    weight = kernels.prepack(torch.from_numpy(w.astype(np.int8)), scales, zeros)
     view = kernels.windows(x, kernel, stride)
     found = kernels.linear(view, (1.0, 37), weight)
     expected = (view.numpy().astype(np.int64) - 37) @ w.T * float(scales[0])
@@ -107,7 +107,7 @@ x = torch.randint(0, 256, (9, 700), dtype=torch.uint8)
 x[0] = 255
 codes = torch.randint(-127, 128, (6, 700), dtype=torch.int8)
 codes[0] = 127
-weight = kernels.pack(codes, torch.full((6,), 0.01), torch.arange(6.0))
+weight = kernels.prepack(codes, torch.full((6,), 0.01), torch.arange(6.0))
 exact = (x.double() - 37) @ codes.double().T * 0.01 * 0.5 + torch.arange(6.0).double()
 found = kernels.linear(x, (0.5, 37), weight)
 plus = kernels.linear_plus(x, (0.5, 37), weight, torch.ones(9, 6))

@@ -16,13 +16,13 @@ from stablequant.engines.simulation import simulate
 from stablequant.foundation.errors import InputError
 from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import (
-    QTensor,
     affine,
     quantize_weight,
     signed_grid,
     symmetric_scale,
     unsigned_grid,
 )
+from stablequant.quantization.numerics.weight_grid import QTensor
 from stablequant.quantization.plan.plan import Choice
 
 FLOAT_ROUNDING = 1e-5

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.quantization.numerics import activation_grid as grid
-from stablequant.quantization.numerics.activation_grid import QTensor, affine, signed_grid, unsigned_grid
+from stablequant.quantization.numerics.activation_grid import affine, signed_grid, unsigned_grid
+from stablequant.quantization.numerics.weight_grid import QTensor
 
 BITS = range(2, 9)
 ACTIVATIONS = tuple(unsigned_grid(bits) for bits in BITS)

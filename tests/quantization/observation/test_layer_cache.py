@@ -4,7 +4,7 @@ import torch
 
 from stablequant.models.families import discovery
 from stablequant.quantization.observation import layer_cache
-from stablequant.quantization.observation.layer_cache import Relay
+from stablequant.quantization.observation.layer_cache import LayerCache
 
 
 def layers_of(model):
@@ -36,9 +36,9 @@ def run(relay, model, wave, layer):
 def test_a_pass_from_where_the_last_one_stopped_gives_the_same(family, form, tmp_path):
     model, wave = tiny.prepared(family, form), tiny.wave(0)
     layers = layers_of(model)
-    relay = Relay(model, layers, tmp_path)
+    relay = LayerCache(model, layers, tmp_path)
     for layer in layers[1:]:
-        again = Relay(model, layers, tmp_path / "again")
+        again = LayerCache(model, layers, tmp_path / "again")
         again.folder.mkdir(exist_ok=True)
         assert torch.equal(run(relay, model, wave, layer), run(again, model, wave, layer))
     assert max(relay.ran[layer] for layer in layers if "conv_layers" not in layer) == 1
@@ -48,8 +48,8 @@ def test_a_pass_from_where_the_last_one_stopped_gives_the_same(family, form, tmp
 def test_what_takes_too_much_room_is_not_kept(tmp_path, monkeypatch):
     model, wave = tiny.prepared("wavlm", "base"), tiny.wave(0)
     layers = layers_of(model)
-    monkeypatch.setattr(layer_cache, "KEPT", 0)
-    relay = Relay(model, layers, tmp_path)
+    monkeypatch.setattr(layer_cache, "MOST_KEPT", 0)
+    relay = LayerCache(model, layers, tmp_path)
     for layer in layers[1:]:
         run(relay, model, wave, layer)
     assert not any(tmp_path.iterdir())
@@ -59,6 +59,6 @@ def test_what_takes_too_much_room_is_not_kept(tmp_path, monkeypatch):
 def test_a_full_disk_is_an_error(tmp_path):
     model, wave = tiny.prepared("wav2vec2", "base"), tiny.wave(0)
     layers = layers_of(model)
-    relay = Relay(model, layers, tmp_path / "gone")
+    relay = LayerCache(model, layers, tmp_path / "gone")
     with pytest.raises(OSError, match="No such file"):
         run(relay, model, wave, layers[-1])
