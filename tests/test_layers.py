@@ -37,45 +37,39 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
     "foundation",
 )
 UPWARD: set[tuple[str, str]] = {
-    ('models/checkpoint/verify.py', 'quantization.planners'),
-    ('models/recognizers.py', 'models.checkpoint'),
-    ('quantization/observation/gram.py', 'models.families'),
-    ('quantization/observation/histogram.py', 'models.families'),
-    ('quantization/plan/diff.py', 'quantization.planners'),
-    ('quantization/search/session.py', 'workflows'),
+    ("models/recognizers.py", "models.checkpoint"),
+    ("quantization/search/session.py", "workflows"),
 }  # (file, folder above it)
 IN_FUNCTIONS: set[tuple[str, str]] = {
-    ('evaluation/peak_memory.py', 'models.recognizers'),
-    ('models/recognizers.py', 'engines.onednn'),
-    ('models/recognizers.py', 'engines.onednn.kernels'),
-    ('models/recognizers.py', 'engines.onednn.modules'),
-    ('models/recognizers.py', 'models.checkpoint'),
-    ('report/page.py', 'engines.onednn.stopwatch'),
-    ('report/page.py', 'report.panels'),
+    ("evaluation/peak_memory.py", "models.recognizers"),
+    ("models/recognizers.py", "engines.onednn"),
+    ("models/recognizers.py", "engines.onednn.kernels"),
+    ("models/recognizers.py", "engines.onednn.modules"),
+    ("models/recognizers.py", "models.checkpoint"),
+    ("report/page.py", "engines.onednn.stopwatch"),
+    ("report/page.py", "report.panels"),
 }  # (file, module of ours): imports that only run later
 CIRCLES: set[str] = {
-    'models.checkpoint',
-    'models.checkpoint.card',
-    'models.checkpoint.hook',
-    'models.checkpoint.verify',
-    'models.checkpoint.write',
-    'models.recognizers',
-    'quantization.planners.edited',
-    'quantization.search.rounding_pass',
-    'quantization.search.scores',
-    'quantization.search.session',
-    'workflows.calibrate',
+    "models.checkpoint",
+    "models.checkpoint.card",
+    "models.checkpoint.hook",
+    "models.checkpoint.verify",
+    "models.checkpoint.write",
+    "models.recognizers",
+    "quantization.planners.edited",
+    "quantization.search.session",
+    "workflows.calibrate",
 }  # modules that import each other, by whatever way
 LONG: set[str] = {
-    'cli/main.py',
+    "cli/main.py",
 }  # more than MOST_LINES
 SIZES = {
-    'cli': 1,
-    'engines': 2,
-    'models/families': 1,
-    'models/tasks': 1,
-    'quantization/rounding': 2,
-    'speech/layouts': 12,
+    "cli": 1,
+    "engines": 2,
+    "models/families": 1,
+    "models/tasks": 1,
+    "quantization/rounding": 2,
+    "speech/layouts": 12,
 }
 MOST_LINES = 400
 MOST_FOLDERS = 9

@@ -16,8 +16,9 @@ from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec
 from stablequant.models import recognizers
 from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import affine, unsigned_grid
-from stablequant.quantization.observation import histogram
-from stablequant.quantization.plan.plan import Choice
+from stablequant.quantization.observation import collect
+from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.plan.site import canonical_weight
 from stablequant.quantization.search import rounding_pass
 
 RATE = 16000
@@ -119,7 +120,7 @@ def max_plan(model, bits=(8, 8), waves=None):
     found = tuple(site for site in discovery.discover(model) if site.reason is None)
     waves = [wave(0), wave(1)] if waves is None else waves
     with torch.inference_mode():
-        *_, gathered = histogram.collect(model, found, lambda w: model(torch.from_numpy(w)[None]), waves)
+        *_, gathered = collect.histograms(model, found, lambda w: model(torch.from_numpy(w)[None]), waves)
     choices, weights = {}, {}
     for site in found:
         seen = gathered[site.name]
@@ -138,7 +139,7 @@ def max_plan(model, bits=(8, 8), waves=None):
             scale=scale,
             zero_point=zero_point,
         )
-        weight = discovery.canonical_weight(model.get_submodule(site.name))
+        weight = canonical_weight(model.get_submodule(site.name))
         [weights[site.name]] = rounding_pass.round_site(weight, [choices[site.name]])
     return choices, weights
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..foundation.errors import InputError
 from ..quantization.numerics.activation_grid import fake_quantize
 from ..quantization.numerics.weight_grid import QTensor
-from ..quantization.plan.plan import Choice
+from ..quantization.plan.choice import Choice
 
 
 @contextmanager

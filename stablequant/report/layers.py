@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..quantization.observation.histogram import Histogram
-from ..quantization.plan.plan import Choice, LayerChoice, Plan
+from ..quantization.plan.choice import Choice, LayerChoice
+from ..quantization.plan.plan import Plan
 
 UNSEEN = LayerChoice(selected=False, why="")
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..quantization.observation.histogram import Histogram
-from ..quantization.plan.plan import Choice
+from ..quantization.plan.choice import Choice
 
 PALETTE = {"#000001": "currentColor", "#000002": "var(--line)", "#000003": "var(--one)", "#000004": "var(--two)"}
 INK, LINE, *SERIES = PALETTE

@@ -26,7 +26,8 @@ from ..models import recognizers as models
 from ..models.checkpoint.verify import problems
 from ..models.families import discovery as sites
 from ..models.recognizers import Recognizer
-from ..quantization.plan.plan import Plan, parse_scheme, read_plan, to_entry
+from ..quantization.plan.choice import to_entry
+from ..quantization.plan.plan import Plan, parse_scheme, read_plan
 from ..quantization.planners import edited as given
 from ..quantization.search.resume import Journal, fingerprint_hash
 from ..quantization.search.scores import SCORES, Recording

@@ -6,7 +6,6 @@ from torch import nn
 
 from stablequant.engines.simulation import simulate
 from stablequant.foundation.errors import InputError
-from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import (
     affine,
     quantize_weight,
@@ -15,7 +14,8 @@ from stablequant.quantization.numerics.activation_grid import (
     unsigned_grid,
 )
 from stablequant.quantization.numerics.weight_grid import QTensor
-from stablequant.quantization.plan.plan import Choice
+from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.plan.site import canonical_weight
 
 MODULES = {
     "linear": lambda: nn.Linear(24, 10),
@@ -32,7 +32,7 @@ def one_site(make, bits):
     model = nn.ModuleDict({"site": make()}).requires_grad_(False)
     linear = isinstance(model["site"], nn.Linear)
     x = torch.randn(2, 24, 30).transpose(1, 2) if linear else torch.randn(2, 24, 30)
-    weight = discovery.canonical_weight(model["site"])
+    weight = canonical_weight(model["site"])
     scale = symmetric_scale(weight.abs().amax(1), signed_grid(bits[0]))
     # The range is narrower than the values, so some are clipped.
     low, high = -1.5, 2.0

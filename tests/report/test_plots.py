@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stablequant.quantization.observation import histogram
-from stablequant.quantization.plan.plan import Choice
+from stablequant.quantization.plan.choice import Choice
 from stablequant.report import plots
 
 HOSTILE = ["\0\x1b\n", '</svg><script>alert("1")</script>', "$\\frac{", "語 \udc80 #000003", "x" * 200, ""]

@@ -8,7 +8,7 @@ from torch import nn
 
 from ...foundation.errors import InputError
 from ...quantization.numerics.weight_grid import QTensor, WeightFormat
-from ...quantization.plan.plan import Choice
+from ...quantization.plan.choice import Choice
 from .modules import INT8, IntegerModule, integer_module
 
 

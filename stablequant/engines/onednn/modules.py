@@ -29,7 +29,7 @@ from ...foundation.memory_pages import drop_mapped
 from ...quantization.numerics import bitpack, weight_grid
 from ...quantization.numerics.activation_grid import quantize, unsigned_grid
 from ...quantization.numerics.weight_grid import QTensor, WeightFormat
-from ...quantization.plan.plan import Choice
+from ...quantization.plan.choice import Choice
 from . import kernels
 from .kernels import Prepacked
 

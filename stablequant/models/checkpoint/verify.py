@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...foundation.errors import InputError
+from ...quantization.plan.checking import choice_problem
 from ...quantization.plan.plan import PLAN_FILE, Plan, read_plan
-from ...quantization.planners.edited import choice_problem
 from .. import recognizers as models
 from ..folder_check import check_folder
 from . import histograms as evidence

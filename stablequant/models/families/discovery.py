@@ -8,40 +8,13 @@ match are the only ones that look at how a model is built; everything else sees 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from torch import nn
 
-from torch import Tensor, nn
+from ...quantization.plan.site import Site
 
 # A convolution that multiplies this few inputs for each output (the first one of the extractor: 10 samples of audio)
 # gains nothing from integers: its cost is writing the output, and its weights are 20 kB.
 SMALL_WINDOW = 16
-
-
-@dataclass(frozen=True)
-class Site:
-    """One Linear or Conv1d. `reason` says why it stays in float, None where it can be quantized."""
-
-    name: str
-    layer: str
-    kind: str  # "linear", "conv", "grouped conv"
-    out_channels: int
-    in_channels: int  # of one group
-    kernel: int
-    stride: int
-    padding: int
-    dilation: int
-    groups: int
-    reason: str | None
-
-    @property
-    def unpadded_conv(self) -> bool:
-        """Whether it can do without an exact zero, and its input is quantized apart from the producer's kernel."""
-        return self.kind == "conv" and self.padding == 0
-
-    @property
-    def macs_per_output_frame(self) -> int:
-        """Multiply-adds for one output frame."""
-        return self.out_channels * self.in_channels * self.kernel
 
 
 def discover(model: nn.Module) -> tuple[Site, ...]:
@@ -49,19 +22,6 @@ def discover(model: nn.Module) -> tuple[Site, ...]:
     return tuple(
         _site(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv1d)
     )
-
-
-def layers(sites: tuple[Site, ...]) -> tuple[str, ...]:
-    """The layers that hold the sites, in forward order."""
-    return tuple(dict.fromkeys(site.layer for site in sites))
-
-
-def canonical_weight(module: nn.Module) -> Tensor:
-    """The float32 weight as (out, in / groups * kernel), detached."""
-    weight = module.weight
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{type(module).__name__} has no weight tensor")
-    return weight.detach().float().flatten(1)
 
 
 def _site(name: str, module: nn.Linear | nn.Conv1d) -> Site:

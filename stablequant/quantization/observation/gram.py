@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...foundation.reproducible import Reproducible
-from ...models.families.discovery import Site
+from ..plan.site import Site
 
 WINDOWS = 2048  # of a convolution that one recording adds
 LONGEST = 1536  # columns of a grouped convolution that are rounded together

@@ -9,18 +9,12 @@ through the model one at a time, so no padding is ever counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...foundation.errors import InputError
-from ...foundation.reproducible import Reproducible
-from ...models.families.discovery import Site
 from ..numerics.activation_grid import Grid
 
 HALF_LOG2 = 13
@@ -115,50 +109,6 @@ def coarse(h: Histogram, bins: int) -> Histogram:
     while len(index) and (index[-1] >> exponent - h.exponent) - (index[0] >> exponent - h.exponent) >= bins:
         exponent += 1
     return Histogram(_coarsened(h, exponent), exponent, h.minimum, h.maximum)
-
-
-def collect(
-    model: nn.Module,
-    sites: tuple[Site, ...],
-    forward: Callable[[Any], Any],
-    recordings: Iterable[Any],
-    stats: dict[str, Histogram] | None = None,
-) -> Iterator[dict[str, Histogram]]:
-    """Run `forward` on each recording and yield {site: Histogram} after each; the last one is the result.
-
-    `stats` continues an earlier run. A site that no forward pass reaches is absent.
-    """
-    gathered = dict(stats or {})
-    for recording in recordings:
-        with observe(model, sites) as seen, Reproducible():
-            forward(recording)
-        gathered |= {name: merge(gathered.get(name, empty()), found) for name, found in seen.items()}
-        yield gathered
-
-
-@contextmanager
-def observe(model: nn.Module, sites: tuple[Site, ...]) -> Iterator[dict[str, Histogram]]:
-    """Inside, every forward pass adds the inputs of the sites to the dictionary that is yielded."""
-    seen: dict[str, Histogram] = {}
-    last: list[Any] = [None, None]  # q, k and v read one tensor: count it once
-
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs[0] is not last[0]:
-                try:
-                    last[:] = [inputs[0], histogram_of(inputs[0])]
-                except ValueError as error:
-                    raise InputError(f"the model's values at {name} are {error} for this recording") from error
-            seen[name] = merge(seen[name], last[1]) if name in seen else last[1]
-
-        return count
-
-    handles = [model.get_submodule(site.name).register_forward_pre_hook(hook(site.name)) for site in sites]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _coarsened(h: Histogram, exponent: int) -> np.ndarray:

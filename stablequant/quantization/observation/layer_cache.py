@@ -1,6 +1,6 @@
 """Answers of layers kept, so that no layer computes again what it has computed before.
 
-`record` and `reuse` serve one recording, in memory. A `LayerCache` carries many recordings through a model whose layers
+`record` and `reuse` serve one recording, in memory. A `LayerCache` carries many through a model whose layers
 change from the front to the back: what the finished ones pass on is kept on disk, and each pass starts behind it.
 """
 

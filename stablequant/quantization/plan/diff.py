@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..planners.edited import choice_problem
-from .plan import Choice, Plan, read_plan
+from .checking import choice_problem
+from .choice import Choice
+from .plan import Plan, read_plan
 
 WHAT = ("layer", "kind", "weight_method", "rounding", "method", "clip_percent", "mid_rise")
 OTHER_RECORDINGS = " (on other recordings: not comparable)"

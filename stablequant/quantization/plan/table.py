@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...foundation.errors import InputError
-from .plan import Choice, Plan, read_plan
+from .choice import Choice
+from .plan import Plan, read_plan
 
 
 def plan_table(folder: str) -> str:

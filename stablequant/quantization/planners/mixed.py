@@ -25,9 +25,10 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ...foundation import registry
 from ...foundation.errors import InputError
-from ...models.families.discovery import Site
 from ..numerics.weight_grid import DenseWeight, QTensor
-from ..plan.plan import Choice, Plan
+from ..plan.choice import Choice
+from ..plan.plan import Plan
+from ..plan.site import Site
 from ..search.scores import Trial
 
 if TYPE_CHECKING:

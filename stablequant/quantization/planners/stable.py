@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plan.plan import Choice, LayerChoice, Plan
+from ..plan.choice import Choice, LayerChoice
+from ..plan.plan import Plan
 from ..search.scores import Trial
 
 if TYPE_CHECKING:

@@ -20,8 +20,6 @@ from torch import Tensor
 from ...engines import onednn
 from ...foundation import memory_pages, registry
 from ...models import checkpoint
-from ...models.families import discovery
-from ...models.families.discovery import Site
 from ...models.recognizers import Recognizer
 from ..numerics import weight_fit, weight_grid
 from ..numerics.activation_grid import symmetric_scale
@@ -29,7 +27,8 @@ from ..numerics.weight_grid import QTensor, WeightGrid
 from ..observation import gram
 from ..observation.gram import Gram
 from ..observation.layer_cache import LayerCache
-from ..plan.plan import Choice
+from ..plan.choice import Choice
+from ..plan.site import Site, canonical_weight, layers_of
 
 
 class Rounded(NamedTuple):
@@ -54,11 +53,11 @@ def round_layers(
     To `follow` is to turn integer, each site by the first of its choices; otherwise every layer sees the float model.
     """
     prefix = replace(recognizer, model=checkpoint.shallow_copy(recognizer.model))
-    cache = LayerCache(prefix.model, discovery.layers(tuple(found)), folder)
+    cache = LayerCache(prefix.model, layers_of(tuple(found)), folder)
     quantized = [site for site in found if site.name in choices]
     last = max((n for n, site in enumerate(quantized) if _needs_gram(choices[site.name])), default=-1)
     _release(recognizer.model.parameters())
-    for layer in discovery.layers(tuple(quantized)):
+    for layer in layers_of(tuple(quantized)):
         here = [site for site in quantized if site.layer == layer]
         seen = _grams(prefix, [site for site in here if _needs_gram(choices[site.name])], waveforms, cache)
         weights = {each.name: _round(recognizer, each, choices[each.name], seen.get(each.name)) for each in here}
@@ -106,7 +105,7 @@ def fit(weight: Tensor, choice: Choice, power: Tensor | None = None) -> WeightGr
 
 
 def _round(recognizer: Recognizer, site: Site, choices: Sequence[Choice], seen: Gram | None) -> list[QTensor]:
-    weight = discovery.canonical_weight(recognizer.model.get_submodule(site.name))
+    weight = canonical_weight(recognizer.model.get_submodule(site.name))
     return round_site(weight, choices, seen)
 
 

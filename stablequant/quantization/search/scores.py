@@ -32,7 +32,7 @@ from ...foundation.reproducible import Reproducible
 from ...models.recognizers import Recognizer
 from ..numerics.weight_grid import QTensor
 from ..observation.layer_cache import record, reuse
-from ..plan.plan import Choice
+from ..plan.choice import Choice
 
 Part = tuple[float, float]  # numerator and denominator of a score on one recording
 

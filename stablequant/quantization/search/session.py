@@ -18,13 +18,14 @@ from ...foundation import progress, registry
 from ...foundation.errors import InputError
 from ...models import checkpoint
 from ...models.families import discovery
-from ...models.families.discovery import Site
 from ...models.recognizers import Recognizer
 from ..numerics.activation_grid import Grid, affine, sqnr_db, unsigned_grid
 from ..numerics.weight_grid import DenseWeight, QTensor, WeightFormat
-from ..observation import histogram
+from ..observation import collect
 from ..observation.histogram import Histogram
-from ..plan.plan import Choice, LayerChoice, Plan, parse_scheme
+from ..plan.choice import Choice, LayerChoice
+from ..plan.plan import Plan, parse_scheme
+from ..plan.site import Site, canonical_weight, layers_of
 from ..ranges import percentile
 from . import rounding_pass
 from .resume import Journal
@@ -67,7 +68,7 @@ class Calibration:
         done, gathered = self.journal.stats()
         found = tuple(site for site in self.sites if site.reason is None)
         waveforms = (r.read() for r in _bar(self.recordings, "statistics: histograms of every site", done))
-        passes = histogram.collect(self.recognizer.model, found, self.recognizer.logits, waveforms, gathered)
+        passes = collect.histograms(self.recognizer.model, found, self.recognizer.logits, waveforms, gathered)
         for number, gathered in enumerate(passes, done + 1):
             if number % SAVE_EVERY == 0 or number == len(self.recordings):
                 self.journal.save_stats(number, gathered)
@@ -83,7 +84,7 @@ class Calibration:
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers with something to quantize, in forward order."""
-        return discovery.layers(tuple(site for site in self.sites if site.reason is None))
+        return layers_of(tuple(site for site in self.sites if site.reason is None))
 
     def choose(self, site: Site, method: str, clip: float | None = None, *, trial: bool = False) -> Choice:
         """The range that a method gives for a site, after removing the `clip` % largest of its input values.
@@ -264,7 +265,7 @@ class Calibration:
         _, weights = self.round(plan)
         choices = plan.quantized()
         trial = Trial("held out", self.layers[0], choices, weights)
-        layers = discovery.layers(self.sites)
+        layers = layers_of(self.sites)
         parts = [
             run_trials(self.recognizer, layers, each, [trial], SCORES["wer"], lambda _: None)[trial.key]
             for each in self.held_out
@@ -293,13 +294,13 @@ class Calibration:
     def _nearest(self, name: str, choice: Choice) -> QTensor:
         key = name, f"{choice.weight_format} {choice.weight_method}"
         if key not in self._weights:
-            weight = discovery.canonical_weight(self.recognizer.model.get_submodule(name))
+            weight = canonical_weight(self.recognizer.model.get_submodule(name))
             [self._weights[key]] = rounding_pass.round_site(weight, [replace(choice, rounding="nearest")])
         return self._weights[key]
 
     def _rounded(self, name: str, choice: Choice, rounded: QTensor) -> Choice:
         """The choice with what rounding did to the weight."""
-        weight = discovery.canonical_weight(self.recognizer.model.get_submodule(name))
+        weight = canonical_weight(self.recognizer.model.get_submodule(name))
         error = (rounded.dequantize() - weight).double().square().mean()
         return replace(
             choice,
@@ -315,7 +316,7 @@ class Calibration:
 
         found = self.journal.scores(key)
         if found is None:
-            every_layer = discovery.layers(self.sites)  # those in float too: a trial computes no prefix again
+            every_layer = layers_of(self.sites)  # those in float too: a trial computes no prefix again
             found = run_trials(self.recognizer, every_layer, recording, trials, self.score, tick)  # type: ignore[assignment]
             self.journal.add_scores(key, found)  # type: ignore[arg-type]
         else:

@@ -14,7 +14,6 @@ from stablequant.engines.onednn.convert import integer_sites
 from stablequant.engines.onednn.modules import INT8, IntegerConv, IntegerLinear, integer_module
 from stablequant.engines.simulation import simulate
 from stablequant.foundation.errors import InputError
-from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import (
     affine,
     quantize_weight,
@@ -23,7 +22,8 @@ from stablequant.quantization.numerics.activation_grid import (
     unsigned_grid,
 )
 from stablequant.quantization.numerics.weight_grid import QTensor
-from stablequant.quantization.plan.plan import Choice
+from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.plan.site import canonical_weight
 
 FLOAT_ROUNDING = 1e-5
 
@@ -46,7 +46,7 @@ def test_every_site_agrees_with_the_simulation(family, form, bits):
 
 
 def filled(module, bits=(8, 8), low=-2.0, high=2.5, mid_rise=None):
-    weight = discovery.canonical_weight(module)
+    weight = canonical_weight(module)
     scale = symmetric_scale(weight.abs().amax(1), signed_grid(bits[0]))
     grid_scale, zero_point = affine(low, high, unsigned_grid(bits[1]))
     choice = Choice("m", "", weight_bits=bits[0], input_bits=bits[1], scale=grid_scale, zero_point=zero_point)

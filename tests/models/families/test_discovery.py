@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from stablequant.models.families import discovery
+from stablequant.quantization.plan.site import canonical_weight, layers_of
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 
@@ -17,7 +18,7 @@ def test_sites_are_listed_in_the_order_of_the_forward_pass(family, form):
         model.get_submodule(site.name).register_forward_pre_hook(lambda *_, layer=site.layer: called.append(layer))
     with torch.inference_mode():
         model(torch.from_numpy(tiny.wave(0))[None])
-    assert list(dict.fromkeys(called)) == list(discovery.layers(found))
+    assert list(dict.fromkeys(called)) == list(layers_of(found))
 
 
 @every_model
@@ -36,7 +37,7 @@ def test_every_linear_and_convolution_is_a_site_and_only_these_stay_in_float(fam
 
 def test_layers_are_what_stablequant_probes():
     found = discovery.discover(tiny.prepared("wav2vec2", "attn-adapter", add_adapter=True, output_hidden_size=32))
-    assert discovery.layers(found) == (
+    assert layers_of(found) == (
         *(f"wav2vec2.feature_extractor.conv_layers.{i}" for i in range(7)),
         "wav2vec2.feature_projection",
         "wav2vec2.encoder.pos_conv_embed",
@@ -60,7 +61,7 @@ def test_a_grouped_convolution_counts_the_inputs_of_one_group():
         None,
     )
     assert site.macs_per_output_frame == conv.weight.numel()
-    assert discovery.canonical_weight(conv).shape == (24, 20)
+    assert canonical_weight(conv).shape == (24, 20)
 
 
 def test_multiply_adds_are_those_of_the_weights():
@@ -87,4 +88,4 @@ def test_a_dilated_convolution_stays_in_float_and_says_so():
 
 def test_only_a_module_with_a_weight_has_a_canonical_one():
     with pytest.raises(TypeError, match="Weightless has no weight tensor"):
-        discovery.canonical_weight(type("Weightless", (nn.Module,), {"weight": None})())
+        canonical_weight(type("Weightless", (nn.Module,), {"weight": None})())

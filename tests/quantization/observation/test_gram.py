@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from stablequant.models.families import discovery
-from stablequant.models.families.discovery import Site
 from stablequant.quantization.observation import gram
 from stablequant.quantization.observation.gram import Gram
+from stablequant.quantization.plan.site import Site
 
 
 def conv(**changes):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stablequant.foundation.errors import InputError
 from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import affine, fake_quantize, unsigned_grid
-from stablequant.quantization.observation import histogram
+from stablequant.quantization.observation import collect, histogram
 from stablequant.quantization.observation.histogram import FINEST, HALF, HALF_LOG2, coarse, histogram_of, merge
 
 # Every float32 that is a number, so magnitudes from 1e-45 to 3e38, both zeros and subnormals.
@@ -161,31 +161,31 @@ def found(model):
     return tuple(site for site in discovery.discover(model) if site.reason is None)
 
 
-def collect(model, found, seeds, earlier=None):
+def gathered_on(model, found, seeds, earlier=None):
     def forward(seed):
         with torch.inference_mode():
             model(torch.from_numpy(tiny.wave(seed, 2000 + 700 * seed))[None])
 
-    *_, last = histogram.collect(model, found, forward, seeds, earlier)
+    *_, last = collect.histograms(model, found, forward, seeds, earlier)
     return last
 
 
 @pytest.fixture(scope="module")
 def whole(model, found):
-    return collect(model, found, (0, 1, 2))
+    return gathered_on(model, found, (0, 1, 2))
 
 
 def test_every_site_is_seen_and_the_order_of_recordings_changes_nothing(model, found, whole):
     assert set(whole) == {site.name for site in found}
-    other = collect(model, found, (2, 0, 1))
+    other = gathered_on(model, found, (2, 0, 1))
     for name, each in whole.items():
         same(each, other[name])
 
 
 def test_going_on_from_earlier_statistics_equals_the_whole(model, found, whole):
-    earlier = collect(model, found, (0, 1))
+    earlier = gathered_on(model, found, (0, 1))
     kept = {name: each.counts.copy() for name, each in earlier.items()}
-    continued = collect(model, found, (2,), earlier)
+    continued = gathered_on(model, found, (2,), earlier)
     for name, each in whole.items():
         same(each, continued[name])
         assert np.array_equal(earlier[name].counts, kept[name])
@@ -199,18 +199,18 @@ def test_a_site_is_counted_as_often_as_it_has_input_values(model, found, whole):
 
 
 def test_watching_leaves_the_model_as_it_was(model, found):
-    list(histogram.collect(model, found, lambda x: model(torch.zeros(1, 1000) + x), [1.0]))
+    list(collect.histograms(model, found, lambda x: model(torch.zeros(1, 1000) + x), [1.0]))
     assert all(not module._forward_pre_hooks for module in model.modules())
     with pytest.raises(ZeroDivisionError):
-        list(histogram.collect(model, found, lambda x: 1 / x, [0]))
+        list(collect.histograms(model, found, lambda x: 1 / x, [0]))
     assert all(not module._forward_pre_hooks for module in model.modules())
 
 
 def test_values_that_are_not_finite_are_told_with_their_site(model, found):
     with pytest.raises(InputError, match=r"at \S*conv_layers\.1\.conv are not finite"), torch.inference_mode():
-        list(histogram.collect(model, found, model, [torch.full((1, 1000), math.nan)]))
+        list(collect.histograms(model, found, model, [torch.full((1, 1000), math.nan)]))
 
 
 def test_a_site_that_no_recording_reaches_is_absent(model, found):
-    *_, gathered = histogram.collect(model, found, model.lm_head, [torch.ones(1, 32)])
+    *_, gathered = collect.histograms(model, found, model.lm_head, [torch.ones(1, 32)])
     assert set(gathered) == {"lm_head"}

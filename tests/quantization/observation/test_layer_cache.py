@@ -5,10 +5,11 @@ import torch
 from stablequant.models.families import discovery
 from stablequant.quantization.observation import layer_cache
 from stablequant.quantization.observation.layer_cache import LayerCache
+from stablequant.quantization.plan.site import layers_of
 
 
-def layers_of(model):
-    return discovery.layers(discovery.discover(model))
+def layers_in(model):
+    return layers_of(discovery.discover(model))
 
 
 class Reached(Exception):  # noqa: N818 (as the one that ends a forward pass, no error)
@@ -35,7 +36,7 @@ def run(relay, model, wave, layer):
 @pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 def test_a_pass_from_where_the_last_one_stopped_gives_the_same(family, form, tmp_path):
     model, wave = tiny.prepared(family, form), tiny.wave(0)
-    layers = layers_of(model)
+    layers = layers_in(model)
     relay = LayerCache(model, layers, tmp_path)
     for layer in layers[1:]:
         again = LayerCache(model, layers, tmp_path / "again")
@@ -47,7 +48,7 @@ def test_a_pass_from_where_the_last_one_stopped_gives_the_same(family, form, tmp
 
 def test_what_takes_too_much_room_is_not_kept(tmp_path, monkeypatch):
     model, wave = tiny.prepared("wavlm", "base"), tiny.wave(0)
-    layers = layers_of(model)
+    layers = layers_in(model)
     monkeypatch.setattr(layer_cache, "MOST_KEPT", 0)
     relay = LayerCache(model, layers, tmp_path)
     for layer in layers[1:]:
@@ -58,7 +59,7 @@ def test_what_takes_too_much_room_is_not_kept(tmp_path, monkeypatch):
 
 def test_a_full_disk_is_an_error(tmp_path):
     model, wave = tiny.prepared("wav2vec2", "base"), tiny.wave(0)
-    layers = layers_of(model)
+    layers = layers_in(model)
     relay = LayerCache(model, layers, tmp_path / "gone")
     with pytest.raises(OSError, match="No such file"):
         run(relay, model, wave, layers[-1])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from stablequant.quantization.plan.plan import LayerChoice
+from stablequant.quantization.plan.choice import LayerChoice
 from stablequant.quantization.planners import stable
 from stablequant.quantization.search.resume import Journal
 from stablequant.quantization.search.session import Calibration

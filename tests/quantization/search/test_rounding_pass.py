@@ -8,7 +8,8 @@ import torch
 
 from stablequant.engines.simulation import simulate
 from stablequant.models.families import discovery
-from stablequant.quantization.plan.plan import Choice
+from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.plan.site import canonical_weight, layers_of
 from stablequant.quantization.search import rounding_pass
 
 BITS = 3
@@ -58,7 +59,7 @@ def test_every_layer_is_rounded_once_in_forward_order_and_the_model_stays_float(
     before = {name: value.clone() for name, value in recognizer.model.state_dict().items()}
     ran = {}
     choices, weights, found = rounded(recognizer, "compensated", tmp_path, ran)
-    assert list(ran) == list(discovery.layers(tuple(site for site in found if site.reason is None)))
+    assert list(ran) == list(layers_of(tuple(site for site in found if site.reason is None)))
     assert set(weights) == set(choices)
     after = recognizer.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -69,7 +70,7 @@ def test_no_layer_is_computed_twice_for_a_recording(recognizer, tmp_path):
     ran = {}
     *_, found = rounded(recognizer, "compensated", tmp_path, ran)
     times = sum((Counter(each) for each in ran.values()), Counter())
-    assert set(times) == set(discovery.layers(tuple(found))) - {"lm_head"}
+    assert set(times) == set(layers_of(tuple(found))) - {"lm_head"}
     assert {name for name, count in times.items() if count > WAVES} < {f"{CONVS}.{n}" for n in range(4)}
 
 
@@ -98,7 +99,7 @@ def test_what_is_kept_is_what_the_quantized_prefix_gives(family, form, tmp_path,
 
     monkeypatch.setattr(rounding_pass.gram, "collect", spy)
     choices, weights, found = rounded(recognizer, "compensated", tmp_path)
-    for layer in discovery.layers(tuple(site for site in found if site.name in choices)):
+    for layer in layers_of(tuple(site for site in found if site.name in choices)):
         here = [site for site in found if site.layer == layer and site.name in choices]
         prefix = {name: choice for name, choice in choices.items() if _before(name, here[0].name, found)}
         with torch.inference_mode(), simulate(recognizer.model, prefix, weights):
@@ -129,7 +130,7 @@ def test_a_site_alone_is_rounded_behind_the_float_model_once_for_each_choice(rec
     with torch.inference_mode():
         expected = rounding_pass.gram.collect(recognizer.model, found, recognizer.logits, waves)
     for name, rounded_here in weights.items():
-        weight = discovery.canonical_weight(recognizer.model.get_submodule(name))
+        weight = canonical_weight(recognizer.model.get_submodule(name))
         for choice, one in zip(several[name], rounded_here, strict=True):
             [alone] = rounding_pass.round_site(weight, [choice], expected[name])
             assert torch.equal(one.codes, alone.codes)
@@ -139,7 +140,7 @@ def test_a_site_alone_is_rounded_behind_the_float_model_once_for_each_choice(rec
 def test_a_weight_keeps_the_noise_of_its_bits(bits, recognizer):
     module = recognizer.model.lm_head
     choices, _ = tiny.max_plan(recognizer.model, (bits, 8))
-    weight = discovery.canonical_weight(module)
+    weight = canonical_weight(module)
     [found] = rounding_pass.round_site(weight, [choices["lm_head"]])
     wrong = found.dequantize() - weight
     decibels = -10 * math.log10(float(wrong.square().mean() / weight.square().mean()))
