@@ -49,17 +49,22 @@ def fuse(model: nn.Module) -> dict[str, str]:
             relative = hasattr(layer.attention, "gru_rel_pos_linear")
             layer.form = Form(pre_norm, relative, getattr(layer, "adapter_layer", None) is not None)
             layer.forward = types.MethodType(_layer, layer)
-    positional = encoder.pos_conv_embed
-    fused = _positional if _is_positional(positional) else _each_positional
-    positional.forward = types.MethodType(fused, positional)
+    positional = getattr(encoder, "pos_conv_embed", None)
+    if positional is not None:
+        fused = _positional if _is_positional(positional) else _each_positional
+        positional.forward = types.MethodType(fused, positional)
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def is_gelu(activation: Any) -> bool:
     """Whether a module or function is the exact GELU."""
+    if not callable(activation) or (isinstance(activation, nn.Module) and any(True for _ in activation.parameters())):
+        return False
     probe = torch.tensor([-1.0, 0.5])
-    learned = isinstance(activation, nn.Module) and any(True for _ in activation.parameters())
-    return not learned and torch.equal(activation(probe), F.gelu(probe))
+    try:
+        return torch.equal(activation(probe), F.gelu(probe))
+    except (RuntimeError, TypeError):  # it takes something else than a tensor of one dimension
+        return False
 
 
 def _unknown_structure(layer: Any) -> str | None:
@@ -69,7 +74,7 @@ def _unknown_structure(layer: Any) -> str | None:
     dense = [getattr(forward, f"{name}_dense", None) for name in ("intermediate", "output")]
     if not all(isinstance(each, IntegerLinear) for each in (*projections, *dense)):
         return "not every projection is an integer one"
-    if not is_gelu(forward.intermediate_act_fn):
+    if not is_gelu(getattr(forward, "intermediate_act_fn", None)):
         return "the activation is not GELU"
     norms = [getattr(layer, name, None) for name in ("layer_norm", "final_layer_norm")]
     return None if all(isinstance(norm, nn.LayerNorm) for norm in norms) else "norms of another form"
@@ -80,7 +85,11 @@ def _is_positional(module: Any) -> bool:
     if not isinstance(conv, IntegerConv) or getattr(module, "batch_norm", None) is not None:
         return False
     surplus = 2 * conv.padding - conv.kernel + 1
-    return conv.stride == 1 and getattr(padding, "num_pad_remove", None) == surplus and is_gelu(module.activation)
+    return (
+        conv.stride == 1
+        and getattr(padding, "num_pad_remove", None) == surplus
+        and is_gelu(getattr(module, "activation", None))
+    )
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ def fuse(model: nn.Module) -> str | None:
     """Run the model's extractor fused, in place; returns why not, when its structure is another."""
     extractor = getattr(getattr(model, "base_model", None), "feature_extractor", None)
     layers = getattr(extractor, "conv_layers", None)
-    if extractor is None or layers is None:
+    if extractor is None or not layers:
         return "no feature extractor with conv_layers"
     reason = _unknown_structure(list(layers))
     if reason is None:
@@ -48,9 +48,10 @@ def fuse(model: nn.Module) -> str | None:
 
 def _unknown_structure(layers: list[Any]) -> str | None:
     for layer in layers:
-        if not is_gelu(layer.activation):
-            return f"activation {type(layer.activation).__name__} is not GELU"
-    first, rest = layers[0].conv, [layer.conv for layer in layers[1:]]
+        activation = getattr(layer, "activation", None)
+        if not is_gelu(activation):
+            return f"activation {type(activation).__name__} is not GELU"
+    first, *rest = [getattr(layer, "conv", None) for layer in layers]
     if not isinstance(first, nn.Conv1d) or first.in_channels != 1 or first.padding[0] or first.dilation[0] != 1:
         return "the first convolution does not read the waveform in float without padding"
     if not all(isinstance(conv, IntegerConv) and not conv.padding for conv in rest):

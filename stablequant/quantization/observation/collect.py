@@ -35,24 +35,31 @@ def histograms(
 
 @contextmanager
 def observe(model: nn.Module, sites: tuple[Site, ...]) -> Iterator[dict[str, Histogram]]:
-    """Inside, every forward pass adds the inputs of the sites to the dictionary that is yielded."""
-    seen: dict[str, Histogram] = {}
-    last: list[Any] = [None, None]  # q, k and v read one tensor: count it once
+    """Inside, every forward pass adds the inputs of the sites to the dictionary that is yielded.
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    An input that several sites read is counted once.
+    """
+    seen: dict[str, Histogram] = {}
+    last: list[Any] = ["", None, None]  # an input that is shared: its key, tensor and histogram
+
+    def hook(site: Site) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs[0] is not last[0]:
-                try:
-                    last[:] = [inputs[0], histogram_of(inputs[0])]
-                except ValueError as error:
-                    raise InputError(f"the model's values at {name} are {error} for this recording") from error
-            seen[name] = merge(seen[name], last[1]) if name in seen else last[1]
+            if site.input_key != last[0] or inputs[0] is not last[1]:
+                last[:] = [site.input_key, inputs[0], _histogram(inputs[0], site.name)]
+            seen[site.name] = merge(seen[site.name], last[2]) if site.name in seen else last[2]
 
         return count
 
-    handles = [model.get_submodule(site.name).register_forward_pre_hook(hook(site.name)) for site in sites]
+    handles = [model.get_submodule(site.name).register_forward_pre_hook(hook(site)) for site in sites]
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _histogram(x: Tensor, name: str) -> Histogram:
+    try:
+        return histogram_of(x)
+    except ValueError as error:
+        raise InputError(f"the model's values at {name} are {error} for this recording") from error

@@ -73,7 +73,7 @@ def collect(
     for number, recording in enumerate(recordings):
         with _observe(model, sites, found, number % HALVES), suppress(_SeenAll), Reproducible():
             forward(recording)
-    return found
+    return {name: gram for name, gram in found.items() if any(isinstance(half, Tensor) for half in gram.sums)}
 
 
 class _SeenAll(Exception):  # noqa: N818 (not an error: it ends a forward pass early)
@@ -82,26 +82,25 @@ class _SeenAll(Exception):  # noqa: N818 (not an error: it ends a forward pass e
 
 @contextmanager
 def _observe(model: nn.Module, sites: Sequence[Site], found: dict[str, Gram], half: int) -> Iterator[None]:
-    """Inside, a forward pass adds the inputs of the sites to `found`; q, k and v share what they read."""
-    inputs: dict[int, str] = {}
-    waiting = {site.name for site in sites}
+    """Inside, a forward pass adds the inputs of the sites to `found`; sites that read one input have one matrix."""
+    leaders: dict[str, Site] = {}  # the first site of each input
+    for site in sites:
+        leaders.setdefault(site.input_key, site)
+        found.setdefault(
+            site.name, Gram(site) if leaders[site.input_key] is site else found[leaders[site.input_key].name]
+        )
+    waiting = set(leaders)
 
     def hook(site: Site) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            first = inputs.setdefault(id(args[0]), site.name)
-            if first == site.name:
-                found.setdefault(site.name, Gram(site)).add(args[0].detach(), half)
-            else:
-                found.setdefault(site.name, found[first])
-            kept.append(args[0])  # alive, or another tensor could get its id
-            waiting.discard(site.name)
+            found[site.name].add(args[0].detach(), half)
+            waiting.discard(site.input_key)
             if not waiting:
                 raise _SeenAll
 
         return add
 
-    kept: list[Tensor] = []
-    handles = [model.get_submodule(site.name).register_forward_pre_hook(hook(site)) for site in sites]
+    handles = [model.get_submodule(site.name).register_forward_pre_hook(hook(site)) for site in leaders.values()]
     try:
         yield
     finally:

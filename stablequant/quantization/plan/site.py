@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Site:
-    """One Linear or Conv1d. `reason` says why it stays in float, None where it can be quantized."""
+    """A module with a weight matrix. `reason` says why it stays in float, None where it can be quantized."""
 
     name: str
     layer: str
-    kind: str  # "linear", "conv", "grouped conv"
+    kind: str  # "linear", "conv", "grouped conv", or the name of a module's class, which then stays in float
     out_channels: int
     in_channels: int  # of one group
     kernel: int
@@ -22,6 +22,12 @@ class Site:
     dilation: int
     groups: int
     reason: str | None
+    reads: str = ""  # the same for sites that read one tensor (q, k and v of a block); "" for one that shares none
+
+    @property
+    def input_key(self) -> str:
+        """What names the tensor that the site reads, among the inputs of all sites."""
+        return self.reads or self.name
 
     @property
     def unpadded_conv(self) -> bool:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 NOISY = 6.0  # dB: below it a quarter of an input's power is lost, which no search does
 WORSE = 1.0  # points by which an edit may change the score of the whole plan without being told
-ONE_INPUT = ("q_proj", "k_proj", "v_proj")  # sites that one product computes where their inputs have one scale
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,12 @@ class Given:
             site.name: _applied(calibration, site, wanted[site.name], by_hand=site.name in edited)
             for site in calibration.sites
         }
-        for sentence in (*_unused(wanted, edited), *_coarse(choices), *_noisy(choices), *_apart(choices)):
+        for sentence in (
+            *_unused(wanted, edited),
+            *_coarse(choices),
+            *_noisy(choices),
+            *_apart(choices, calibration.sites),
+        ):
             warnings.warn(f"{self.source}: {sentence}", stacklevel=1)
         return replace(calibration.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
 
@@ -204,18 +208,20 @@ def _noisy(choices: Mapping[str, Choice]) -> Iterator[str]:
         )
 
 
-def _apart(choices: Mapping[str, Choice]) -> Iterator[str]:
+def _apart(choices: Mapping[str, Choice], sites: tuple[Site, ...]) -> Iterator[str]:
     """Sites with one input and several scales for it."""
     inputs: dict[str, set[tuple[float | None, ...]]] = {}
-    for name, choice in choices.items():
-        block, _, last = name.rpartition(".")
-        if last in ONE_INPUT and choice.quantized:
-            inputs.setdefault(block, set()).add((choice.input_bits, choice.scale, choice.input_zero_point))
-    apart = [block for block, scales in inputs.items() if len(scales) > 1]
+    names: dict[str, list[str]] = {}
+    for site in sites:
+        choice = choices[site.name]
+        if site.reads and choice.quantized:
+            inputs.setdefault(site.reads, set()).add((choice.input_bits, choice.scale, choice.input_zero_point))
+            names.setdefault(site.reads, []).append(site.name.rpartition(".")[2])
+    apart = [key for key, scales in inputs.items() if len(scales) > 1]
     if apart:
         yield (
-            f"{', '.join(ONE_INPUT)} have one input and different ranges for it ({_some(apart)}), so their products "
-            "run apart, which takes longer; give them the same"
+            f"{', '.join(names[apart[0]])} have one input and different ranges for it ({_some(apart)}), so their "
+            "products run apart, which takes longer; give them the same"
         )
 
 
