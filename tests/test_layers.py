@@ -38,7 +38,6 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
 )
 UPWARD: set[tuple[str, str]] = {
     ("models/recognizers.py", "models.checkpoint"),
-    ("quantization/search/session.py", "workflows"),
 }  # (file, folder above it)
 IN_FUNCTIONS: set[tuple[str, str]] = {
     ("evaluation/peak_memory.py", "models.recognizers"),
@@ -56,9 +55,6 @@ CIRCLES: set[str] = {
     "models.checkpoint.verify",
     "models.checkpoint.write",
     "models.recognizers",
-    "quantization.planners.edited",
-    "quantization.search.session",
-    "workflows.calibrate",
 }  # modules that import each other, by whatever way
 LONG: set[str] = {
     "cli/main.py",

@@ -265,7 +265,7 @@ def main() -> None:
     callback=_finite,
     default=0.25,
     show_default=True,
-    help="GridPoints a layer may lose alone and still not be selected.",
+    help="Points a layer may lose alone and still not be selected.",
 )
 @click.option(
     "--group-size",

@@ -29,9 +29,10 @@ from ..models.recognizers import Recognizer
 from ..quantization.plan.choice import to_entry
 from ..quantization.plan.plan import Plan, parse_scheme, read_plan
 from ..quantization.planners import edited as given
-from ..quantization.search.resume import Journal, fingerprint_hash
+from ..quantization.search.choices import LIMITS
+from ..quantization.search.resume import ResumeState, fingerprint_hash
 from ..quantization.search.scores import SCORES, Recording
-from ..quantization.search.session import LIMITS, Calibration
+from ..quantization.search.session import Planner, begin
 from ..speech import audio
 
 MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says otherwise
@@ -67,28 +68,25 @@ def calibrate(options: Options) -> dict[str, Any]:
     options, planner = _planned(options)
     checkpoint.check_destination(options.out)
     recognizer = _float_model(options.model)
-    if isinstance(planner, given.Given):  # before the recordings are read, not after
-        planner.check(sites.discover(recognizer.model))
+    planner.check(sites.discover(recognizer.model))  # before the recordings are read, not after
     recordings, about = read_recordings(options, recognizer)
     fingerprint = _fingerprint(options, recognizer, recordings, about)
     about["inputs_sha256"] = fingerprint_hash(fingerprint)
     if options.resume and (plan := _finished(options, fingerprint)):
         return _summary(options, plan, recognizer, plan.calibration["float_passes"], time.monotonic() - began)
     checkpoint.tell_replaced(options.out)
-    journal = Journal(_journal_folder(options.out), fingerprint, options.resume)
+    journal = ResumeState(_journal_folder(options.out), fingerprint, options.resume)
 
     recordings, held_out = _held_out(recordings, options)
-    calibration = Calibration(recognizer, recordings, journal, options, about, held_out)
-    calibration.collect()
-    plan = planner.plan(calibration)
-    plan, weights = calibration.round(plan)
-    plan = calibration.verify(plan, weights)
-    if isinstance(planner, given.Given):
-        planner.tell_score(plan)
+    session = begin(recognizer, recordings, journal, options, about, held_out)
+    plan, weights = session.roundings.round(planner.plan(session))
+    plan = session.scored(plan, weights)
+    for sentence in planner.remarks(plan):
+        warnings.warn(sentence, stacklevel=1)
 
-    checkpoint.write(recognizer, plan, weights, Path(options.out), calibration.stats)
+    checkpoint.write(recognizer, plan, weights, Path(options.out), session.histograms)
     journal.remove()
-    return _summary(options, plan, recognizer, calibration.passes, time.monotonic() - began)
+    return _summary(options, plan, recognizer, session.passes.spent, time.monotonic() - began)
 
 
 def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Recording], dict[str, Any]]:
@@ -146,16 +144,17 @@ def _read(utterance: audio.Utterance, sampling_rate: int, options: Options) -> n
     return waveform if _needs_text(options) else waveform[: int(MAX_SECONDS * sampling_rate)]
 
 
-def _planned(options: Options) -> tuple[Options, Any]:
+def _planned(options: Options) -> tuple[Options, Planner]:
     """The planner; with a given plan, also the options that it was made with."""
     if options.plan is None:
         return options, _planner(options)
-    planner = given.read(options.plan)
-    threshold = planner.wanted.score.get("threshold", options.threshold)
-    return replace(options, scheme=planner.scheme, method=planner.wanted.method, threshold=threshold), planner
+    edited = given.read(options.plan)
+    threshold = edited.wanted.score.get("threshold", options.threshold)
+    made_with = replace(options, scheme=edited.scheme, method=edited.wanted.method, threshold=threshold)
+    return made_with, Planner(edited.plan, edited.check, edited.remarks)
 
 
-def _planner(options: Options) -> Any:
+def _planner(options: Options) -> Planner:
     if not math.isfinite(options.threshold):
         raise InputError(f"a threshold of {options.threshold} is no number of points; give one such as 0.25")
     if options.score not in SCORES:
@@ -167,11 +166,11 @@ def _planner(options: Options) -> Any:
     if limits and weight_bits != 8:
         raise InputError(f"{_flag(limits[0])} decides the bits of the weights itself; leave them out of --scheme (w8)")
     if limits and options.method in ("stable", *registry.names("ranges")):
-        return registry.get("planners", "mixed")
+        return Planner(registry.get("planners", "mixed").plan)
     if options.method == "stable":
-        return registry.get("planners", "stable")
+        return Planner(registry.get("planners", "stable").plan)
     registry.get("ranges", options.method)
-    return registry.get("planners", "uniform")
+    return Planner(registry.get("planners", "uniform").plan)
 
 
 def _flag(name: str) -> str:
@@ -214,7 +213,7 @@ def _finished(options: Options, fingerprint: dict[str, Any]) -> Plan | None:
     except InputError:  # no model, or a damaged one
         return None
     if (folder := _journal_folder(options.out)).exists():
-        Journal(folder, fingerprint, resume=True).remove()
+        ResumeState(folder, fingerprint, resume=True).remove()
     print(f"{options.out}: complete already; leave out --resume to calibrate again", file=sys.stderr)
     return plan
 

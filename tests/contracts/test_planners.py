@@ -10,8 +10,8 @@ from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import affine
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.search import session as calibration_module
-from stablequant.quantization.search.resume import Journal
-from stablequant.quantization.search.session import Calibration
+from stablequant.quantization.search.resume import ResumeState
+from stablequant.quantization.search.session import begin
 from stablequant.workflows.calibrate import Options, read_recordings
 
 PLANNERS = [(name, "stable") for name in registry.names("planners") if name not in ("uniform", "edited")]
@@ -22,16 +22,15 @@ SCHEMES = {name: [*BITS] if name != "mixed" else ["w8a8"] for name in registry.n
 
 
 def make(planner, method, scheme, speech, folder):
-    """(calibration, plan)"""
+    """(session, plan)"""
     folder.mkdir()
     recognizer = tiny.recognizer(num_hidden_layers=1, tmp_path=folder)
     options = Options("model", str(speech), str(folder / "q"), scheme=scheme, method=method, threshold=0.05)
     if planner == "mixed":
         options = replace(options, avg_bits=LIMIT, group_size=32)
     recordings, about = read_recordings(options, recognizer)
-    calibration = Calibration(recognizer, recordings, Journal(folder / "journal", {}, False), options, about)
-    calibration.collect()
-    return calibration, registry.get("planners", planner).plan(calibration)
+    session = begin(recognizer, recordings, ResumeState(folder / "journal", {}, False), options, about)
+    return session, registry.get("planners", planner).plan(session)
 
 
 @pytest.fixture(
@@ -41,13 +40,13 @@ def make(planner, method, scheme, speech, folder):
 )
 def planned(request, speech, tmp_path_factory):
     planner, method, scheme = request.param
-    calibration, plan = make(planner, method, scheme, speech, tmp_path_factory.mktemp("plan") / "a")
-    return calibration, plan, request.param
+    session, plan = make(planner, method, scheme, speech, tmp_path_factory.mktemp("plan") / "a")
+    return session, plan, request.param
 
 
 def test_every_site_is_decided_in_forward_order(planned):
-    calibration, plan, _ = planned
-    found = discovery.discover(calibration.recognizer.model)
+    session, plan, _ = planned
+    found = discovery.discover(session.recognizer.model)
     assert list(plan.sites) == [site.name for site in found]
     assert [choice.reason for choice in plan.sites.values()] == [site.reason for site in found]
 
@@ -81,9 +80,9 @@ def test_the_same_plan_twice(planned, speech, tmp_path):
 
 
 def test_grid_points_and_evidence_follow_from_the_ranges(planned):
-    calibration, plan, _ = planned
+    session, plan, _ = planned
     for name, choice in plan.quantized().items():
-        seen = calibration.stats[name]
+        seen = session.histograms[name]
         assert (choice.scale, choice.zero_point) == affine(choice.low, choice.high, choice.input_grid)
         assert seen.minimum - seen.width <= choice.low <= choice.high <= seen.maximum + seen.width
         assert choice.clipped_share == pytest.approx(seen.share_outside(choice.low, choice.high), abs=1e-8)
@@ -103,8 +102,8 @@ def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned)
 
 
 def test_integer_weights_are_there_for_every_quantized_site(planned):
-    calibration, plan, _ = planned
-    plan, weights = calibration.round(plan)
+    session, plan, _ = planned
+    plan, weights = session.roundings.round(plan)
     assert set(weights) == set(plan.quantized())
     for name, weight in weights.items():
         choice = plan.sites[name]
@@ -116,9 +115,9 @@ def test_integer_weights_are_there_for_every_quantized_site(planned):
 
 
 def test_the_whole_plan_is_scored(planned):
-    calibration, plan, (planner, *_) = planned
-    plan, weights = calibration.round(plan)
-    verified = calibration.verify(plan, weights)
+    session, plan, (planner, *_) = planned
+    plan, weights = session.roundings.round(plan)
+    verified = session.scored(plan, weights)
     assert 0 < verified.score["whole_model"] < 100
     assert verified.sites == plan.sites
     if planner != "mixed" and not any(c.weight_format.dense for c in plan.quantized().values()):

@@ -15,7 +15,7 @@ from stablequant.models.checkpoint.verify import checksums, problems
 from stablequant.models.families.discovery import discover
 from stablequant.quantization.plan.diff import diff_table
 from stablequant.quantization.plan.plan import read_plan
-from stablequant.quantization.planners.edited import Given
+from stablequant.quantization.planners.edited import EditedPlan
 from stablequant.workflows import evaluate
 
 VERSION = "transformers_version"
@@ -120,7 +120,7 @@ def test_damaged_plan(seed, folder, float_folder):
     path.write_bytes(damaged_json(whole.decode(), random.Random(seed)))
     try:
         sites = discover(model(float_folder))
-        refused = sentence(lambda: Given(read_plan(path), str(path)).check(sites))
+        refused = sentence(lambda: EditedPlan(read_plan(path), str(path)).check(sites))
         for use in (report.plan_table, evaluate._calibration_hashes, lambda each: diff_table(each, each)):
             told = sentence(lambda use=use: use(str(folder)))
             assert told is None or refused

@@ -15,7 +15,7 @@ from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint, recognizers
 from stablequant.models.checkpoint.verify import problems
 from stablequant.quantization.plan.plan import Plan, read_plan
-from stablequant.quantization.search.resume import Journal
+from stablequant.quantization.search.resume import ResumeState
 from stablequant.speech import audio
 from stablequant.speech.data_summary import summary
 
@@ -175,7 +175,7 @@ def test_a_journal_that_is_a_link_is_refused(name, tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "q.calibration").mkdir()
     (tmp_path / "q.calibration" / name).symlink_to(tmp_path / "mine")
-    refused(lambda: Journal(tmp_path / "q.calibration", {}, resume=True), "something else is there")
+    refused(lambda: ResumeState(tmp_path / "q.calibration", {}, resume=True), "something else is there")
     (tmp_path / "other.calibration").symlink_to(tmp_path / "q.calibration")
-    refused(lambda: Journal(tmp_path / "other.calibration", {}, resume=False), "something else is there")
+    refused(lambda: ResumeState(tmp_path / "other.calibration", {}, resume=False), "something else is there")
     assert (tmp_path / "mine").read_text() == "mine"

@@ -10,7 +10,7 @@ ROOT = Path(registry.__file__).resolve().parents[1]
 # What a file of each folder has, by the folder's own page.
 FUNCTIONS = {
     "ranges": {"activations": ["histogram", "grid"], "weights": ["weight", "grid"]},
-    "planners": {"plan": ["calibration"]},
+    "planners": {"plan": ["session"]},
     "rounding": {"round_weight": ["weight", "grids"]},
 }
 EVERY = [(folder, name) for folder in FUNCTIONS for name in registry.names(folder) if name != "edited"]

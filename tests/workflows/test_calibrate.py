@@ -9,8 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stablequant.foundation.errors import InputError
+from stablequant.models import checkpoint
+from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.plan import Plan
-from stablequant.quantization.search import session as calibration
+from stablequant.quantization.search import session, trials
+from stablequant.workflows import calibrate as workflow
 from stablequant.workflows.calibrate import Options, calibrate
 
 
@@ -90,12 +93,12 @@ def interrupt_after(monkeypatch, module, name, calls):
 
 # (where, after how many calls, recordings left to try): probe, search, refinement, zero and whole plan read four each.
 POINTS = [
-    ("stats.histogram_of", 0, 20),
-    ("stats.histogram_of", 60, 20),
-    ("calibration.run_trials", 0, 20),
-    ("calibration.run_trials", 3, 17),
-    ("calibration.run_trials", 5, 15),
-    ("calibration.run_trials", 16, 4),
+    ("collect.histogram_of", 0, 20),
+    ("collect.histogram_of", 60, 20),
+    ("trials.run_trials", 0, 20),
+    ("trials.run_trials", 3, 17),
+    ("trials.run_trials", 5, 15),
+    ("trials.run_trials", 16, 4),
     ("checkpoint.write", 0, 0),
 ]
 
@@ -105,16 +108,16 @@ def test_an_interrupted_run_resumed_ends_with_the_same_plan(
     where, calls, left, calibrated, float_folder, speech, tmp_path, monkeypatch
 ):
     module, name = where.split(".")
-    monkeypatch.setattr(calibration, "SAVE_EVERY", 1)
+    monkeypatch.setattr(session, "SAVE_EVERY", 1)
     with monkeypatch.context() as broken:
-        target = calibration if module == "calibration" else getattr(calibration, module)
-        interrupt_after(broken, target, name, calls)
+        modules = {"collect": collect, "trials": trials, "checkpoint": checkpoint}
+        interrupt_after(broken, modules[module], name, calls)
         with pytest.raises(KeyboardInterrupt):
             calibrate(options(float_folder, speech, tmp_path / "q"))
     assert not (tmp_path / "q").exists()
     again = []
-    run = calibration.run_trials
-    monkeypatch.setattr(calibration, "run_trials", lambda *args: (again.append(1), run(*args))[1])
+    run = trials.run_trials
+    monkeypatch.setattr(trials, "run_trials", lambda *args: (again.append(1), run(*args))[1])
     calibrate(options(float_folder, speech, tmp_path / "q", resume=True))
     assert same_model(calibrated[0], tmp_path / "q")
     assert len(again) == left
@@ -122,12 +125,12 @@ def test_an_interrupted_run_resumed_ends_with_the_same_plan(
 
 
 def test_statistics_that_were_saved_are_not_gathered_again(calibrated, float_folder, speech, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "SAVE_EVERY", 1)
+    monkeypatch.setattr(session, "SAVE_EVERY", 1)
     with monkeypatch.context() as broken:
-        interrupt_after(broken, calibration, "run_trials", 0)
+        interrupt_after(broken, trials, "run_trials", 0)
         with pytest.raises(KeyboardInterrupt):
             calibrate(options(float_folder, speech, tmp_path / "q"))
-    monkeypatch.setattr(calibration.stats, "histogram", None)
+    monkeypatch.setattr(collect, "histogram_of", None)
     calibrate(options(float_folder, speech, tmp_path / "q", resume=True))
     assert same_model(calibrated[0], tmp_path / "q")
 
@@ -148,7 +151,7 @@ def interrupted(float_folder, speech, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interrupted")
     shutil.copytree(speech, folder / "speech")
     with pytest.MonkeyPatch.context() as broken:
-        interrupt_after(broken, calibration, "run_trials", 1)
+        interrupt_after(broken, trials, "run_trials", 1)
         with pytest.raises(KeyboardInterrupt):
             calibrate(options(float_folder, folder / "speech", folder / "q"))
     return folder
@@ -186,7 +189,7 @@ def test_resuming_with_other_recordings_is_refused(change, interrupted, float_fo
 def test_resuming_what_is_complete_leaves_it(calibrated, float_folder, speech, tmp_path, capsys, monkeypatch):
     folder = shutil.copytree(calibrated[0], tmp_path / "q")
     (folder / "README.md").write_text("mine")
-    monkeypatch.setattr(calibration.Calibration, "collect", None)
+    monkeypatch.setattr(workflow, "begin", None)
     found = calibrate(options(float_folder, speech, folder, resume=True))
     assert "complete already" in capsys.readouterr().err
     assert (folder / "README.md").read_text() == "mine"

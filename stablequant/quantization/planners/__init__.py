@@ -1,4 +1,4 @@
 """Planners: one file each, with one function that decides for the whole model.
 
-plan(calibration) -> Plan
+plan(session) -> Plan
 """

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...foundation import registry
 from ...foundation.errors import InputError
@@ -29,17 +29,14 @@ from ..plan.checking import choice_problem
 from ..plan.choice import Choice
 from ..plan.plan import Plan, parse_scheme, read_plan
 from ..plan.site import Site
-
-if TYPE_CHECKING:
-    from ..search.session import Calibration
-
+from ..search.session import SearchSession
 
 NOISY = 6.0  # dB: below it a quarter of an input's power is lost, which no search does
 WORSE = 1.0  # points by which an edit may change the score of the whole plan without being told
 
 
 @dataclass(frozen=True)
-class Given:
+class EditedPlan:
     """A planner that decides nothing: everything is in `wanted`, which was read from `source`."""
 
     wanted: Plan
@@ -56,35 +53,34 @@ class Given:
         if not self._mixed and parse_scheme(self.wanted.scheme) not in bits:
             raise InputError(f"{self.source}: no site has the bits of the scheme {self.wanted.scheme}; correct it")
 
-    def plan(self, calibration: Calibration) -> Plan:
+    def plan(self, session: SearchSession) -> Plan:
         """The given plan for a calibrated model, with what was measured on its recordings."""
-        self.check(calibration.sites)
+        self.check(session.sites)
         wanted = self.wanted.sites
-        if self._of_other_recordings(calibration.about):
+        if self._of_other_recordings(session.about):
             edited: list[str] = []
         else:
-            edited = [site.name for site in calibration.sites if _by_hand(calibration, site, wanted[site.name])]
+            edited = [site.name for site in session.sites if _by_hand(session, site, wanted[site.name])]
         choices = {
-            site.name: _applied(calibration, site, wanted[site.name], by_hand=site.name in edited)
-            for site in calibration.sites
+            site.name: _applied(session, site, wanted[site.name], by_hand=site.name in edited)
+            for site in session.sites
         }
         for sentence in (
             *_unused(wanted, edited),
             *_coarse(choices),
             *_noisy(choices),
-            *_apart(choices, calibration.sites),
+            *_apart(choices, session.sites),
         ):
             warnings.warn(f"{self.source}: {sentence}", stacklevel=1)
-        return replace(calibration.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
+        return replace(session.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
 
-    def tell_score(self, plan: Plan) -> None:
-        """A warning where the plan as applied scores worse than the given one did, on the same recordings."""
+    def remarks(self, plan: Plan) -> Iterator[str]:
+        """A sentence where the plan as applied scores worse than it did before the edit, on the same recordings."""
         before, after = self.wanted.score.get("whole_model"), plan.score["whole_model"]
         if before is not None and after > before + WORSE and not self._of_other_recordings(plan.calibration):
-            warnings.warn(
+            yield (
                 f"{self.source}: the whole plan has a score of {after:.2f}, and had {before:.2f} before it was edited "
-                f"({plan.score['unit']})",
-                stacklevel=1,
+                f"({plan.score['unit']})"
             )
 
     def _of_other_recordings(self, about: Mapping[str, Any]) -> bool:
@@ -102,9 +98,9 @@ class Given:
         return f"w8a{self.wanted.scheme.rpartition('a')[2]}" if self._mixed else self.wanted.scheme
 
 
-def read(path: str) -> Given:
+def read(path: str) -> EditedPlan:
     """The plan in a file, or in a quantized folder."""
-    return Given(read_plan(Path(path)), path)
+    return EditedPlan(read_plan(Path(path)), path)
 
 
 def _problems(plan: Plan, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
@@ -150,26 +146,26 @@ def _one(names: tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
 
 
-def _by_hand(calibration: Calibration, site: Site, choice: Choice) -> bool:
+def _by_hand(session: SearchSession, site: Site, choice: Choice) -> bool:
     """Whether a range is another than the method beside it finds."""
     if not choice.quantized or choice.low is None or choice.high is None or choice.method is None:
         return False
-    low, high = calibration.range(site, choice.method, choice.clip_percent, choice.input_grid)
+    low, high = session.choices.range(site, choice.method, choice.clip_percent, choice.input_grid)
     near = 1e-3 * (high - low)  # of another machine the last digits differ
     return abs(min(low, 0.0) - choice.low) > near or abs(max(high, 0.0) - choice.high) > near
 
 
-def _applied(calibration: Calibration, site: Site, choice: Choice, *, by_hand: bool) -> Choice:
+def _applied(session: SearchSession, site: Site, choice: Choice, *, by_hand: bool) -> Choice:
     if not choice.quantized:
         return Choice(site.layer, site.kind, choice.reason)
     if by_hand:
         choice = replace(choice, method=None, clip_percent=None)
     if choice.low is None:
-        low, high = calibration.range(site, str(choice.method), choice.clip_percent, choice.input_grid)
+        low, high = session.choices.range(site, str(choice.method), choice.clip_percent, choice.input_grid)
         choice = replace(choice, low=low, high=high)
     if choice.rounding is None:
-        choice = replace(choice, rounding=calibration.rounding(int(choice.weight_bits or 0)))
-    return calibration.measured(choice, site.name)
+        choice = replace(choice, rounding=session.choices.rounding(int(choice.weight_bits or 0)))
+    return session.choices.measured(choice, site.name)
 
 
 def _unused(wanted: Mapping[str, Choice], by_hand: list[str]) -> Iterator[str]:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -30,42 +30,41 @@ from ..plan.choice import Choice
 from ..plan.plan import Plan
 from ..plan.site import Site
 from ..search.scores import Trial
-
-if TYPE_CHECKING:
-    from ..search.session import Calibration
+from ..search.session import SearchSession
 
 WIDTHS = (8, 4, 3, 2)
 POWERS = (1.0, 2.0, 0.5)
 PASSES = 12.0  # float passes over the probe recordings for the sensitivities
+FEWEST_ERRORS = 5  # that a bound on the word error rate should allow in the words it is checked on
 STEPS = 5  # halvings of the limit, for a bound on the word error rate
 
 Loss = dict[str, dict[int, float]]  # site -> bits -> score
 
 
-def plan(calibration: Calibration) -> Plan:
+def plan(session: SearchSession) -> Plan:
     """The plan with the best score under the limit that the options set."""
-    _refuse_out_of_reach(calibration)
-    base = registry.get("planners", "stable" if calibration.method == "stable" else "uniform").plan(calibration)
-    bound = calibration.options.max_wer_increase
-    limit = _limit(calibration, base) if bound is None else 0.0  # one that nothing reaches is told at once
-    rounded = Rounded(calibration, base)
-    lost = sensitivity(calibration, rounded)
+    _refuse_out_of_reach(session)
+    base = registry.get("planners", "stable" if session.options.method == "stable" else "uniform").plan(session)
+    bound = session.options.max_wer_increase
+    limit = _limit(session, base) if bound is None else 0.0  # one that nothing reaches is told at once
+    rounded = Rounded(session, base)
+    lost = sensitivity(session, rounded)
     if bound is not None:
-        return _smallest(calibration, base, rounded, lost, bound)
-    return allocate(calibration, base, rounded, lost, limit)
+        return _smallest(session, base, rounded, lost, bound)
+    return allocate(session, base, rounded, lost, limit)
 
 
 class Rounded:
     """The weights of every site at every width below 8 bits, for trials."""
 
-    def __init__(self, calibration: Calibration, base: Plan) -> None:
-        sites = [site for site in calibration.sites if site.name in base.quantized()]
+    def __init__(self, session: SearchSession, base: Plan) -> None:
+        sites = [site for site in session.sites if site.name in base.quantized()]
         self.choices = {
-            (site.name, bits): replace(base.sites[site.name], **calibration.weight_choice(site, bits, "mse"))
+            (site.name, bits): replace(base.sites[site.name], **session.choices.weight_choice(site, bits, "mse"))
             for site in sites
             for bits in WIDTHS[1:]
         }
-        found = calibration.round_alone(
+        found = session.roundings.round_alone(
             {site.name: [self.choices[site.name, b] for b in WIDTHS[1:]] for site in sites}
         )
         self._dense = {
@@ -73,13 +72,13 @@ class Rounded:
             for name, weights in found.items()
             for bits, weight in zip(WIDTHS[1:], weights, strict=True)
         }
-        self._calibration = calibration
+        self._session = session
 
     def weights(self, choices: Mapping[str, Choice]) -> Mapping[str, QTensor]:
         """The weights of these choices, each expanded when it is asked for."""
         wide = {name: choice for name, choice in choices.items() if choice.weight_bits == WIDTHS[0]}
         narrow = {name: self._dense[name, int(c.weight_bits or 0)] for name, c in choices.items() if name not in wide}
-        return _Expanding({**self._calibration.weights(wide), **narrow})
+        return _Expanding({**self._session.trials.weights(wide), **narrow})
 
 
 class _Expanding(Mapping[str, QTensor]):
@@ -97,29 +96,29 @@ class _Expanding(Mapping[str, QTensor]):
         return len(self._weights)
 
 
-def sensitivity(calibration: Calibration, rounded: Rounded) -> Loss:
+def sensitivity(session: SearchSession, rounded: Rounded) -> Loss:
     """Step 2, on as many of the probe recordings as PASSES allows; 8 bits count as free."""
     trials = {key: _trial(rounded, *key) for key in rounded.choices}
-    cost = sum(calibration.suffix(trial.first) for trial in trials.values())
-    scores = calibration.run("sensitivity", list(trials.values()), min(1.0, PASSES / cost))
+    cost = sum(session.passes.suffix(trial.first) for trial in trials.values())
+    scores = session.trials.run("sensitivity", list(trials.values()), min(1.0, PASSES / cost))
     lost: Loss = {name: {WIDTHS[0]: 0.0} for name, _ in trials}
     for (name, bits), trial in trials.items():
         lost[name][bits] = max(scores[trial.key], *lost[name].values())  # fewer bits are not better, but for noise
     return lost
 
 
-def allocate(calibration: Calibration, base: Plan, rounded: Rounded, lost: Loss, limit: float) -> Plan:
+def allocate(session: SearchSession, base: Plan, rounded: Rounded, lost: Loss, limit: float) -> Plan:
     """Steps 3 and 4: the plan whose weights take at most `limit` bytes; InputError when none does."""
-    sizes = {site.name: _bytes(calibration, site) for site in calibration.sites if site.name in lost}
+    sizes = {site.name: _bytes(session, site) for site in session.sites if site.name in lost}
     least = [bits for bits in WIDTHS if sum(of_site[bits] for of_site in sizes.values()) <= limit]
     programs = [(power, WIDTHS[-1]) for power in POWERS] + [(1.0, bits) for bits in least]
     found = {str(bits): bits for power, floor in programs for bits in [knapsack(lost, sizes, limit, power, floor)]}
-    plans = [_with_bits(calibration, base, bits) for bits in found.values()]
+    plans = [_with_bits(session, base, bits) for bits in found.values()]
     trials = [
-        Trial(f"mixed {n}", calibration.layers[0], each.quantized(), rounded.weights(each.quantized()))
+        Trial(f"mixed {n}", session.layers[0], each.quantized(), rounded.weights(each.quantized()))
         for n, each in enumerate(plans)
     ]
-    scores = calibration.run(f"mixed {limit:.0f}", trials) if len(plans) > 1 else {trials[0].key: 0.0}
+    scores = session.trials.run(f"mixed {limit:.0f}", trials) if len(plans) > 1 else {trials[0].key: 0.0}
     return plans[min(range(len(plans)), key=lambda n: scores[trials[n].key])]
 
 
@@ -157,24 +156,24 @@ def _solver_remarks_on_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def _limit(calibration: Calibration, base: Plan) -> float:
+def _limit(session: SearchSession, base: Plan) -> float:
     """Bytes that the weights of all quantized sites may take; InputError for fewer than they need."""
-    options = calibration.options
-    narrow = _with_bits(calibration, base, dict.fromkeys(base.quantized(), WIDTHS[-1]))
+    options = session.options
+    narrow = _with_bits(session, base, dict.fromkeys(base.quantized(), WIDTHS[-1]))
     if options.avg_bits is not None:
         limit = options.avg_bits / 8 * sum(int(c.weight_count or 0) for c in base.quantized().values())
     else:
         assert options.target_compression is not None
-        rest = calibration.bytes_written(narrow) - _weight_bytes(narrow)
-        limit = calibration.recognizer.bytes_on_disk() / options.target_compression - rest
+        rest = session.bytes_written(narrow) - _weight_bytes(narrow)
+        limit = session.recognizer.bytes_on_disk() / options.target_compression - rest
     _check(limit, _weight_bytes(narrow))
     return limit
 
 
-def _refuse_out_of_reach(calibration: Calibration) -> None:
+def _refuse_out_of_reach(session: SearchSession) -> None:
     """InputError, before the search for ranges, when the fewest bits everywhere do not keep the limit."""
-    options, sites = calibration.options, [site for site in calibration.sites if site.reason is None]
-    found = [calibration.weight_choice(site, WIDTHS[-1], "mse") for site in sites]
+    options, sites = session.options, [site for site in session.sites if site.reason is None]
+    found = [session.choices.weight_choice(site, WIDTHS[-1], "mse") for site in sites]
     least = sum(int(each["weight_bytes"]) for each in found)
     bits = 8 * least / max(1, sum(int(each["weight_count"]) for each in found))
     if options.avg_bits is not None and bits > options.avg_bits:
@@ -182,8 +181,8 @@ def _refuse_out_of_reach(calibration: Calibration) -> None:
             f"--avg-bits {options.avg_bits:g} is out of reach: {WIDTHS[-1]} bits everywhere are {bits:.2f} with their "
             "scales; allow more"
         )
-    rest = calibration.recognizer.bytes_on_disk() - 4 * sum(int(each["weight_count"]) for each in found)
-    most = calibration.recognizer.bytes_on_disk() / (max(0, rest) + least)
+    rest = session.recognizer.bytes_on_disk() - 4 * sum(int(each["weight_count"]) for each in found)
+    most = session.recognizer.bytes_on_disk() / (max(0, rest) + least)
     if options.target_compression is not None and most < options.target_compression:
         raise InputError(
             f"--target-compression {options.target_compression:g} is out of reach: with {WIDTHS[-1]} bits everywhere "
@@ -200,20 +199,20 @@ def _check(limit: float, needed: int) -> None:
         )
 
 
-def _smallest(calibration: Calibration, base: Plan, rounded: Rounded, lost: Loss, bound: float) -> Plan:
+def _smallest(session: SearchSession, base: Plan, rounded: Rounded, lost: Loss, bound: float) -> Plan:
     """The smallest plan found whose word error rate on held-out recordings rises by no more than `bound` points."""
-    narrow, wide = (_with_bits(calibration, base, dict.fromkeys(lost, bits)) for bits in (WIDTHS[-1], WIDTHS[0]))
+    narrow, wide = (_with_bits(session, base, dict.fromkeys(lost, bits)) for bits in (WIDTHS[-1], WIDTHS[0]))
     low, high = _weight_bytes(narrow), _weight_bytes(wide)
-    best, increase = base, calibration.held_out_increase(base)
+    best, increase = base, _increase(session, base)
     for _ in range(STEPS):
         middle = int((low * high) ** 0.5)
-        tried = allocate(calibration, base, rounded, lost, middle)
-        points = calibration.held_out_increase(tried)
+        tried = allocate(session, base, rounded, lost, middle)
+        points = _increase(session, tried)
         if points <= bound:
             best, increase, high = tried, points, middle
         else:
             low = middle
-    return calibration.promised(best, bound, increase)
+    return _promised(session, best, bound, increase)
 
 
 def _trial(rounded: Rounded, name: str, bits: int) -> Trial:
@@ -221,20 +220,45 @@ def _trial(rounded: Rounded, name: str, bits: int) -> Trial:
     return Trial(f"{name} w{bits}", choice.layer, {name: choice}, rounded.weights({name: choice}))
 
 
-def _with_bits(calibration: Calibration, base: Plan, bits: Mapping[str, int]) -> Plan:
-    sites, choices = {site.name: site for site in calibration.sites}, base.quantized()
+def _with_bits(session: SearchSession, base: Plan, bits: Mapping[str, int]) -> Plan:
+    sites, choices = {site.name: site for site in session.sites}, base.quantized()
     changed = {
-        name: replace(choice, **calibration.weight_choice(sites[name], bits[name], str(choice.weight_method)))
+        name: replace(choice, **session.choices.weight_choice(sites[name], bits[name], str(choice.weight_method)))
         for name, choice in choices.items()
     }
     made = replace(base, sites={**base.sites, **changed})
-    return replace(made, scheme=f"w{made.average_bits():.2f}a{calibration.input_bits}")
+    return replace(made, scheme=f"w{made.average_bits():.2f}a{session.choices.input_bits}")
 
 
-def _bytes(calibration: Calibration, site: Site) -> dict[int, int]:
+def _bytes(session: SearchSession, site: Site) -> dict[int, int]:
     """Bytes of the weight of a site at each width."""
-    return {bits: int(calibration.weight_choice(site, bits, "mse")["weight_bytes"]) for bits in WIDTHS}
+    return {bits: int(session.choices.weight_choice(site, bits, "mse")["weight_bytes"]) for bits in WIDTHS}
 
 
 def _weight_bytes(plan: Plan) -> int:
     return sum(int(choice.weight_bytes or 0) for choice in plan.quantized().values())
+
+
+def _increase(session: SearchSession, plan: Plan) -> float:
+    """Points of word error rate that a plan loses on the recordings that calibrate nothing."""
+    _, weights = session.roundings.round(plan)
+    return session.trials.held_out_increase(plan, weights)
+
+
+def _promised(session: SearchSession, plan: Plan, bound: float, increase: float) -> Plan:
+    """The plan with what was measured for a bound on the word error rate; where that says little it is told."""
+    words = sum(len((each.text or "").split()) for each in session.trials.held_out)
+    if increase > bound:
+        warnings.warn(
+            f"no model was found that loses {bound:g} points or less on the held-out recordings; "
+            f"this one, at 8 bits, loses {increase:.2f}",
+            stacklevel=1,
+        )
+    if words * bound < 100 * FEWEST_ERRORS:
+        warnings.warn(
+            f"{words} words in {len(session.trials.held_out)} held-out recordings cannot tell a loss of {bound:g} "
+            f"points from chance: one word is {100 / max(1, words):.2g} points; give more recordings",
+            stacklevel=1,
+        )
+    held_out = {"recordings": len(session.trials.held_out), "words": words, "wer_increase": round(increase, 4)}
+    return replace(plan, calibration={**plan.calibration, "held_out": held_out})

@@ -15,18 +15,17 @@ the budget of float passes allows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..plan.choice import Choice, LayerChoice
 from ..plan.plan import Plan
 from ..search.scores import Trial
+from ..search.session import SearchSession
 
-if TYPE_CHECKING:
-    from ..search.session import Calibration
-
+BUDGET = 38.0  # float passes over the probe recordings, for ranges; rounding has its own
 COARSE = (0.0, 0.01, 0.03, 0.07, 0.15, 0.30, 0.50)  # % of the values
 STEP = 0.01  # %
 REFINED = 4  # candidates tried between the neighbours of the best coarse one
@@ -34,53 +33,53 @@ REFINED = 4  # candidates tried between the neighbours of the best coarse one
 Candidates = dict[str, dict[float, float]]  # layer -> removed share in % -> score
 
 
-def plan(calibration: Calibration) -> Plan:
+def plan(session: SearchSession) -> Plan:
     """The plan of the paper for a calibrated model."""
-    lost = probe(calibration)
-    selected = {layer for layer, points in lost.items() if points > calibration.threshold}
-    found = search(calibration, selected)
+    lost = probe(session)
+    selected = {layer for layer, points in lost.items() if points > session.options.threshold}
+    found = search(session, selected)
     clip = {layer: min(scores, key=lambda share: (scores[share], share)) for layer, scores in found.items()}
-    layers = {layer: _explain(layer, points, calibration, clip, found) for layer, points in lost.items()}
-    choices = {site.name: calibration.choose(site, "mse", clip.get(site.layer)) for site in calibration.sites}
-    return calibration.plan(*place_zero(calibration, choices, layers))
+    layers = {layer: _explain(layer, points, session, clip, found) for layer, points in lost.items()}
+    choices = {site.name: session.choices.choose(site, "mse", clip.get(site.layer)) for site in session.sites}
+    return session.plan(*place_zero(session, choices, layers))
 
 
-def probe(calibration: Calibration) -> dict[str, float]:
+def probe(session: SearchSession) -> dict[str, float]:
     """Step 1: what each layer loses when it alone is quantized with max ranges, in points."""
-    return calibration.run("probe", [_trial(calibration, layer, "max") for layer in calibration.layers])
+    return session.trials.run("probe", [_trial(session, layer, "max") for layer in session.layers])
 
 
-def search(calibration: Calibration, selected: set[str]) -> Candidates:
+def search(session: SearchSession, selected: set[str]) -> Candidates:
     """Step 2: the score of the candidates for each selected layer, the layer alone with its final kind of range."""
-    order = [layer for layer in calibration.layers if layer in selected]
+    order = [layer for layer in session.layers if layer in selected]
     found: Candidates = {layer: {} for layer in order}
-    affordable, recordings = calibration.affordable(order), len(calibration.probe_recordings)
+    affordable, recordings = _affordable(session, order), len(session.trials.recordings)
     part = min(1.0, affordable / (len(COARSE) + REFINED))
     if part * recordings >= 1:
-        _try(calibration, "search", dict.fromkeys(order, COARSE), found, part)
-        _try(calibration, "refine", {layer: _between(found[layer]) for layer in order}, found, part)
+        _try(session, "search", dict.fromkeys(order, COARSE), found, part)
+        _try(session, "refine", {layer: _between(found[layer]) for layer in order}, found, part)
     else:  # not even one recording for all candidates: fewer of them, and the best of those is not refined
-        _try(calibration, "search", dict.fromkeys(order, _thinned(int(affordable * recordings))), found, part)
+        _try(session, "search", dict.fromkeys(order, _thinned(int(affordable * recordings))), found, part)
     return found
 
 
 def place_zero(
-    calibration: Calibration, choices: dict[str, Choice], layers: dict[str, LayerChoice]
+    session: SearchSession, choices: dict[str, Choice], layers: dict[str, LayerChoice]
 ) -> tuple[dict[str, Choice], dict[str, LayerChoice]]:
     """Step 4: choices and explanations, with a mid-rise grid for the first site where the whole scores better so."""
-    first = next(site for site in calibration.sites if choices[site.name].quantized)
+    first = next(site for site in session.sites if choices[site.name].quantized)
     if not first.unpadded_conv or not choices[first.name].zero_point:
         return choices, layers
 
     def with_zero(of: dict[str, Choice]) -> dict[str, Choice]:
-        return {**of, first.name: calibration.measured(replace(of[first.name], mid_rise=True), first.name)}
+        return {**of, first.name: session.choices.measured(replace(of[first.name], mid_rise=True), first.name)}
 
-    tried = calibration.in_trial(choices)
+    tried = session.choices.in_trial(choices)
     trials = [
-        Trial(name, first.layer, found, calibration.weights(found))
+        Trial(name, first.layer, found, session.trials.weights(found))
         for name, found in (("mid-tread", tried), ("mid-rise", with_zero(tried)))
     ]
-    scores = calibration.run("zero", trials)
+    scores = session.trials.run("zero", trials)
     tread, rise = scores["mid-tread"], scores["mid-rise"]
     better = rise < tread
     said = f"; with zero {'between two codes' if better else 'a code'} the whole plan loses {min(tread, rise):.3f}"
@@ -90,12 +89,12 @@ def place_zero(
 
 
 def _try(
-    calibration: Calibration, stage: str, shares: dict[str, tuple[float, ...]], found: Candidates, part: float
+    session: SearchSession, stage: str, shares: dict[str, tuple[float, ...]], found: Candidates, part: float
 ) -> None:
     trials = {
-        (layer, share): _trial(calibration, layer, "mse", share) for layer, tried in shares.items() for share in tried
+        (layer, share): _trial(session, layer, "mse", share) for layer, tried in shares.items() for share in tried
     }
-    scores = calibration.run(stage, list(trials.values()), part)
+    scores = session.trials.run(stage, list(trials.values()), part)
     for (layer, share), trial in trials.items():
         found[layer][share] = scores[trial.key]
 
@@ -117,21 +116,28 @@ def _between(scores: dict[float, float]) -> tuple[float, ...]:
     return tuple(untried[stride // 2 :: stride])
 
 
-def _trial(calibration: Calibration, layer: str, method: str, clip: float | None = None) -> Trial:
-    here = [site for site in calibration.sites if site.layer == layer]
-    choices = {site.name: calibration.choose(site, method, clip, trial=True) for site in here}
+def _trial(session: SearchSession, layer: str, method: str, clip: float | None = None) -> Trial:
+    here = [site for site in session.sites if site.layer == layer]
+    choices = {site.name: session.choices.choose(site, method, clip, trial=True) for site in here}
     key = layer if clip is None else f"{layer} {clip:.2f}"
-    return Trial(key, layer, choices, calibration.weights(choices))
+    return Trial(key, layer, choices, session.trials.weights(choices))
 
 
 def _explain(
-    layer: str, points: float, calibration: Calibration, clip: dict[str, float], found: Candidates
+    layer: str, points: float, session: SearchSession, clip: dict[str, float], found: Candidates
 ) -> LayerChoice:
     selected = layer in clip
     why = (
         f"max ranges here alone lose {points:.3f} points, {'more' if selected else 'not more'} "
-        f"than the threshold {calibration.threshold:g}"
+        f"than the threshold {session.options.threshold:g}"
     )
     if selected:
         why += f"; of the shares tried, removing {clip[layer]:.2f} % loses least ({found[layer][clip[layer]]:.3f})"
     return LayerChoice(selected, why, round(points, 6), clip.get(layer), tuple(sorted(found.get(layer, {}).items())))
+
+
+def _affordable(session: SearchSession, selected: Sequence[str]) -> float:
+    """How many candidates for each selected layer the budget lets be tried on all the probe recordings."""
+    left = BUDGET - session.passes.spent - 2  # the score of the whole plan comes after
+    left -= 5  # the float model, once for each of three stages, and two whole plans in the last of them
+    return max(0.0, left / max(1e-9, sum(session.passes.suffix(layer) for layer in selected)))

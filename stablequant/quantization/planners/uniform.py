@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..plan.plan import Plan
-
-if TYPE_CHECKING:
-    from ..search.session import Calibration
+from ..search.session import SearchSession
 
 
-def plan(calibration: Calibration) -> Plan:
+def plan(session: SearchSession) -> Plan:
     """A plan that uses the calibration's `method` everywhere."""
-    return calibration.plan({site.name: calibration.choose(site, calibration.method) for site in calibration.sites})
+    return session.plan({site.name: session.choices.choose(site, session.options.method) for site in session.sites})

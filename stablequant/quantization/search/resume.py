@@ -35,7 +35,7 @@ def _content(fingerprint: dict[str, Any]) -> bytes:
     return json.dumps(fingerprint, sort_keys=True).encode()
 
 
-class Journal:
+class ResumeState:
     """A folder with the fingerprint of the inputs, the statistics and the parts of scores."""
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], resume: bool) -> None:

@@ -6,7 +6,7 @@ import tiny
 from stablequant.foundation.errors import InputError
 from stablequant.models.checkpoint.verify import problems
 from stablequant.quantization.plan.plan import read_plan
-from stablequant.quantization.search import session
+from stablequant.quantization.search import trials
 from stablequant.workflows.calibrate import Options, calibrate
 
 SITE = "wav2vec2.encoder.layers.0.attention.q_proj"
@@ -48,9 +48,9 @@ def test_a_plan_that_nobody_edited_gives_the_same_weights(apply, calibrated):
 
 def test_nothing_is_searched(apply, monkeypatch):
     stages = []
-    run = session.Calibration.run
+    run = trials.Trials.run
     keep = lambda self, stage, trials: (stages.append(stage), run(self, stage, trials))[1]  # noqa: E731
-    monkeypatch.setattr(session.Calibration, "run", keep)
+    monkeypatch.setattr(trials.Trials, "run", keep)
     apply()
     assert stages == ["verify"]
 
@@ -194,7 +194,7 @@ def interrupted(*_):
 
 def test_resuming_with_another_plan_is_refused(apply, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(session, "run_trials", interrupted)
+        broken.setattr(trials, "run_trials", interrupted)
         with pytest.raises(KeyboardInterrupt):
             apply()
     with pytest.raises(InputError, match="begun with another model"):

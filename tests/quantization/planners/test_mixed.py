@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
 from stablequant.quantization.planners import mixed
-from stablequant.quantization.search.session import Calibration
+from stablequant.quantization.search.choices import Choices
 from stablequant.workflows.calibrate import Options, calibrate
 
 SPEECH = "calibration/clips/calibrate"
@@ -107,9 +107,8 @@ def test_a_bound_on_the_word_error_rate_gives_a_smaller_model_that_holds_it(tmp_
     ids=lambda each: str(each),
 )
 def test_groups_of_3_and_of_2_bits(changes, sizes):
-    calibration = Calibration.__new__(Calibration)
-    calibration.options = Options("m", "d", "o", **changes)
-    assert (calibration.group(3), calibration.group(2)) == sizes
+    choices = Choices((), {}, Options("m", "d", "o", **changes))
+    assert (choices.group(3), choices.group(2)) == sizes
 
 
 def test_what_the_solver_prints_does_not_reach_stdout(capfd):

@@ -6,7 +6,7 @@ import torch
 
 from stablequant.foundation.errors import InputError
 from stablequant.quantization.observation.histogram import histogram_of
-from stablequant.quantization.search.resume import Journal
+from stablequant.quantization.search.resume import ResumeState
 
 FINGERPRINT = {"scheme": "w8a8", "seed": 0}
 
@@ -17,7 +17,7 @@ def folder(tmp_path):
 
 
 def begin(folder):
-    journal = Journal(folder, FINGERPRINT, resume=False)
+    journal = ResumeState(folder, FINGERPRINT, resume=False)
     journal.add_scores("probe 0", {"a": [0.1, 3.0], "b": [1e-9, 3.0]})
     journal.add_scores("probe 1", {"a": [1 / 3, 5.0]})
     journal.save_stats(8, {"x": histogram_of(torch.tensor([0.1, -3.0])), "y": histogram_of(torch.tensor([1e-30]))})
@@ -26,7 +26,7 @@ def begin(folder):
 
 def test_what_was_found_is_there_again(folder):
     begin(folder)
-    again = Journal(folder, FINGERPRINT, resume=True)
+    again = ResumeState(folder, FINGERPRINT, resume=True)
     assert again.scores("probe 0") == {"a": [0.1, 3.0], "b": [1e-9, 3.0]}
     assert again.scores("probe 1") == {"a": [1 / 3, 5.0]}
     assert again.scores("probe 2") is None
@@ -44,14 +44,14 @@ def test_what_was_found_is_there_again(folder):
 def test_without_resume_it_begins_again(folder, capsys):
     begin(folder)
     assert capsys.readouterr().err == ""
-    again = Journal(folder, FINGERPRINT, resume=False)
+    again = ResumeState(folder, FINGERPRINT, resume=False)
     assert "what an earlier run had found is dropped; --resume would go on from it" in capsys.readouterr().err
     assert again.scores("probe 0") is None
     assert again.stats() == (0, {})
 
 
 def test_resume_with_nothing_there_begins(folder):
-    assert Journal(folder, FINGERPRINT, resume=True).stats() == (0, {})
+    assert ResumeState(folder, FINGERPRINT, resume=True).stats() == (0, {})
 
 
 @pytest.mark.parametrize("cut", range(1, 45, 4))
@@ -59,20 +59,20 @@ def test_a_last_line_that_was_half_written_is_left_out(folder, cut):
     begin(folder)
     path = folder / "scores.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
-    again = Journal(folder, FINGERPRINT, resume=True)
+    again = ResumeState(folder, FINGERPRINT, resume=True)
     assert again.scores("probe 0") == {"a": [0.1, 3.0], "b": [1e-9, 3.0]}
     assert again.scores("probe 1") == ({"a": [1 / 3, 5.0]} if cut == 1 else None)
     again.add_scores("probe 1", {"a": [2.0, 2.0]})
-    assert Journal(folder, FINGERPRINT, resume=True).scores("probe 1") == {"a": [2.0, 2.0]}
+    assert ResumeState(folder, FINGERPRINT, resume=True).scores("probe 1") == {"a": [2.0, 2.0]}
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()][:2] == ["probe 0", "probe 1"]
 
 
 def test_another_fingerprint_is_refused_and_keeps_what_is_there(folder):
     begin(folder)
     with pytest.raises(InputError, match="begun with another model, other recordings or other options") as error:
-        Journal(folder, {**FINGERPRINT, "seed": 1}, resume=True)
+        ResumeState(folder, {**FINGERPRINT, "seed": 1}, resume=True)
     assert str(folder) in str(error.value)
-    assert Journal(folder, FINGERPRINT, resume=True).scores("probe 1")
+    assert ResumeState(folder, FINGERPRINT, resume=True).scores("probe 1")
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -80,14 +80,14 @@ def test_a_folder_of_somebody_else_is_not_emptied(folder, resume):
     folder.mkdir()
     (folder / "thesis.txt").write_text("the only copy")
     with pytest.raises(InputError, match=r"model\.calibration"):
-        Journal(folder, FINGERPRINT, resume)
+        ResumeState(folder, FINGERPRINT, resume)
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
 
 
 def test_a_file_in_its_place_is_refused(folder):
     folder.write_text("mine")
     with pytest.raises(InputError, match=r"model\.calibration"):
-        Journal(folder, FINGERPRINT, resume=False)
+        ResumeState(folder, FINGERPRINT, resume=False)
     assert folder.read_text() == "mine"
 
 
@@ -97,8 +97,8 @@ def test_a_damaged_file_is_told_in_a_sentence(folder, name, content):
     begin(folder)
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match="--resume"):
-        Journal(folder, FINGERPRINT, resume=True).stats()
-    assert Journal(folder, FINGERPRINT, resume=False).stats() == (0, {})
+        ResumeState(folder, FINGERPRINT, resume=True).stats()
+    assert ResumeState(folder, FINGERPRINT, resume=False).stats() == (0, {})
 
 
 def test_afterwards_it_is_gone(folder):
