@@ -9,7 +9,7 @@ from stablequant.foundation import registry
 from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import affine
 from stablequant.quantization.plan.plan import Plan
-from stablequant.quantization.search import session as calibration_module
+from stablequant.quantization.planners import stable
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
 from stablequant.workflows.calibrate import Options, read_recordings
@@ -122,4 +122,4 @@ def test_the_whole_plan_is_scored(planned):
     assert verified.sites == plan.sites
     if planner != "mixed" and not any(c.weight_format.dense for c in plan.quantized().values()):
         # the budget is that of the ranges; sensitivities and Gram matrices come on top
-        assert verified.calibration["float_passes"] <= calibration_module.BUDGET
+        assert verified.calibration["float_passes"] <= stable.BUDGET

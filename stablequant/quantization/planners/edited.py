@@ -216,8 +216,8 @@ def _apart(choices: Mapping[str, Choice], sites: tuple[Site, ...]) -> Iterator[s
     apart = [key for key, scales in inputs.items() if len(scales) > 1]
     if apart:
         yield (
-            f"{', '.join(names[apart[0]])} have one input and different ranges for it ({_some(apart)}), so their "
-            "products run apart, which takes longer; give them the same"
+            f"{', '.join(sorted(names[apart[0]]))} have one input and different ranges for it ({_some(apart)}), so "
+            "their products run apart, which takes longer; give them the same"
         )
 
 

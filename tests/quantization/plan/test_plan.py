@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -179,3 +180,12 @@ def test_a_scheme_gives_the_bits_of_weights_and_activations(scheme, bits):
 def test_a_scheme_of_another_form_is_refused(scheme):
     with pytest.raises(InputError, match="scheme"):
         parse_scheme(scheme)
+
+
+def test_a_plan_that_was_written_before_is_written_the_same():
+    """Of the demo model, a site of each kind: whatever a plan is in memory, its file stays."""
+    text = Path(__file__).with_name("golden.json").read_text(encoding="utf-8")
+    plan = Plan.from_json(text)
+    assert plan.to_json() == text
+    assert {"linear", "conv", "grouped conv"} <= {choice.kind for choice in plan.sites.values()}
+    assert any(choice.reason for choice in plan.sites.values())
