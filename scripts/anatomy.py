@@ -1,4 +1,4 @@
-"""How little the time of an integer model could be; where it goes, stablequant/engine/stopwatch.py tells.
+"""How little the time of an integer model could be; where it goes, stablequant/engines/onednn/stopwatch.py tells.
 
 `floor_ms` is the arithmetic alone: the multiply-adds of all integer sites at the rate of the kernel's best matrix,
 plus those of attention at the rate of the best one in its format. Nothing else of the model is in it.
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from stablequant import sites
-from stablequant.engine import attention, kernels
+from stablequant.engines.onednn import attention, kernels
+from stablequant.models.families import discovery
 
 BEST = (2048, 2048, 2048)  # rows, inputs, outputs of a matrix product that runs at its best
 
@@ -23,7 +23,7 @@ BEST = (2048, 2048, 2048)  # rows, inputs, outputs of a matrix product that runs
 def multiply_adds(model: nn.Module, waveform: torch.Tensor) -> dict[str, int]:
     """Multiply-adds of a prepared float model on a waveform: of its integer sites, and of attention."""
     frames: dict[str, int] = {}
-    found = {site.name: site for site in sites.discover(model) if site.reason is None}
+    found = {site.name: site for site in discovery.discover(model) if site.reason is None}
     handles = [
         model.get_submodule(name).register_forward_hook(
             lambda _module, _inputs, out, site=site: frames.update({site.name: out.numel() // site.out_channels})
@@ -48,7 +48,7 @@ def integer_rate() -> float:
     rows, inputs, outputs = BEST
     x = torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
     codes = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
-    weight = kernels.pack(codes, torch.full((outputs,), 1e-4), torch.zeros(outputs))
+    weight = kernels.prepack(codes, torch.full((outputs,), 1e-4), torch.zeros(outputs))
     return rows * inputs * outputs / _best(lambda: kernels.linear(x, (0.1, 128), weight, requantize=(0.1, 128)))
 
 

@@ -52,11 +52,11 @@ from provenance import compact_json, provenance
 from shapes import SHAPES, build
 from transformers.utils import logging as transformers_logging
 
-from stablequant import calibrate as calibration
-from stablequant.engine.stopwatch import time_split
-from stablequant.memory import own_peak_bytes, peak_rss_bytes
-from stablequant.models import prepare
-from stablequant.plan import read_plan
+from stablequant.engines.onednn.stopwatch import time_split
+from stablequant.evaluation.peak_memory import own_peak_bytes, peak_rss_bytes
+from stablequant.models.recognizers import prepare
+from stablequant.quantization.plan.plan import read_plan
+from stablequant.workflows import calibrate as calibration
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000  # samples a second

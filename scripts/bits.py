@@ -18,7 +18,7 @@ from pathlib import Path
 
 import methods
 
-from stablequant.plan import read_plan
+from stablequant.quantization.plan.plan import read_plan
 
 # What uniform widths there are near 4, 3.5, 3 and 2.5 bits a weight.
 UNIFORM = ("w4a8", "w3a8:group_size=32", "w3a8", "w3a8:group_size=channel", "w2a8:group_size=32")

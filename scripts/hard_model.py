@@ -39,9 +39,10 @@ from provenance import compact_json, provenance
 from torch import Tensor
 from transformers import AutoModelForCTC
 
-from stablequant import audio, models
-from stablequant.errors import InputError
-from stablequant.models import Recognizer
+from stablequant.foundation.errors import InputError
+from stablequant.models import recognizers
+from stablequant.models.recognizers import Recognizer
+from stablequant.speech import audio
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (1, 2, 3, 4)  # whose outputs are rescaled: the published case clips the inputs of layers 2 to 5
@@ -64,14 +65,14 @@ class Rescaling:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    source = models.load(options.source)
+    source = recognizers.load(options.source)
     waveforms = read_waveforms(options.data, source.sampling_rate, options.max_samples)
     outputs = extractor_outputs(source, waveforms)
     changes = [choose(source.model, outputs, each, options.channels, options.reach) for each in options.layers]
     write(source, changes, options.out)
     for change in changes:
         print(describe(change))
-    difference = compare(source, models.load(options.out), waveforms)
+    difference = compare(source, recognizers.load(options.out), waveforms)
     account = {"source": options.source, "out": options.out, "reach": options.reach, **difference}
     print(compact_json({**provenance(0), **account, "layers": changes}))
 

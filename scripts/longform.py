@@ -21,33 +21,35 @@ import numpy as np
 import soundfile
 from provenance import compact_json, provenance
 
-from stablequant import audio, memory, metrics, models
-from stablequant.audio import Utterance
-from stablequant.models import Recognizer
-from stablequant.pauses import PAD
-from stablequant.transcribe import transcribe_files
+from stablequant.evaluation import error_rates, peak_memory
+from stablequant.models import recognizers
+from stablequant.models.recognizers import Recognizer
+from stablequant.speech import audio
+from stablequant.speech.audio import Utterance
+from stablequant.speech.pauses import PAD
+from stablequant.workflows.transcribe import transcribe_files
 
 NOISE = 1e-4  # standard deviation of the pauses: -80 dB of full scale
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    recognizer = models.load(options.model)
+    recognizer = recognizers.load(options.model)
     utterances = audio.read_utterances(options.data, require_text=True)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "long.flac")
         rows = write(path, utterances, recognizer.sampling_rate, options)
         ((_, heard),) = transcribe_files(recognizer, [path])
-        peak = memory.own_peak_bytes()
+        peak = peak_memory.own_peak_bytes()
     reference = " ".join(utterances[row].text or "" for row in rows)
     found = {"minutes": options.minutes, "peak_mb": peak / 1e6, "utterances": len(rows)}
     found["words"] = len(reference.split())
-    found["long_percent"] = metrics.count_words([reference], [heard.text]).percent()
+    found["long_percent"] = error_rates.count_words([reference], [heard.text]).percent()
     if options.words:
         for name, pad in (("alone_percent", 0.0), ("alone_padded_percent", PAD)):
             answers = {row: alone(recognizer, utterances[row], pad) for row in sorted(set(rows))}
             texts = [utterances[row].text or "" for row in rows]
-            found[name] = metrics.count_words(texts, [answers[row] for row in rows]).percent()
+            found[name] = error_rates.count_words(texts, [answers[row] for row in rows]).percent()
     print(compact_json({**found, "data": options.data, "pause": options.pause, **provenance(options.seed)}))
 
 

@@ -5,8 +5,8 @@ r"""Range methods side by side: the word error rate that each leaves a model, be
 
 For each scheme and method the model is calibrated into a folder of its own, exactly as `sfm-quant calibrate` does it,
 and every evaluation set is recognised once by it and once by the float model. Differences are paired: the same
-utterances, and the same draws of the bootstrap (stablequant/metrics.py). Words only: nothing is timed here, so a busy
-machine does no harm; `sfm-quant eval` and scripts/bench.py measure speed.
+utterances, and the same draws of the bootstrap (evaluation/error_rates.py). Words only: nothing is timed here, so a
+busy machine does no harm; `sfm-quant eval` and scripts/bench.py measure speed.
 
 An interrupted run goes on where it stopped: a calibration resumes from its journal, and with `--reuse` finished
 folders and finished sets of answers are taken as they are. Answers are kept under a name made from the weights, the
@@ -29,12 +29,14 @@ from pathlib import Path
 from provenance import compact_json, provenance
 from tqdm import tqdm
 
-from stablequant import audio, metrics, models
-from stablequant import calibrate as calibration
-from stablequant.audio import Utterance
-from stablequant.metrics import Comparison, Counts, Interval
-from stablequant.models import Recognizer
-from stablequant.plan import Plan, read_plan
+from stablequant.evaluation import error_rates
+from stablequant.evaluation.error_rates import Comparison, Counts, Interval
+from stablequant.models import recognizers
+from stablequant.models.recognizers import Recognizer
+from stablequant.quantization.plan.plan import Plan, read_plan
+from stablequant.speech import audio
+from stablequant.speech.audio import Utterance
+from stablequant.workflows import calibrate as calibration
 
 METHODS = ("max", "percentile", "mse", "stable")
 
@@ -67,7 +69,7 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     sets = {name_of(data): audio.read_utterances(data, require_text=True) for data in options.evaluate}
-    base, rows = models.load(options.model), []
+    base, rows = recognizers.load(options.model), []
     reference = {name: count(base, found, options) for name, found in sets.items()}
     rows.append(Row("float32", "", base.bytes_on_disk, 1.0, base.sites, measure(reference, {}, options.seed)))
     for scheme, method in wanted(options):
@@ -112,7 +114,7 @@ def quantized(
 ) -> Row:
     """The row of one method: calibrate, recognise every set, compare."""
     plan = calibrated(scheme, method, options)
-    recognizer = models.load(folder_of(scheme, method, options))
+    recognizer = recognizers.load(folder_of(scheme, method, options))
     counts = {name: count(recognizer, found, options) for name, found in sets.items()}
     return Row(
         scheme,
@@ -159,8 +161,8 @@ def more(text: str) -> dict[str, str | float | int | None]:
 def count(recognizer: Recognizer, utterances: list[Utterance], options: argparse.Namespace) -> Counts:
     """Word errors of a model on a set, references and answers compared as they are."""
     answers = recognised(recognizer, utterances, options)
-    plain = metrics.normalizer("none")
-    return metrics.count_words([plain(each.text or "") for each in utterances], [plain(each) for each in answers])
+    plain = error_rates.normalizer("none")
+    return error_rates.count_words([plain(each.text or "") for each in utterances], [plain(each) for each in answers])
 
 
 def recognised(recognizer: Recognizer, utterances: list[Utterance], options: argparse.Namespace) -> list[str]:
@@ -197,9 +199,9 @@ def measure(counts: dict[str, Counts], reference: dict[str, Counts], seed: int) 
     return {
         name: Measured(
             found.percent(),
-            metrics.interval(found, seed),
+            error_rates.interval(found, seed),
             int(found.errors.sum()),
-            metrics.compare(found, reference[name], seed) if reference else None,
+            error_rates.compare(found, reference[name], seed) if reference else None,
         )
         for name, found in counts.items()
     }

@@ -8,7 +8,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from stablequant.environment import environment as environment
+from stablequant.evaluation.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 

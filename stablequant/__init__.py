@@ -3,8 +3,8 @@
 Importing it registers the checkpoint format with transformers, after which `AutoModelForCTC.from_pretrained` reads a
 folder that `sfm-quant calibrate` wrote. `calibrate`, `evaluate` and `Plan` are imported when they are asked for:
 
-    calibrate(model=, data=, out=, ...) -> dict    fields of stablequant.calibrate.Options; the JSON of `calibrate`
-    evaluate(model=, data=, ...) -> Result         fields of stablequant.evaluate.Options
+    calibrate(model=, data=, out=, ...) -> dict    fields of workflows.calibrate.Options; the JSON of `calibrate`
+    evaluate(model=, data=, ...) -> Result         fields of workflows.evaluate.Options
     Plan                                           what plan.json holds, for every site
 
 They raise InputError, a ValueError, for a model, data or option that cannot be used.
@@ -16,35 +16,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
+from .foundation.errors import InputError
 
 __version__ = version("stablequant")
 
 # The command line answers --help without waiting for torch; a command registers the format when it loads a model.
 if Path(sys.argv[0]).stem != "sfm-quant":
-    from . import checkpoint as _checkpoint  # noqa: F401
+    from .models import checkpoint as _checkpoint  # noqa: F401
 else:
-    from . import signals as _signals
+    from .foundation import signals as _signals
 
     _signals.default()
 
 if TYPE_CHECKING:
-    from .calibrate import Options as _Calibrate
-    from .calibrate import calibrate as _calibrate
-    from .evaluate import Options as _Evaluate
-    from .evaluate import evaluate as _evaluate
-    from .plan import Plan
-    from .task import by_fields
-
-    calibrate = by_fields(_Calibrate, _calibrate)
-    evaluate = by_fields(_Evaluate, _evaluate)
+    from .api import calibrate, evaluate
+    from .quantization.plan.plan import Plan
 
 __all__ = ["InputError", "Plan", "__version__", "calibrate", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
     if name in ("calibrate", "evaluate"):
-        return import_module(f".{name}", __name__)  # callable, see task.py
+        return getattr(import_module(".api", __name__), name)
     if name == "Plan":
-        return import_module(".plan", __name__).Plan
+        return import_module(".quantization.plan.plan", __name__).Plan
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m stablequant` is `sfm-quant`."""
 
-from .cli import run
+from .cli.main import run
 
 run()

@@ -7,7 +7,7 @@ import torch
 import transformers
 from hypothesis import settings
 
-from stablequant.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import Options, calibrate
 
 torch.set_num_threads(1)  # the models are so small that waiting for a second thread costs more than it does
 transformers.utils.logging.set_verbosity_error()

@@ -13,10 +13,12 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from stablequant import cli, evaluate, memory
-from stablequant.calibrate import Options, calibrate
-from stablequant.errors import InputError
-from stablequant.source import folder_bytes
+from stablequant import evaluate
+from stablequant.cli import main as cli
+from stablequant.evaluation import peak_memory as memory
+from stablequant.foundation.errors import InputError
+from stablequant.models.source import folder_bytes
+from stablequant.workflows.calibrate import Options, calibrate
 
 COMMAND = Path(sys.executable).with_name("sfm-quant")
 

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC, pipeline
 
-from stablequant import models
-from stablequant.calibrate import Options, calibrate
-from stablequant.errors import InputError
-from stablequant.evaluate import Options as Evaluation
-from stablequant.evaluate import evaluate
-from stablequant.plan import read_plan
+from stablequant.foundation.errors import InputError
+from stablequant.models import recognizers as models
+from stablequant.quantization.plan.plan import read_plan
+from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.evaluate import Options as Evaluation
+from stablequant.workflows.evaluate import evaluate
 
 WEIGHTS = "model.safetensors"
 BINARY = "pytorch_model.bin"

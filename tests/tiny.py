@@ -13,9 +13,13 @@ import torch
 import transformers
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-from stablequant import layerwise, models, sites, stats
-from stablequant.grid import activation_grid, affine
-from stablequant.plan import Choice
+from stablequant.models import recognizers
+from stablequant.models.families import discovery
+from stablequant.quantization.numerics.activation_grid import affine, unsigned_grid
+from stablequant.quantization.observation import collect
+from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.plan.site import canonical_weight
+from stablequant.quantization.search import rounding_pass
 
 RATE = 16000
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
@@ -83,7 +87,7 @@ def build(family="wav2vec2", form="base", **changes):
 
 
 def prepared(family="wav2vec2", form="base", **changes):
-    return models.prepare(build(family, form, **changes))
+    return recognizers.prepare(build(family, form, **changes))
 
 
 def wave(seed, samples=4000):
@@ -108,19 +112,19 @@ def save(folder, family="wav2vec2", form="base", **changes):
 
 def recognizer(family="wav2vec2", form="base", *, tmp_path, **changes):
     model = prepared(family, form, **changes)
-    return models.Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
+    return recognizers.Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
 
 
 def max_plan(model, bits=(8, 8), waves=None):
     """(choices, weights) of every site of a prepared model, with max ranges over `waves`."""
-    found = tuple(site for site in sites.discover(model) if site.reason is None)
+    found = tuple(site for site in discovery.discover(model) if site.reason is None)
     waves = [wave(0), wave(1)] if waves is None else waves
     with torch.inference_mode():
-        *_, gathered = stats.collect(model, found, lambda w: model(torch.from_numpy(w)[None]), waves)
+        *_, gathered = collect.histograms(model, found, lambda w: model(torch.from_numpy(w)[None]), waves)
     choices, weights = {}, {}
     for site in found:
         seen = gathered[site.name]
-        scale, zero_point = affine(seen.minimum, seen.maximum, activation_grid(bits[1]))
+        scale, zero_point = affine(seen.minimum, seen.maximum, unsigned_grid(bits[1]))
         choices[site.name] = Choice(
             site.layer,
             site.kind,
@@ -135,8 +139,8 @@ def max_plan(model, bits=(8, 8), waves=None):
             scale=scale,
             zero_point=zero_point,
         )
-        weight = sites.canonical_weight(model.get_submodule(site.name))
-        [weights[site.name]] = layerwise.round_site(weight, [choices[site.name]])
+        weight = canonical_weight(model.get_submodule(site.name))
+        [weights[site.name]] = rounding_pass.round_site(weight, [choices[site.name]])
     return choices, weights
 
 

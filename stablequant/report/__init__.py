@@ -1,5 +1,5 @@
 """What a quantized folder says: a table for the terminal, and a page with plots (page.py, the extra `report`)."""
 
-from .table import plan_table
+from ..quantization.plan.table import plan_table
 
 __all__ = ["plan_table"]

@@ -11,9 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..errors import InputError
-from ..metrics import NORMALIZERS
-from ..result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
+from ..evaluation.error_rates import NORMALIZERS
+from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
+from ..foundation.errors import InputError
 from .words import Row
 
 OTHERS = "other tensors"

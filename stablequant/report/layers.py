@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..plan import Choice, LayerChoice, Plan
-from ..stats import Histogram
+from ..quantization.observation.histogram import Histogram
+from ..quantization.plan.choice import Choice, LayerChoice
+from ..quantization.plan.plan import Plan
 
 UNSEEN = LayerChoice(selected=False, why="")
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import evidence, models
-from ..errors import InputError
-from ..evaluate import environment
-from ..plan import Plan
-from . import inputs, layers, table
+from ..foundation.errors import InputError
+from ..models import recognizers
+from ..models.checkpoint import histograms
+from ..quantization.plan import table
+from ..quantization.plan.plan import Plan
+from ..workflows.evaluate import environment
+from . import inputs, layers
 from .words import SPEAKERS, Words
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -90,15 +92,15 @@ def _layers(plan: Plan, folder: Path) -> dict[str, Any]:
         "other_bytes": sizes.get(inputs.OTHERS),
         "plots": list(panels.of_layers(plan, rows)),
         "sites": plan.sites,
-        "histograms": panels.of_histograms(layers.seen(plan, evidence.read(folder)), rows),
+        "histograms": panels.of_histograms(layers.seen(plan, histograms.read(folder)), rows),
     }
 
 
 def _time(folder: str) -> dict[str, Any]:
-    from ..engine.stopwatch import time_split
+    from ..engines.onednn.stopwatch import time_split
     from . import panels
 
-    recognizer = models.load(folder)
+    recognizer = recognizers.load(folder)
     noise = np.random.default_rng(0).standard_normal(SECONDS * recognizer.sampling_rate).astype(np.float32)
     split = time_split(recognizer.model, recognizer.input_values(noise))
     about = environment(0)

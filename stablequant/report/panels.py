@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..plan import Plan
+from ..quantization.plan.plan import Plan
 from .layers import Layer, Seen, short
 from .plots import bars, histogram
 from .words import Group

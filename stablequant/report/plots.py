@@ -17,8 +17,8 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from ..plan import Choice
-from ..stats import Histogram
+from ..quantization.observation.histogram import Histogram
+from ..quantization.plan.choice import Choice
 
 PALETTE = {"#000001": "currentColor", "#000002": "var(--line)", "#000003": "var(--one)", "#000004": "var(--two)"}
 INK, LINE, *SERIES = PALETTE

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import jiwer
 import numpy as np
 
-from .. import metrics
-from ..metrics import Counts, Interval
+from ..evaluation import error_rates
+from ..evaluation.error_rates import Counts, Interval
 
 WORST = 20  # utterances shown
 SPEAKERS = 20  # shown, those that lose most
@@ -79,7 +79,7 @@ class Words:
     """
 
     def __init__(self, rows: Sequence[Row], normalize: str = "none") -> None:
-        clean, paired = metrics.normalizer(normalize), all(row.heard_in_float is not None for row in rows)
+        clean, paired = error_rates.normalizer(normalize), all(row.heard_in_float is not None for row in rows)
         self.rows = [
             replace(
                 row,
@@ -92,7 +92,7 @@ class Words:
         self.models = ("float", "quantized") if paired else ("quantized",)
         references = [row.reference for row in self.rows]
         answers = zip(*(row.hypotheses for row in self.rows), strict=True)
-        self.counts = [metrics.count_words(references, hypotheses) for hypotheses in answers]
+        self.counts = [error_rates.count_words(references, hypotheses) for hypotheses in answers]
 
     def worst(self) -> list[Utterance]:
         """The utterances that lost most words to quantization, then those with most errors."""
@@ -140,7 +140,7 @@ class Words:
         counts = [_chosen(each, places) for each in self.counts]
         words, points, ci95 = int(counts[0].units.sum()), None, None
         if words and len(counts) > 1:
-            worse = metrics.compare(counts[-1], counts[0])
+            worse = error_rates.compare(counts[-1], counts[0])
             points, ci95 = worse.points, worse.ci95 if len(places) > 1 else None
         return Group(name, len(places), words, tuple(each.percent() for each in counts), points, ci95)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import examples
+from speech.layouts import examples
 
-from stablequant import audio, registry
-from stablequant.errors import InputError
+from stablequant.foundation import registry
+from stablequant.foundation.errors import InputError
+from stablequant.speech import audio
 
 LAYOUTS = registry.names("layouts")
 every_layout = pytest.mark.parametrize("name", LAYOUTS)

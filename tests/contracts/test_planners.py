@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from stablequant import calibration as calibration_module
-from stablequant import registry, sites
-from stablequant.calibrate import Options, read_recordings
-from stablequant.calibration import Calibration
-from stablequant.grid import affine
-from stablequant.journal import Journal
-from stablequant.plan import Plan
+from stablequant.foundation import registry
+from stablequant.models.families import discovery
+from stablequant.quantization.numerics.activation_grid import affine
+from stablequant.quantization.plan.plan import Plan
+from stablequant.quantization.planners import stable
+from stablequant.quantization.search.resume import ResumeState
+from stablequant.quantization.search.session import begin
+from stablequant.workflows.calibrate import Options, read_recordings
 
-PLANNERS = [(name, "stable") for name in registry.names("planners") if name != "uniform"]
+PLANNERS = [(name, "stable") for name in registry.names("planners") if name not in ("uniform", "edited")]
 PLANNERS += [("uniform", method) for method in registry.names("ranges")]
 BITS = {"w8a8": (8, 8), "w6a4": (6, 4), "w3a8": (3, 8)}
 LIMIT = 3.7  # bits on average, for the planner that mixes them
@@ -21,16 +22,15 @@ SCHEMES = {name: [*BITS] if name != "mixed" else ["w8a8"] for name in registry.n
 
 
 def make(planner, method, scheme, speech, folder):
-    """(calibration, plan)"""
+    """(session, plan)"""
     folder.mkdir()
     recognizer = tiny.recognizer(num_hidden_layers=1, tmp_path=folder)
     options = Options("model", str(speech), str(folder / "q"), scheme=scheme, method=method, threshold=0.05)
     if planner == "mixed":
         options = replace(options, avg_bits=LIMIT, group_size=32)
     recordings, about = read_recordings(options, recognizer)
-    calibration = Calibration(recognizer, recordings, Journal(folder / "journal", {}, False), options, about)
-    calibration.collect()
-    return calibration, registry.get("planners", planner).plan(calibration)
+    session = begin(recognizer, recordings, ResumeState(folder / "journal", {}, False), options, about)
+    return session, registry.get("planners", planner).plan(session)
 
 
 @pytest.fixture(
@@ -40,13 +40,13 @@ def make(planner, method, scheme, speech, folder):
 )
 def planned(request, speech, tmp_path_factory):
     planner, method, scheme = request.param
-    calibration, plan = make(planner, method, scheme, speech, tmp_path_factory.mktemp("plan") / "a")
-    return calibration, plan, request.param
+    session, plan = make(planner, method, scheme, speech, tmp_path_factory.mktemp("plan") / "a")
+    return session, plan, request.param
 
 
 def test_every_site_is_decided_in_forward_order(planned):
-    calibration, plan, _ = planned
-    found = sites.discover(calibration.recognizer.model)
+    session, plan, _ = planned
+    found = discovery.discover(session.recognizer.model)
     assert list(plan.sites) == [site.name for site in found]
     assert [choice.reason for choice in plan.sites.values()] == [site.reason for site in found]
 
@@ -80,9 +80,9 @@ def test_the_same_plan_twice(planned, speech, tmp_path):
 
 
 def test_grid_points_and_evidence_follow_from_the_ranges(planned):
-    calibration, plan, _ = planned
+    session, plan, _ = planned
     for name, choice in plan.quantized().items():
-        seen = calibration.stats[name]
+        seen = session.histograms[name]
         assert (choice.scale, choice.zero_point) == affine(choice.low, choice.high, choice.input_grid)
         assert seen.minimum - seen.width <= choice.low <= choice.high <= seen.maximum + seen.width
         assert choice.clipped_share == pytest.approx(seen.share_outside(choice.low, choice.high), abs=1e-8)
@@ -102,24 +102,24 @@ def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned)
 
 
 def test_integer_weights_are_there_for_every_quantized_site(planned):
-    calibration, plan, _ = planned
-    plan, weights = calibration.round(plan)
+    session, plan, _ = planned
+    plan, weights = session.roundings.round(plan)
     assert set(weights) == set(plan.quantized())
     for name, weight in weights.items():
         choice = plan.sites[name]
         assert choice.weight_sqnr_db > 0
-        if choice.weight_format.packed:
-            assert weight.lattice.format == choice.weight_format
+        if choice.weight_format.dense:
+            assert weight.grid.format == choice.weight_format
         else:
             assert int(weight.codes.abs().max()) <= choice.weight_grid.high
 
 
 def test_the_whole_plan_is_scored(planned):
-    calibration, plan, (planner, *_) = planned
-    plan, weights = calibration.round(plan)
-    verified = calibration.verify(plan, weights)
+    session, plan, (planner, *_) = planned
+    plan, weights = session.roundings.round(plan)
+    verified = session.scored(plan, weights)
     assert 0 < verified.score["whole_model"] < 100
     assert verified.sites == plan.sites
-    if planner != "mixed" and not any(c.weight_format.packed for c in plan.quantized().values()):
+    if planner != "mixed" and not any(c.weight_format.dense for c in plan.quantized().values()):
         # the budget is that of the ranges; sensitivities and Gram matrices come on top
-        assert verified.calibration["float_passes"] <= calibration_module.BUDGET
+        assert verified.calibration["float_passes"] <= stable.BUDGET

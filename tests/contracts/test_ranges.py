@@ -8,22 +8,28 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stablequant import registry
-from stablequant.grid import activation_grid, affine, quantize_weight, symmetric_scale, weight_grid
-from stablequant.ranges import max as maximum
-from stablequant.ranges import mse, percentile
-from stablequant.stats import histogram
+from stablequant.foundation import registry
+from stablequant.quantization.numerics.activation_grid import (
+    affine,
+    quantize_weight,
+    signed_grid,
+    symmetric_scale,
+    unsigned_grid,
+)
+from stablequant.quantization.observation.histogram import histogram_of
+from stablequant.quantization.ranges import max as maximum
+from stablequant.quantization.ranges import mse, percentile
 
 METHODS = registry.names("ranges")
-GRIDS = tuple(activation_grid(bits) for bits in (8, 6, 4, 2))
-WEIGHT_GRIDS = tuple(weight_grid(bits) for bits in (8, 6, 4, 2))
+GRIDS = tuple(unsigned_grid(bits) for bits in (8, 6, 4, 2))
+WEIGHT_GRIDS = tuple(signed_grid(bits) for bits in (8, 6, 4, 2))
 values = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=80)
 seeds = st.integers(0, 99)
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def of(numbers):
-    return histogram(torch.as_tensor(numbers, dtype=torch.float32))
+    return histogram_of(torch.as_tensor(numbers, dtype=torch.float32))
 
 
 def heavy(seed, size=3000):
@@ -103,7 +109,7 @@ def test_limits_of_weights_scale_with_them_row_by_row(method, seed, power):
     weight = torch.from_numpy(np.random.default_rng(seed).standard_normal((4, 30)).astype(np.float32))
     factors = torch.tensor([1.0, 2.0**power, 0.5, 2.0])
     weights = registry.get("ranges", method).weights
-    grid = weight_grid(4)
+    grid = signed_grid(4)
     assert torch.equal(weights(weight * factors[:, None], grid), weights(weight, grid) * factors)
     assert torch.equal(weights(-weight.flip(1), grid), weights(weight, grid))
 
@@ -111,7 +117,7 @@ def test_limits_of_weights_scale_with_them_row_by_row(method, seed, power):
 @every_method
 def test_a_row_of_zeros_has_the_limit_zero(method):
     weight = torch.stack([torch.zeros(8), torch.ones(8)])
-    assert registry.get("ranges", method).weights(weight, weight_grid(8))[0] == 0.0
+    assert registry.get("ranges", method).weights(weight, signed_grid(8))[0] == 0.0
 
 
 def noise(seen, limits, grid):
@@ -130,22 +136,22 @@ def test_mse_never_rounds_a_row_of_weights_worse_than_max(seed, bits):
     weight = torch.from_numpy(np.random.default_rng(seed).standard_t(3, (6, 50)).astype(np.float32))
     errors = []
     for method in (mse, maximum):
-        scale = symmetric_scale(method.weights(weight, weight_grid(bits)), weight_grid(bits))
-        rounded = quantize_weight(weight, scale, weight_grid(bits)).double() * scale[:, None].double()
+        scale = symmetric_scale(method.weights(weight, signed_grid(bits)), signed_grid(bits))
+        rounded = quantize_weight(weight, scale, signed_grid(bits)).double() * scale[:, None].double()
         errors.append((rounded - weight.double()).square().sum(1))
     assert (errors[0] <= errors[1] * (1 + 1e-5)).all()
 
 
 def test_mse_clips_an_outlier_that_max_pays_for():
     seen = of(torch.cat([torch.linspace(-1, 1, 200_000), torch.tensor([50.0])]))
-    assert mse.activations(seen, activation_grid(4))[1] < 5.0
-    assert maximum.activations(seen, activation_grid(4))[1] == 50.0
-    best = noise(seen, mse.activations(seen, activation_grid(4)), activation_grid(4))
-    assert best < 0.2 * noise(seen, (-1.0, 50.0), activation_grid(4))
+    assert mse.activations(seen, unsigned_grid(4))[1] < 5.0
+    assert maximum.activations(seen, unsigned_grid(4))[1] == 50.0
+    best = noise(seen, mse.activations(seen, unsigned_grid(4)), unsigned_grid(4))
+    assert best < 0.2 * noise(seen, (-1.0, 50.0), unsigned_grid(4))
 
 
 def test_mse_is_near_the_best_of_all_ranges():
-    seen, grid = of(heavy(5)), activation_grid(4)
+    seen, grid = of(heavy(5)), unsigned_grid(4)
     low, high = seen.minimum, seen.maximum
     best = min(
         noise(seen, (low * a, high * b), grid) for a in np.linspace(0, 1, 21) for b in np.geomspace(0.005, 1, 150)

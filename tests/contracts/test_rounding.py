@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant import lattice, registry
-from stablequant.grid import symmetric_scale, weight_grid
-from stablequant.lattice import WeightFormat
+from stablequant.foundation import registry
+from stablequant.quantization.numerics import weight_fit, weight_grid
+from stablequant.quantization.numerics.activation_grid import signed_grid, symmetric_scale
+from stablequant.quantization.numerics.weight_grid import WeightFormat
 
 METHODS = registry.names("rounding")
 FORMATS = tuple(WeightFormat(bits) for bits in range(2, 9)) + tuple(
@@ -23,11 +24,11 @@ def weight(seed, rows=4, columns=30):
 
 
 def points(w, format):
-    """The lattice that calibration gives a weight."""
-    if format.packed:
-        return lattice.fit(w, format)
-    grid = weight_grid(format.bits)
-    return lattice.channel_lattice(symmetric_scale(w.abs().amax(1), grid), format.bits, w.shape[1])
+    """The grid that calibration gives a weight."""
+    if format.dense:
+        return weight_fit.fit(w, format)
+    grid = signed_grid(format.bits)
+    return weight_grid.row_grid(symmetric_scale(w.abs().amax(1), grid), format.bits, w.shape[1])
 
 
 def grams(seed, columns=30, frames=80):
@@ -53,7 +54,7 @@ def test_codes_are_int8_and_on_the_lattice_that_was_given(method, seed, format):
     assert found.codes.dtype == torch.int8
     assert found.codes.shape == w.shape
     assert torch.equal(found.scale, on.scale)
-    assert found.lattice is (on if format.packed else None)
+    assert found.grid is (on if format.dense else None)
     steps = (found.codes.double() - on.of().offset.double()) / on.of().step.double()
     assert torch.equal(steps, steps.round())
     assert 0 <= float(steps.min()) <= float(steps.max()) <= format.top
@@ -80,10 +81,10 @@ def test_the_float_weight_is_left_as_it_was_and_the_result_is_the_same_twice(met
 @given(seed=st.integers(0, 99))
 def test_several_lattices_at_once_give_what_each_gives_alone(method, seed):
     w = weight(seed)
-    lattices = [points(w, WeightFormat(bits, 8, True)) for bits in (4, 3, 2)]
-    together = registry.get("rounding", method).round_weight(w, lattices, grams(seed))
-    assert [each.lattice for each in together] == lattices
-    for on, found in zip(lattices, together, strict=True):
+    grids = [points(w, WeightFormat(bits, 8, True)) for bits in (4, 3, 2)]
+    together = registry.get("rounding", method).round_weight(w, grids, grams(seed))
+    assert [each.grid for each in together] == grids
+    for on, found in zip(grids, together, strict=True):
         assert torch.equal(found.codes, round_weight(method, w, on, seed).codes)
 
 

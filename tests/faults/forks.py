@@ -10,7 +10,8 @@ import signal
 import sys
 import time
 
-from stablequant import calibrate, cli  # noqa: F401
+from stablequant.cli import main
+from stablequant.workflows import calibrate  # noqa: F401
 
 for line in sys.stdin:
     arguments, log, kill, after = json.loads(line)
@@ -20,7 +21,7 @@ for line in sys.stdin:
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.argv[1:] = arguments
-        cli.run()  # ends the process
+        main.run()  # ends the process
     if kill is not None:
         time.sleep(after)
         os.kill(child, kill)  # one that has ended keeps its number until it is waited for

@@ -8,13 +8,15 @@ import pytest
 import tiny
 from damage import damaged_bytes, damaged_json, seeds
 
-from stablequant import evaluate, models, report
-from stablequant.checkpoint.verify import checksums, problems
-from stablequant.diff import diff_table
-from stablequant.errors import InputError
-from stablequant.given import Given
-from stablequant.plan import read_plan
-from stablequant.sites import discover
+from stablequant import report
+from stablequant.foundation.errors import InputError
+from stablequant.models import recognizers
+from stablequant.models.checkpoint.verify import checksums, problems
+from stablequant.models.families.discovery import discover
+from stablequant.quantization.plan.diff import diff_table
+from stablequant.quantization.plan.plan import read_plan
+from stablequant.quantization.planners.edited import EditedPlan
+from stablequant.workflows import evaluate
 
 VERSION = "transformers_version"
 WAVE = tiny.wave(3, 1600)
@@ -41,7 +43,7 @@ def sentence(act):
 
 def used(folder):
     """Load the model and use it; a config may ask for more samples than there are."""
-    recognizer = models.load(str(folder))
+    recognizer = recognizers.load(str(folder))
     if recognizer.min_samples <= len(WAVE):
         assert recognizer.logits(WAVE).isfinite().all()
 
@@ -118,7 +120,7 @@ def test_damaged_plan(seed, folder, float_folder):
     path.write_bytes(damaged_json(whole.decode(), random.Random(seed)))
     try:
         sites = discover(model(float_folder))
-        refused = sentence(lambda: Given(read_plan(path), str(path)).check(sites))
+        refused = sentence(lambda: EditedPlan(read_plan(path), str(path)).check(sites))
         for use in (report.plan_table, evaluate._calibration_hashes, lambda each: diff_table(each, each)):
             told = sentence(lambda use=use: use(str(folder)))
             assert told is None or refused
@@ -131,7 +133,7 @@ def test_damaged_plan(seed, folder, float_folder):
 
 def model(float_folder, kept={}):  # noqa: B006
     if not kept:
-        kept[float_folder] = models.load(str(float_folder)).model
+        kept[float_folder] = recognizers.load(str(float_folder)).model
     return kept[float_folder]
 
 

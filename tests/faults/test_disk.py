@@ -8,10 +8,10 @@ import subprocess
 import pytest
 import tiny
 
-from stablequant.calibrate import Options, calibrate
-from stablequant.checkpoint import check_destination
-from stablequant.checkpoint.verify import problems
-from stablequant.errors import InputError
+from stablequant.foundation.errors import InputError
+from stablequant.models.checkpoint import check_destination
+from stablequant.models.checkpoint.verify import problems
+from stablequant.workflows.calibrate import Options, calibrate
 
 
 @pytest.fixture

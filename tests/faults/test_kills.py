@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from damage import seeds
 
-from stablequant.checkpoint.verify import problems
+from stablequant.models.checkpoint.verify import problems
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FILES = ("plan.json", "model.safetensors", "config.json")

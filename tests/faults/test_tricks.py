@@ -11,12 +11,13 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from stablequant import audio, checkpoint, models
-from stablequant.checkpoint.verify import problems
-from stablequant.errors import InputError
-from stablequant.journal import Journal
-from stablequant.layouts._summary import summary
-from stablequant.plan import Plan, read_plan
+from stablequant.foundation.errors import InputError
+from stablequant.models import checkpoint, recognizers
+from stablequant.models.checkpoint.verify import problems
+from stablequant.quantization.plan.plan import Plan, read_plan
+from stablequant.quantization.search.resume import ResumeState
+from stablequant.speech import audio
+from stablequant.speech.data_summary import summary
 
 
 def refused(act, *words):
@@ -40,21 +41,21 @@ def sharded(folder, place):
 
 
 def test_an_index_of_files_in_the_folder_is_read(quantized_folder, calibrated):
-    found = models.load(str(sharded(quantized_folder, "shard.safetensors"))).logits(tiny.wave(1))
-    assert torch.equal(found, models.load(str(calibrated[0])).logits(tiny.wave(1)))
+    found = recognizers.load(str(sharded(quantized_folder, "shard.safetensors"))).logits(tiny.wave(1))
+    assert torch.equal(found, recognizers.load(str(calibrated[0])).logits(tiny.wave(1)))
 
 
 @pytest.mark.parametrize("place", ["../secret.safetensors", "/etc/passwd", "sub/x.safetensors", "", ".", "nothing"])
 def test_an_index_that_leads_elsewhere_is_refused(place, quantized_folder):
     shutil.copy(quantized_folder / "model.safetensors", quantized_folder.parent / "secret.safetensors")
     folder = sharded(quantized_folder, place)
-    refused(lambda: models.load(str(folder)), "model.safetensors.index.json: names", "not a file of this folder")
+    refused(lambda: recognizers.load(str(folder)), "model.safetensors.index.json: names", "not a file of this folder")
 
 
 @pytest.mark.parametrize("index", ["[]", "{", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
 def test_an_index_that_is_none_is_refused(index, quantized_folder):
     (quantized_folder / "model.safetensors.index.json").write_text(index)
-    refused(lambda: models.load(str(quantized_folder)), "model.safetensors.index.json: not ")
+    refused(lambda: recognizers.load(str(quantized_folder)), "model.safetensors.index.json: not ")
 
 
 def test_links_to_files_are_followed_as_the_hub_cache_needs(quantized_folder, tmp_path):
@@ -62,7 +63,7 @@ def test_links_to_files_are_followed_as_the_hub_cache_needs(quantized_folder, tm
     for path in list(quantized_folder.iterdir()):
         path.rename(tmp_path / "blobs" / path.name)
         path.symlink_to(tmp_path / "blobs" / path.name)
-    assert models.load(str(quantized_folder)).scheme == "w8a8"
+    assert recognizers.load(str(quantized_folder)).scheme == "w8a8"
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.json", "plan.json"])
@@ -73,7 +74,7 @@ def test_a_pipe_or_device_in_a_model_never_hangs(kind, name, quantized_folder):
         os.mkfifo(quantized_folder / name)
     else:
         (quantized_folder / name).symlink_to("/dev/zero")
-    refused(lambda: models.load(str(quantized_folder)), f"{name}: a pipe or device, not a file")
+    refused(lambda: recognizers.load(str(quantized_folder)), f"{name}: a pipe or device, not a file")
     if name == "config.json":  # without it the folder is nobody's
         refused(lambda: problems(quantized_folder), name)
     else:
@@ -87,7 +88,7 @@ def test_a_model_that_asks_for_code_is_refused_and_the_code_not_run(name, float_
     kinds = ("AutoConfig", "AutoModelForCTC", "AutoTokenizer", "AutoFeatureExtractor")
     (folder / name).write_text(json.dumps(settings | {"auto_map": dict.fromkeys(kinds, "evil.Evil")}))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Evil: pass\n")
-    refused(lambda: models.load(str(folder)), f"{folder / name}: asks for code of its own (auto_map)")
+    refused(lambda: recognizers.load(str(folder)), f"{folder / name}: asks for code of its own (auto_map)")
     assert not (tmp_path / "run").exists()
 
 
@@ -101,7 +102,7 @@ def test_a_pickle_in_the_place_of_weights_is_not_run(float_folder, tmp_path):
     (folder / "model.safetensors").unlink()
     Run.place = tmp_path / "run"
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Run(), protocol=2))
-    refused(lambda: models.load(str(folder)), "the weights cannot be loaded")
+    refused(lambda: recognizers.load(str(folder)), "the weights cannot be loaded")
     assert not Run.place.exists()
 
 
@@ -174,7 +175,7 @@ def test_a_journal_that_is_a_link_is_refused(name, tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "q.calibration").mkdir()
     (tmp_path / "q.calibration" / name).symlink_to(tmp_path / "mine")
-    refused(lambda: Journal(tmp_path / "q.calibration", {}, resume=True), "something else is there")
+    refused(lambda: ResumeState(tmp_path / "q.calibration", {}, resume=True), "something else is there")
     (tmp_path / "other.calibration").symlink_to(tmp_path / "q.calibration")
-    refused(lambda: Journal(tmp_path / "other.calibration", {}, resume=False), "something else is there")
+    refused(lambda: ResumeState(tmp_path / "other.calibration", {}, resume=False), "something else is there")
     assert (tmp_path / "mine").read_text() == "mine"

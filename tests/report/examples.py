@@ -1,6 +1,6 @@
 """An evaluation that a report can be made from."""
 
-from stablequant import result
+from stablequant.evaluation import result
 
 HOSTILE = "<script>alert('x')</script> & \"so\""
 

@@ -5,8 +5,8 @@ import pytest
 from report.examples import evaluated
 from safetensors.torch import load_file
 
-from stablequant import result
-from stablequant.errors import InputError
+from stablequant.evaluation import result
+from stablequant.foundation.errors import InputError
 from stablequant.report import inputs
 
 

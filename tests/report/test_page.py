@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from stablequant import evidence
-from stablequant.errors import InputError
-from stablequant.plan import read_plan
+from stablequant.foundation.errors import InputError
+from stablequant.models.checkpoint import histograms
+from stablequant.quantization.plan.plan import read_plan
 from stablequant.report.page import page
 
 EMPTY = {"meta", "br", "use"}
@@ -84,7 +84,7 @@ def test_every_plot_has_a_title(full):
 
 
 def test_what_was_not_given_says_which_command_gives_it(quantized_folder):
-    (quantized_folder / evidence.FILE).unlink()
+    (quantized_folder / histograms.FILE).unlink()
     (quantized_folder / "model.safetensors").unlink()
     found = Outline(page(str(quantized_folder), timing=False)).text
     command = "sfm-quant eval w8a8 --data DATA --baseline MODEL"

@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 
-from stablequant import stats
-from stablequant.plan import Choice
+from stablequant.quantization.observation import histogram
+from stablequant.quantization.plan.choice import Choice
 from stablequant.report import plots
 
 HOSTILE = ["\0\x1b\n", '</svg><script>alert("1")</script>', "$\\frac{", "語 \udc80 #000003", "x" * 200, ""]
@@ -41,7 +41,7 @@ def test_names_from_the_data_stay_text(name):
 
 
 def test_a_histogram_shows_its_range():
-    values = stats.histogram(torch.tensor([0.0, 1.0, 1.0, 50.0]))
+    values = histogram.histogram_of(torch.tensor([0.0, 1.0, 1.0, 50.0]))
     svg = plots.histogram("conv", values, Choice("l", "conv", low=-0.5, high=2.0))
     assert texts(svg)[0] == "conv"
     assert "% of values" in texts(svg)
@@ -50,7 +50,7 @@ def test_a_histogram_shows_its_range():
 
 @pytest.mark.parametrize("values", [[0.0], [-1e30, 1e30], [1e-30], [-5.0, -5.0]])
 def test_histograms_of_any_size(values):
-    seen = stats.coarse(stats.histogram(torch.tensor(values)), 128)
+    seen = histogram.coarse(histogram.histogram_of(torch.tensor(values)), 128)
     assert parsed(plots.histogram("x", seen, Choice("l", "conv", low=min(values), high=max(values))))
 
 

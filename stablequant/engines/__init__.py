@@ -1,0 +1,1 @@
+"""What runs a plan: the float simulation, and integer kernels."""

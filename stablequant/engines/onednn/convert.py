@@ -1,0 +1,44 @@
+"""Swap float modules for integer ones, with values (after calibration) or empty (before a checkpoint is read)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from ...foundation.errors import InputError
+from ...quantization.numerics.weight_grid import QTensor, WeightFormat
+from ...quantization.plan.choice import Choice
+from .modules import INT8, IntegerModule, integer_module
+
+
+def convert(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[str, QTensor]) -> nn.Module:
+    """Replace, in place, every quantized site by its integer module."""
+    for name, choice in choices.items():
+        if choice.quantized:
+            module = integer_module(model.get_submodule(name), choice.input_grid.bits, storage(weights[name]))
+            model.set_submodule(name, module.fill(choice, weights[name]))
+    return model
+
+
+def storage(weight: QTensor) -> WeightFormat:
+    """How the codes of a weight are stored: in int8, or packed."""
+    return INT8 if weight.grid is None else weight.grid.format
+
+
+def skeleton(model: nn.Module, formats: Mapping[str, tuple[WeightFormat, int]]) -> nn.Module:
+    """Replace, in place, the named sites by empty integer modules that a checkpoint then fills.
+
+    `formats` gives for each site how its codes are stored, and the bits of its input.
+    """
+    for name, (format, bits) in formats.items():
+        try:
+            model.set_submodule(name, integer_module(model.get_submodule(name), bits, format))
+        except (AttributeError, TypeError) as error:
+            raise InputError(f"config.json names a quantized site that this model does not have: {name}") from error
+    return model
+
+
+def integer_sites(model: nn.Module) -> tuple[str, ...]:
+    """Names of the sites that run on integer kernels."""
+    return tuple(name for name, module in model.named_modules() if isinstance(module, IntegerModule))

@@ -1,0 +1,204 @@
+"""What an evaluation found: the JSON of `sfm-quant eval` and its table.
+
+The JSON of one model has it as `model`, with its `delta` and `gates`. With several, those are the first one's, so that
+who reads one model goes on to read; `models` lists all of them, each with its own `delta` and `gates`, and the `gates`
+outside hold all limits, where a name that is not the first model's says whose it is: "min_speedup w6a6/".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .error_rates import Interval
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on the data."""
+
+    path: str
+    scheme: str
+    bytes_on_disk: int
+    wer_percent: float
+    wer_ci95: Interval
+    cer_percent: float
+    substitutions: int  # of words, as the next two
+    deletions: int
+    insertions: int
+    rtfx: float  # seconds of audio answered in a second, one utterance at a time
+    rtfx_packed: float  # the same in the faster way: several utterances in one call where the model can
+    latency_ms: dict[str, float]  # per utterance: "p50", "p95"
+    peak_rss_bytes: int | None  # of a process that loads it and answers the longest utterance; None: not measured
+    sites: dict[str, int]
+    float32_bytes: int  # of its parameters, were each stored in four bytes
+    revision: str | None = None  # the commit, for a model of the hub
+    target_lang: str | None = None  # of a model with adapters of languages
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The model against the baseline."""
+
+    wer_percent_points: float
+    wer_ci95: Interval
+    p_value: float
+    speedup: float
+    speedup_ci95: Interval
+    speedup_packed: float  # each model in its faster way
+    compression: float  # bytes of the baseline's files over the model's
+    compression_float32: float  # bytes of the baseline's parameters in float32 over the model's files
+
+
+@dataclass(frozen=True)
+class Gate:
+    name: str
+    limit: float
+    value: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A model beside the baseline, if there is one, and the limits that it was held to."""
+
+    model: Measured
+    delta: Delta | None
+    gates: tuple[Gate, ...]
+
+    def to_entry(self) -> dict[str, Any]:
+        return {**asdict(self.model), "delta": self.delta and asdict(self.delta), "gates": [*map(asdict, self.gates)]}
+
+
+@dataclass(frozen=True)
+class Data:
+    utterances: int
+    words: int
+    audio_seconds: float
+    sha256: str  # of the decoded recordings and their references, wherever they lie and in any order
+    skipped_bad: int  # entries that could not be used
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that an evaluation found."""
+
+    models: tuple[Compared, ...]
+    baseline: Measured | None
+    data: Data
+    environment: dict[str, Any]
+    normalize: str
+    warnings: tuple[str, ...]
+    predictions: tuple[dict[str, Any], ...]  # a NeMo manifest with what was recognised
+
+    @property
+    def model(self) -> Measured:
+        """The first one."""
+        return self.models[0].model
+
+    @property
+    def delta(self) -> Delta | None:
+        return self.models[0].delta
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """All limits; the name of one that is not the first model's says whose it is."""
+        others = [
+            replace(gate, name=f"{gate.name} {each.model.path}") for each in self.models[1:] for gate in each.gates
+        ]
+        return (*self.models[0].gates, *others)
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+    def to_json(self) -> str:
+        """The result without the predictions, as `sfm-quant eval --json` writes it."""
+        found = {
+            "schema": SCHEMA,
+            "model": asdict(self.model),
+            "baseline": self.baseline and asdict(self.baseline),
+            "delta": self.delta and asdict(self.delta),
+            "gates": [asdict(gate) for gate in self.gates],
+            "data": asdict(self.data),
+            "environment": self.environment,
+            "normalize": self.normalize,
+            "warnings": self.warnings,
+        }
+        if len(self.models) > 1:
+            found["models"] = [each.to_entry() for each in self.models]
+        return json.dumps(found, indent=1, allow_nan=False) + "\n"
+
+    def predictions_jsonl(self) -> str:
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.predictions)
+
+
+def table(result: Result) -> str:
+    """The result for a terminal: a column for each model."""
+    rows = cells(result)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", *sentences(result)])
+
+
+def cells(result: Result) -> list[list[str]]:
+    """The rows of the table, the head first: a column of names, one for each model, the baseline last."""
+    columns = [*result.models, *([Compared(result.baseline, None, ())] if result.baseline else [])]
+    others = [f"model {number}" for number in range(2, len(result.models) + 1)]
+    rows = [["", "model", *others, *(["baseline"] if result.baseline else [])]]
+    rows += [[name, *(view(each.model) for each in columns)] for name, view in ROWS]
+    if result.baseline:
+        rows += [[name, *(view(each.delta) if each.delta else "" for each in columns)] for name, view in DELTA_ROWS]
+    return rows
+
+
+def _signed(interval: Interval) -> str:
+    return f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
+
+
+ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
+    ("path", lambda each: each.path),
+    ("scheme", lambda each: each.scheme),
+    ("WER %", lambda each: f"{each.wer_percent:.2f} [{each.wer_ci95[0]:.2f}, {each.wer_ci95[1]:.2f}]"),
+    ("sub / del / ins", lambda each: f"{each.substitutions} / {each.deletions} / {each.insertions}"),
+    ("CER %", lambda each: f"{each.cer_percent:.2f}"),
+    ("speed, x real time", lambda each: f"{each.rtfx:.1f}"),
+    ("the same, packed", lambda each: f"{each.rtfx_packed:.1f}"),
+    ("latency ms, p50 / p95", lambda each: f"{each.latency_ms['p50']:.1f} / {each.latency_ms['p95']:.1f}"),
+    ("MB on disk", lambda each: f"{each.bytes_on_disk / 1e6:.2f}"),
+    ("MB of memory, peak", lambda each: f"{each.peak_rss_bytes / 1e6:.0f}" if each.peak_rss_bytes else "unknown"),
+    ("sites", lambda each: ", ".join(f"{count} {kind}" for kind, count in each.sites.items() if count)),
+)
+
+
+DELTA_ROWS: tuple[tuple[str, Callable[[Delta], str]], ...] = (
+    ("WER, points more", lambda delta: f"{delta.wer_percent_points:+.2f} {_signed(delta.wer_ci95)}"),
+    ("p-value of that", lambda delta: f"{delta.p_value:.2g}"),
+    ("times as fast", lambda delta: f"{delta.speedup:.2f} [{delta.speedup_ci95[0]:.2f}, {delta.speedup_ci95[1]:.2f}]"),
+    ("the same, packed", lambda delta: f"{delta.speedup_packed:.2f}"),
+    ("times smaller, files", lambda delta: f"{delta.compression:.2f}"),
+    ("times smaller than float32 parameters", lambda delta: f"{delta.compression_float32:.2f}"),
+)
+
+
+def sentences(result: Result) -> Iterator[str]:
+    """What the table does not hold: the data, the difference, the gates and the warnings, a line each."""
+    data = result.data
+    yield f"{data.words} words in {data.utterances} utterances, {data.audio_seconds:.1f} s; [ ] are 95 % intervals"
+    yield "packed: several utterances in one call; a model that cannot (a float one), or is slower so, one at a time"
+    yield from (gate_sentence(each, gate) for each in result.models for gate in each.gates)
+    yield from (f"warning: {warning}" for warning in result.warnings)
+
+
+OF = {"min_compression": " times smaller than the baseline's files"}  # of which of two sizes a gate speaks
+
+
+def gate_sentence(compared: Compared, gate: Gate) -> str:
+    verdict = "passed" if gate.passed else "FAILED"
+    return (
+        f"{verdict}: {gate.name} {gate.limit:g}{OF.get(gate.name, '')}, found {gate.value:.4g} ({compared.model.path})"
+    )

@@ -1,0 +1,34 @@
+"""The file name is the registry: a method is one file in the folder of its kind, found by its name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from types import ModuleType
+
+from .errors import InputError
+
+PACKAGE = __name__.partition(".")[0]
+FOLDERS = {  # of each kind of method, in this package
+    "ranges": "quantization.ranges",
+    "rounding": "quantization.rounding",
+    "planners": "quantization.planners",
+    "layouts": "speech.layouts",
+}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The methods of a kind ("ranges", "planners", "rounding", "layouts"), sorted."""
+    package = importlib.import_module(f"{PACKAGE}.{FOLDERS[kind]}")
+    return tuple(sorted(info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")))
+
+
+def get(kind: str, name: str) -> ModuleType:
+    """The module of a method; InputError with the nearest name when there is none."""
+    known = names(kind)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"no method {name!r} in {kind} (there are {', '.join(known)}){hint}")
+    return importlib.import_module(f"{PACKAGE}.{FOLDERS[kind]}.{name}")

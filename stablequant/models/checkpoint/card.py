@@ -1,0 +1,63 @@
+"""The model card that goes with a quantized model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...quantization.plan.plan import Plan
+from ..recognizers import Recognizer
+
+TEMPLATE = """---
+library_name: transformers
+pipeline_tag: automatic-speech-recognition
+{base_model}tags: [stablequant, int8, ctc]
+---
+# {base}, quantized to {scheme}
+
+Made by stablequant (`sfm-quant calibrate --method {method}`) from `{base}`.
+
+| | |
+|---|---|
+| scheme | {scheme}: {bits} |
+| sites on integer grids | {integer} of {all_sites} |
+| layers selected by the probe | {selected} |
+| calibration | {recordings} recordings, {seconds:.0f} s of audio |
+| score of the whole plan | {score} |
+| weights on disk | {weights:,} bytes |
+{language}{remarks}
+```python
+import stablequant  # registers the format with transformers
+from transformers import AutoModelForCTC
+
+model = AutoModelForCTC.from_pretrained("{name}")
+```
+
+`plan.json` says for every site which range was chosen and why. Word error rate and speed on your own recordings:
+`sfm-quant eval {name} --data DATA --baseline {base}`.
+"""
+
+
+def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> str:
+    """README.md of a folder that already holds the weights and will be called `name`."""
+    quantized = plan.quantized()
+    first = next(iter(quantized.values()))
+    selected = [name for name, layer in plan.layers.items() if layer.selected]
+    whole = plan.score.get("whole_model")
+    return TEMPLATE.format(
+        base=Path(recognizer.path).name if Path(recognizer.path).exists() else recognizer.path,
+        # a field of the hub, where a folder of this machine means nothing
+        base_model="" if Path(recognizer.path).exists() else f"base_model: {recognizer.path}\n",
+        name=name,
+        scheme=plan.scheme,
+        method=plan.method,
+        bits=f"{first.weight_bits}-bit weights for each output channel, {first.input_bits}-bit inputs",
+        integer=len(quantized),
+        all_sites=len(plan.sites),
+        selected=", ".join(selected) or "none",
+        recordings=plan.calibration["recordings"],
+        seconds=plan.calibration["seconds"],
+        language="" if recognizer.target_lang is None else f"| language | {recognizer.target_lang} |\n",
+        remarks="".join(f"\n{each}.\n" for each in recognizer.remarks),
+        score="not measured" if whole is None else f"{whole:.3f} {plan.score['unit']}",
+        weights=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+    )

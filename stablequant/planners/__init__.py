@@ -1,4 +1,0 @@
-"""Planners: one file each, with one function that decides for the whole model.
-
-plan(calibration) -> Plan
-"""

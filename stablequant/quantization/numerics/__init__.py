@@ -1,0 +1,1 @@
+"""The integer grids of activations and weights."""

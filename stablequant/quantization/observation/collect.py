@@ -1,0 +1,65 @@
+"""One pass over recordings that gathers the histograms of what every site reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...foundation.errors import InputError
+from ...foundation.reproducible import Reproducible
+from ..plan.site import Site
+from .histogram import Histogram, empty, histogram_of, merge
+
+
+def histograms(
+    model: nn.Module,
+    sites: tuple[Site, ...],
+    forward: Callable[[Any], Any],
+    recordings: Iterable[Any],
+    stats: dict[str, Histogram] | None = None,
+) -> Iterator[dict[str, Histogram]]:
+    """Run `forward` on each recording and yield {site: Histogram} after each; the last one is the result.
+
+    `stats` continues an earlier run. A site that no forward pass reaches is absent.
+    """
+    gathered = dict(stats or {})
+    for recording in recordings:
+        with observe(model, sites) as seen, Reproducible():
+            forward(recording)
+        gathered |= {name: merge(gathered.get(name, empty()), found) for name, found in seen.items()}
+        yield gathered
+
+
+@contextmanager
+def observe(model: nn.Module, sites: tuple[Site, ...]) -> Iterator[dict[str, Histogram]]:
+    """Inside, every forward pass adds the inputs of the sites to the dictionary that is yielded.
+
+    An input that several sites read is counted once.
+    """
+    seen: dict[str, Histogram] = {}
+    last: list[Any] = ["", None, None]  # an input that is shared: its key, tensor and histogram
+
+    def hook(site: Site) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if site.input_key != last[0] or inputs[0] is not last[1]:
+                last[:] = [site.input_key, inputs[0], _histogram(inputs[0], site.name)]
+            seen[site.name] = merge(seen[site.name], last[2]) if site.name in seen else last[2]
+
+        return count
+
+    handles = [model.get_submodule(site.name).register_forward_pre_hook(hook(site)) for site in sites]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _histogram(x: Tensor, name: str) -> Histogram:
+    try:
+        return histogram_of(x)
+    except ValueError as error:
+        raise InputError(f"the model's values at {name} are {error} for this recording") from error

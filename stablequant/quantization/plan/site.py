@@ -1,0 +1,53 @@
+"""A site: where a model can be quantized, as everything but the families sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Site:
+    """A module with a weight matrix. `reason` says why it stays in float, None where it can be quantized."""
+
+    name: str
+    layer: str
+    kind: str  # "linear", "conv", "grouped conv", or the name of a module's class, which then stays in float
+    out_channels: int
+    in_channels: int  # of one group
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+    reason: str | None
+    reads: str = ""  # the same for sites that read one tensor (q, k and v of a block); "" for one that shares none
+
+    @property
+    def input_key(self) -> str:
+        """What names the tensor that the site reads, among the inputs of all sites."""
+        return self.reads or self.name
+
+    @property
+    def unpadded_conv(self) -> bool:
+        """Whether it can do without an exact zero, and its input is quantized apart from the producer's kernel."""
+        return self.kind == "conv" and self.padding == 0
+
+    @property
+    def macs_per_output_frame(self) -> int:
+        """Multiply-adds for one output frame."""
+        return self.out_channels * self.in_channels * self.kernel
+
+
+def layers_of(sites: tuple[Site, ...]) -> tuple[str, ...]:
+    """The layers that hold the sites, in forward order."""
+    return tuple(dict.fromkeys(site.layer for site in sites))
+
+
+def canonical_weight(module: nn.Module) -> Tensor:
+    """The float32 weight as (out, in / groups * kernel), detached."""
+    weight = module.weight
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{type(module).__name__} has no weight tensor")
+    return weight.detach().float().flatten(1)

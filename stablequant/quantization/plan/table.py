@@ -1,0 +1,69 @@
+"""What a plan says, as a table to read in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...foundation.errors import InputError
+from .choice import Choice
+from .plan import Plan, read_plan
+
+
+def plan_table(folder: str) -> str:
+    """The plan of a quantized folder: the whole, its layers with the probe's evidence, its sites."""
+    plan = plan_of(folder)
+    return "\n".join((*summary(plan), "", *_layers(plan), *_sites(plan)))
+
+
+def plan_of(folder: str) -> Plan:
+    """The plan of a quantized folder; InputError when it has none."""
+    path = Path(folder) / "plan.json"
+    if Path(folder).is_file():
+        raise InputError(f"{folder}: a file; give the folder that `sfm-quant calibrate` wrote")
+    if not path.is_file():
+        raise InputError(f"{folder}: no plan.json here; give a folder that `sfm-quant calibrate` wrote")
+    return read_plan(path)
+
+
+def summary(plan: Plan) -> Iterable[str]:
+    """What was quantized and on what it was calibrated, a line each."""
+    about = plan.calibration
+    yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
+    if {"recordings", "seconds", "float_passes"} <= about.keys():
+        audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s of audio"
+        yield f"calibrated on {audio}; {about['float_passes']} float passes"
+    if {"whole_model", "unit"} <= plan.score.keys():
+        yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
+
+
+def _layers(plan: Plan) -> Iterable[str]:
+    if plan.layers:
+        yield f"{'layer':48s} {'probe':>9s} {'selected':>9s} {'removed %':>10s}"
+        for name, layer in plan.layers.items():
+            clip = "" if layer.clip_percent is None else f"{layer.clip_percent:.2f}"
+            probe = "" if layer.probe_score is None else f"{layer.probe_score:.3f}"
+            yield f"{name:48s} {probe:>9s} {'yes' if layer.selected else 'no':>9s} {clip:>10s}"
+        yield ""
+
+
+def _sites(plan: Plan) -> Iterable[str]:
+    weight = f"{'bits':>9s} {'bytes':>10s}"
+    yield f"{'site':60s} {weight} {'method':>10s} {'low':>10s} {'high':>10s} {'clipped %':>10s} {'SQNR dB':>8s}"
+    for name, choice in plan.sites.items():
+        yield f"{name:60s} {_site(choice)}"
+    yield "bits: of weights and inputs; g64: groups of 64 weights share a step, z: and an offset."
+    if plan.layers:
+        yield "removed %: the largest values, left out before the range was searched."
+    yield "clipped %: values outside [low, high]; many per cent are the dense end of GELU's short tail, below low."
+
+
+def _site(choice: Choice) -> str:
+    if not choice.quantized:
+        return f"float: {choice.reason}"
+    bits = "" if choice.weight_bits is None else f"{choice.weight_format}a{choice.input_bits}"
+    clipped = 100 * (choice.clipped_share or 0.0)
+    sqnr = "" if choice.input_sqnr_db is None else f"{choice.input_sqnr_db:.1f}"
+    weight = f"{bits:>9s} {'' if choice.weight_bytes is None else format(choice.weight_bytes, ','):>10s}"
+    low, high = ("" if limit is None else f"{limit:.4f}" for limit in (choice.low, choice.high))
+    return f"{weight} {choice.method or '':>10s} {low:>10s} {high:>10s} {clipped:10.4f} {sqnr:>8s}"

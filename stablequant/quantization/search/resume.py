@@ -1,0 +1,148 @@
+"""What a calibration has found so far, on disk beside its output, so that `--resume` can go on from there.
+
+A calibration is a fixed sequence of small results (statistics after each recording, parts of scores), each of which
+depends only on the inputs. The journal keeps them as they come; a resumed run reads instead of computing, and so ends
+with the same plan. It is bound to its inputs by a fingerprint and removed when the model has been written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...foundation.errors import InputError
+from ..observation.histogram import Histogram
+
+FILES = ("fingerprint.json", "scores.jsonl", "stats.npz")
+AGAIN = "leave out --resume to start the calibration again"
+PARTIAL = ("fingerprint.json.part", "scores.jsonl.part", "stats.part.npz")
+
+
+def fingerprint_hash(fingerprint: dict[str, Any]) -> str:
+    """sha256 (hex) of a fingerprint, by which a finished model tells what it was made of."""
+    return hashlib.sha256(_content(fingerprint)).hexdigest()
+
+
+def _content(fingerprint: dict[str, Any]) -> bytes:
+    return json.dumps(fingerprint, sort_keys=True).encode()
+
+
+class ResumeState:
+    """A folder with the fingerprint of the inputs, the statistics and the parts of scores."""
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], resume: bool) -> None:
+        self.folder = folder
+        self._scores_file = folder / "scores.jsonl"
+        self._stats_file = folder / "stats.npz"
+        _check_ours(folder)
+        if resume and not folder.exists():
+            print(f"{folder}: nothing to resume there; starting from the beginning", file=sys.stderr)
+        if not resume and (folder / "fingerprint.json").is_file():
+            print(f"{folder}: what an earlier run had found is dropped; --resume would go on from it", file=sys.stderr)
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._open(fingerprint)
+        self._scores = self._read_scores()
+
+    def _open(self, fingerprint: dict[str, Any]) -> None:
+        path = self.folder / "fingerprint.json"
+        if not path.is_file():  # whose results are there is not known, or a run was killed while it cleared up
+            shutil.rmtree(self.folder, ignore_errors=True)
+        content = _content(fingerprint)
+        if path.is_file() and path.read_bytes() != content:
+            raise InputError(
+                f"{self.folder}: this calibration was begun with another model, other recordings or other options; "
+                "give the same ones, or leave out --resume to start again"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+
+    def _read_scores(self) -> dict[str, dict[str, list[float]]]:
+        lines = self._scores_file.read_text(encoding="utf-8").splitlines() if self._scores_file.is_file() else []
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # the line that was being written when the run stopped
+                break
+        try:
+            scores = {row["key"]: row["parts"] for row in rows}
+        except (TypeError, KeyError) as error:
+            raise InputError(f"{self._scores_file}: damaged; {AGAIN}") from error
+        _replace(self._scores_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        return scores
+
+    def scores(self, key: str) -> dict[str, list[float]] | None:
+        """The parts of scores found under a key, None when that work is still to do."""
+        return self._scores.get(key)
+
+    def add_scores(self, key: str, parts: dict[str, Any]) -> None:
+        self._scores[key] = parts
+        with self._scores_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "parts": parts}) + "\n")
+
+    def stats(self) -> tuple[int, dict[str, Histogram]]:
+        """How many recordings the statistics hold, and the statistics."""
+        if not self._stats_file.is_file():
+            return 0, {}
+        try:
+            with self._stats_file.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return int(arrays["recordings"]), _histograms(arrays)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self._stats_file}: damaged ({error}); {AGAIN}") from error
+
+    def save_stats(self, recordings: int, stats: dict[str, Histogram]) -> None:
+        partial = self._stats_file.with_suffix(".part.npz")
+        found = list(stats.values())
+        np.savez(
+            partial,
+            recordings=recordings,
+            names=np.array(list(stats)),
+            counts=np.stack([h.counts for h in found]),
+            exponents=[h.exponent for h in found],
+            minima=[h.minimum for h in found],
+            maxima=[h.maximum for h in found],
+        )
+        partial.replace(self._stats_file)
+
+    def remove(self) -> None:
+        """Clear it away when the model is written; what cannot be removed is a warning, since the work is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            warnings.warn(f"{self.folder}: not needed any more, and cannot be removed; delete it", stacklevel=1)
+
+
+def _check_ours(folder: Path) -> None:
+    """InputError unless the folder is new or a journal: it is emptied and removed later."""
+    links = folder.is_symlink() or (folder.is_dir() and any(path.is_symlink() for path in folder.iterdir()))
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.exists() and (links or not folder.is_dir() or not names <= {*FILES, *PARTIAL}):
+        raise InputError(
+            f"{folder}: a calibration keeps here what it has found so far, but something else is there; move it away"
+        )
+
+
+def _histograms(arrays: Any) -> dict[str, Histogram]:
+    columns = (arrays[key] for key in ("names", "counts", "exponents", "minima", "maxima"))
+    return {
+        str(name): Histogram(counts, int(exponent), float(low), float(high))
+        for name, counts, exponent, low, high in zip(*columns, strict=True)
+    }
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,131 @@
+"""Round the weights of a plan layer after layer, each with the inputs that the quantized layers before it give.
+
+A copy of the model turns integer from the front to the back: a layer's Gram matrices are gathered behind the layers
+that are integer already, so its rounding makes up for their errors too, its weights are rounded, and it turns integer
+itself. What it gives is kept for the next one (replay.py). One layer's matrices are in memory at a time, and of the
+float weights only its own. Where no rounding asks for matrices, nothing is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...engines import onednn
+from ...foundation import memory_pages, registry
+from ...models import checkpoint
+from ...models.recognizers import Recognizer
+from ..numerics import weight_fit, weight_grid
+from ..numerics.activation_grid import symmetric_scale
+from ..numerics.weight_grid import QTensor, WeightGrid
+from ..observation import gram
+from ..observation.gram import Gram
+from ..observation.layer_cache import LayerCache
+from ..plan.choice import Choice
+from ..plan.site import Site, canonical_weight, layers_of
+
+
+class Rounded(NamedTuple):
+    """A layer, the weights of its sites, one for each choice, and how often each layer was computed for them."""
+
+    layer: str
+    weights: dict[str, list[QTensor]]
+    ran: dict[str, int]
+
+
+def round_layers(
+    recognizer: Recognizer,
+    found: Sequence[Site],
+    choices: Mapping[str, Sequence[Choice]],
+    waveforms: Callable[[], Iterable[np.ndarray]],
+    folder: Path,
+    *,
+    follow: bool = True,
+) -> Iterator[Rounded]:
+    """The layers with quantized sites, one after another; in `folder` is kept what they give for the `waveforms`.
+
+    To `follow` is to turn integer, each site by the first of its choices; otherwise every layer sees the float model.
+    """
+    prefix = replace(recognizer, model=checkpoint.shallow_copy(recognizer.model))
+    cache = LayerCache(prefix.model, layers_of(tuple(found)), folder)
+    quantized = [site for site in found if site.name in choices]
+    last = max((n for n, site in enumerate(quantized) if _needs_gram(choices[site.name])), default=-1)
+    _release(recognizer.model.parameters())
+    for layer in layers_of(tuple(quantized)):
+        here = [site for site in quantized if site.layer == layer]
+        seen = _grams(prefix, [site for site in here if _needs_gram(choices[site.name])], waveforms, cache)
+        weights = {each.name: _round(recognizer, each, choices[each.name], seen.get(each.name)) for each in here}
+        behind = quantized[: quantized.index(here[-1]) + 1]
+        _release(recognizer.model.get_submodule(site.name).weight for site in behind)
+        if follow and quantized.index(here[-1]) < last:
+            first = {name: rounded[0] for name, rounded in weights.items()}
+            onednn.convert(prefix.model, {name: choices[name][0] for name in first}, first)
+        memory_pages.return_freed_memory()
+        yield Rounded(layer, weights, dict(cache.ran))
+        cache.ran.clear()
+
+
+def round_site(weight: Tensor, choices: Sequence[Choice], seen: Gram | None = None) -> list[QTensor]:
+    """The integer weight of a site by each of its choices, of a canonical weight (out, n); all round the same way."""
+    (rounding,) = {str(choice.rounding) for choice in choices}
+    groups = 1 if seen is None else seen.site.groups
+    parts = [_round_group(rows, choices, rounding, seen, group) for group, rows in enumerate(weight.chunk(groups))]
+    return [
+        weight_grid.joined([points for points, _ in of_choice]).hold(torch.cat([codes for _, codes in of_choice]))
+        for of_choice in zip(*parts, strict=True)
+    ]
+
+
+def _round_group(
+    weight: Tensor, choices: Sequence[Choice], rounding: str, seen: Gram | None, group: int
+) -> list[tuple[WeightGrid, Tensor]]:
+    """By each choice the grid and int8 codes of the rows of one group of a convolution, or of all rows."""
+    power = None if seen is None else seen.power(group)
+    points = [fit(weight, choice, power) for choice in choices]
+    blocks: Iterable[Any] = [(slice(None), None)] if seen is None else seen.blocks(group)
+    round_weight = registry.get("rounding", rounding).round_weight
+    rounded = [round_weight(weight[:, at], [each.columns(at) for each in points], matrices) for at, matrices in blocks]
+    codes = [torch.cat([each.codes for each in of_choice], 1) for of_choice in zip(*rounded, strict=True)]
+    return list(zip(points, codes, strict=True))
+
+
+def fit(weight: Tensor, choice: Choice, power: Tensor | None = None) -> WeightGrid:
+    """Where the weights of a site may lie: by its range method, or in groups of least error at 4 bits and fewer."""
+    if choice.weight_format.dense:
+        return weight_fit.fit(weight, choice.weight_format, power)
+    grid = choice.weight_grid
+    limit = registry.get("ranges", str(choice.weight_method)).weights(weight, grid)
+    return weight_grid.row_grid(symmetric_scale(limit, grid), grid.bits, weight.shape[1])
+
+
+def _round(recognizer: Recognizer, site: Site, choices: Sequence[Choice], seen: Gram | None) -> list[QTensor]:
+    weight = canonical_weight(recognizer.model.get_submodule(site.name))
+    return round_site(weight, choices, seen)
+
+
+def _needs_gram(choices: Sequence[Choice]) -> bool:
+    return any(registry.get("rounding", str(choice.rounding)).NEEDS_GRAM for choice in choices)
+
+
+def _grams(
+    prefix: Recognizer, found: Sequence[Site], waveforms: Callable[[], Iterable[np.ndarray]], cache: LayerCache
+) -> dict[str, Gram]:
+    """The Gram matrices of sites of one layer."""
+
+    def forward(recording: tuple[int, np.ndarray]) -> None:
+        number, waveform = recording
+        cache.run(number, len(waveform), found[0].layer, lambda: prefix.logits(waveform))
+
+    return gram.collect(prefix.model, found, forward, enumerate(waveforms())) if found else {}
+
+
+def _release(weights: Iterable[Tensor]) -> None:
+    """Pages of float weights go back to the system; what is needed again comes back from its file."""
+    for weight in weights:
+        memory_pages.drop_mapped(weight)

@@ -1,0 +1,73 @@
+"""Rounded weights: of a whole plan, each layer behind integer ones, or of sites alone, for trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...foundation import progress
+from ...foundation.errors import InputError
+from ...models import checkpoint
+from ...models.recognizers import Recognizer
+from ..numerics.activation_grid import sqnr_db
+from ..numerics.weight_grid import DenseWeight, QTensor
+from ..plan.choice import Choice
+from ..plan.plan import Plan
+from ..plan.site import Site, canonical_weight
+from .choices import rounded as three_digits
+from .float_passes import FloatPasses
+from .rounding_pass import round_layers
+from .scores import Recording
+
+
+@dataclass(frozen=True)
+class Roundings:
+    """Rounds weights on all recordings; `probed` of them make a float pass of the account."""
+
+    recognizer: Recognizer
+    sites: tuple[Site, ...]
+    recordings: Sequence[Recording]
+    probed: int
+    out: Path  # beside which layers' outputs are kept
+    passes: FloatPasses
+
+    def round(self, plan: Plan) -> tuple[Plan, dict[str, QTensor]]:
+        """The integer weights of a plan, and the plan with what rounding did to them."""
+        choices = plan.quantized()
+        if not choices:
+            raise InputError(f"{self.recognizer.path}: nothing in this model can be quantized")
+        weights = {name: one for name, [one] in self._layers("rounding", {n: [c] for n, c in choices.items()}, True)}
+        done = {name: self._rounded(name, choice, weights[name]) for name, choice in choices.items()}
+        return replace(plan, sites={**plan.sites, **done}), weights
+
+    def round_alone(self, choices: Mapping[str, Sequence[Choice]]) -> dict[str, list[DenseWeight]]:
+        """Low-bit weights of sites, one for each choice, for trials: rounded behind the float model."""
+        return {
+            name: [DenseWeight.of(each) for each in weights]
+            for name, weights in self._layers("rounding each site alone", choices, False)
+        }
+
+    def _layers(
+        self, what: str, choices: Mapping[str, Sequence[Choice]], follow: bool
+    ) -> Iterator[tuple[str, list[QTensor]]]:
+        """The rounded weights of each site, one for each of its choices."""
+        shares, probed = self.passes.shares(), self.probed
+        waveforms = lambda: (recording.read() for recording in self.recordings)  # noqa: E731
+        layers = len({site.layer for site in self.sites if site.name in choices})
+        with checkpoint.workspace(self.out) as folder:
+            found = round_layers(self.recognizer, self.sites, choices, waveforms, folder, follow=follow)
+            for _, weights, ran in progress.bar(found, desc=what, total=layers, unit="layer"):
+                yield from weights.items()
+                self.passes.spent += sum(shares.get(layer, 0.0) * times for layer, times in ran.items()) / probed
+
+    def _rounded(self, name: str, choice: Choice, rounded: QTensor) -> Choice:
+        """The choice with what rounding did to the weight."""
+        weight = canonical_weight(self.recognizer.model.get_submodule(name))
+        error = (rounded.dequantize() - weight).double().square().mean()
+        return replace(
+            choice,
+            weight_count=weight.numel(),
+            weight_bytes=choice.weight_format.bytes(*weight.shape),
+            weight_sqnr_db=three_digits(sqnr_db(float(weight.double().square().mean()), float(error))),
+        )

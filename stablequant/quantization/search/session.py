@@ -1,0 +1,144 @@
+"""What a planner works with: choices for sites, scores of trials, rounded weights, and an account of what they cost.
+
+Everything found goes into the resume state, so that an interrupted calibration goes on where it was.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...foundation import progress
+from ...models import checkpoint
+from ...models.families.discovery import discover
+from ...models.recognizers import Recognizer
+from ...models.source import folder_bytes
+from ..numerics.weight_grid import QTensor
+from ..observation import collect
+from ..observation.histogram import Histogram
+from ..plan.choice import Choice, LayerChoice
+from ..plan.plan import Plan
+from ..plan.site import Site
+from .choices import Choices, SearchOptions
+from .float_passes import FloatPasses
+from .resume import ResumeState
+from .roundings import Roundings
+from .scores import SCORES, Recording, Trial
+from .trials import Trials
+
+PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
+SAVE_EVERY = 8  # recordings between two saves of the statistics
+
+
+@dataclass(frozen=True)
+class SearchSession:
+    """A float model whose inputs have been observed, and what a search for its plan needs."""
+
+    recognizer: Recognizer
+    options: SearchOptions
+    about: dict[str, Any]  # of the recordings, for the plan
+    sites: tuple[Site, ...]
+    histograms: Mapping[str, Histogram]
+    choices: Choices
+    trials: Trials
+    passes: FloatPasses
+    roundings: Roundings
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers with something to quantize, in forward order."""
+        return self.passes.layers
+
+    def plan(self, choices: dict[str, Choice], layers: dict[str, LayerChoice] | None = None) -> Plan:
+        """The plan that consists of these choices, with the evidence added."""
+        layers = layers or {}
+        scored = {
+            name: replace(c, probe_score=layers[c.layer].probe_score) if c.quantized and c.layer in layers else c
+            for name, c in choices.items()
+        }
+        about = {"name": self.trials.score.name, "unit": self.trials.score.unit, "threshold": self.options.threshold}
+        return Plan(self.options.scheme, self.options.method, scored, layers, about, self.about)
+
+    def scored(self, plan: Plan, weights: dict[str, QTensor]) -> Plan:
+        """The plan with the score of the whole of it."""
+        trial = Trial("whole model", self.layers[0], plan.quantized(), weights)
+        points = self.trials.run("verify", [trial])[trial.key]
+        about = {**plan.calibration, "float_passes": round(self.passes.spent, 2)}
+        return replace(plan, score={**plan.score, "whole_model": round(points, 6)}, calibration=about)
+
+    def bytes_written(self, plan: Plan) -> int:
+        """Bytes on disk of the model that a plan gives."""
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.write(self.recognizer, plan, self.trials.weights(plan.quantized()), Path(folder) / "m")
+            self.trials.forget()
+            return folder_bytes(Path(folder) / "m")
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What decides for a whole model; `check` looks at its sites before any recording is read."""
+
+    plan: Callable[[SearchSession], Plan]
+    check: Callable[[tuple[Site, ...]], None] = lambda sites: None
+    remarks: Callable[[Plan], Iterable[str]] = lambda plan: ()  # on the plan with its score, a sentence each
+
+
+def begin(
+    recognizer: Recognizer,
+    recordings: Sequence[Recording],
+    resume: ResumeState,
+    options: SearchOptions,
+    about: dict[str, Any],
+    held_out: Sequence[Recording] = (),
+) -> SearchSession:
+    """The session after the one pass over all recordings; a site that nothing reached stays in float, and says so."""
+    discovered = discover(recognizer.model)
+    histograms = _observed(recognizer, discovered, recordings, resume)
+    sites = tuple(
+        site if site.reason or site.name in histograms else replace(site, reason="no calibration recording reaches it")
+        for site in discovered
+    )
+    probe = _probe_subset(recordings, options)
+    passes = FloatPasses(sites, histograms, spent=len(recordings) / len(probe))
+    return SearchSession(
+        recognizer=recognizer,
+        options=options,
+        about=about,
+        sites=sites,
+        histograms=histograms,
+        choices=Choices(sites, histograms, options),
+        trials=Trials(recognizer, sites, probe, held_out, SCORES[options.score], resume, passes),
+        passes=passes,
+        roundings=Roundings(recognizer, sites, recordings, len(probe), Path(options.out), passes),
+    )
+
+
+def _observed(
+    recognizer: Recognizer, sites: tuple[Site, ...], recordings: Sequence[Recording], resume: ResumeState
+) -> dict[str, Histogram]:
+    """The histograms of what the sites read, going on from those that were kept."""
+    done, gathered = resume.stats()
+    open_sites = tuple(site for site in sites if site.reason is None)
+    waveforms = (r.read() for r in _bar(recordings, "statistics: histograms of every site", done))
+    passes = collect.histograms(recognizer.model, open_sites, recognizer.logits, waveforms, gathered)
+    for number, gathered in enumerate(passes, done + 1):
+        if number % SAVE_EVERY == 0 or number == len(recordings):
+            resume.save_stats(number, gathered)
+    return gathered
+
+
+def _probe_subset(recordings: Sequence[Recording], options: SearchOptions) -> list[Recording]:
+    if options.score == "wer" or len(recordings) <= PROBE_RECORDINGS:
+        return list(recordings)
+    chosen = np.random.default_rng(options.seed).permutation(len(recordings))[:PROBE_RECORDINGS]
+    return [recordings[i] for i in sorted(chosen)]
+
+
+def _bar(recordings: Sequence[Recording], what: str, done: int) -> Any:
+    left = recordings[done:]
+    return progress.bar(left, desc=what, initial=done, total=len(recordings), unit="recording")

@@ -1,0 +1,1 @@
+"""Recordings in: their lists, decoding, and cutting long ones at pauses."""

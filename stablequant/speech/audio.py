@@ -1,0 +1,230 @@
+"""Recordings and their transcripts: find them in any known layout, read one as a mono waveform.
+
+A layout is one file in layouts/, which finds utterances and nothing more. What follows (are recordings and transcripts
+there, the subset) is the same for all. What a waveform may be is decided in waveforms.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
+from types import ModuleType
+
+from ..foundation import progress, registry
+from ..foundation.errors import InputError
+from .layouts._entries import SUFFIXES, Entry, Utterance
+from .waveforms import STDIN, blocks, content_hash, irregular, length, load, loudness_dbfs, samples
+
+__all__ = [
+    "SUFFIXES",
+    "Listing",
+    "Utterance",
+    "blocks",
+    "content_hash",
+    "decodable",
+    "listing",
+    "load",
+    "loudness_dbfs",
+    "read_utterances",
+    "recording",
+    "told",
+]
+
+TOLD = 20  # sentences in one message; who has more mends these first
+FEW = 3  # problems of one kind that are told one by one
+COMMAND = re.compile("`[^`]*`")
+LISTS = frozenset({".json", ".jsonl", ".tsv", ".csv", ".txt"})
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What some data holds: utterances in its order, and a sentence for each entry that cannot be used."""
+
+    layout: str  # the file in layouts/ that read it
+    utterances: list[Utterance]
+    problems: list[str]  # each once
+    skipped: int = 0  # entries that cannot be used; several may have one problem
+
+
+def read_utterances(
+    data: str | Path, *, require_text: bool, max_samples: int | None = None, seed: int = 0
+) -> list[Utterance]:
+    """The utterances of `data`, whose layout is detected, in its order; `max_samples` keeps a seeded subset.
+
+    Raises InputError when no layout fits, and with all problems when there are any: a line cannot be read, a
+    recording is missing, or, with `require_text`, a transcript is.
+    """
+    return listing(data, require_text=require_text, max_samples=max_samples, seed=seed).utterances
+
+
+def listing(
+    data: str | Path,
+    *,
+    require_text: bool,
+    max_samples: int | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> Listing:
+    """As `read_utterances`; with `skip_bad` what cannot be used is left out, and told in `problems`.
+
+    Without any utterance that can be used it raises InputError all the same.
+    """
+    if max_samples is not None and max_samples < 1:
+        raise InputError(f"max_samples is {max_samples}; give 1 or more")
+    found = survey(data, require_text=require_text)
+    if found.problems and not (skip_bad and found.utterances):
+        raise InputError("\n".join(told([*found.problems, *_of_headers(found.utterances)])))
+    if not found.utterances:
+        raise InputError(f"{data}: lists no utterances; give a manifest with one on each line")
+    if max_samples is None:
+        return found
+    return replace(found, utterances=_subset(found.utterances, max_samples, seed))
+
+
+def _of_headers(utterances: Iterable[Utterance]) -> Iterator[str]:
+    """What their headers tell to be wrong; to tell it with the rest."""
+    for utterance in utterances:
+        try:
+            length(utterance)
+        except InputError as error:
+            yield str(error)
+
+
+def decodable(found: Listing, *, skip_bad: bool) -> Listing:
+    """What can be decoded of it: each recording is read once, so that the last cannot waste the work on the others.
+
+    Raises InputError with all that cannot; with `skip_bad` they are problems, unless nothing else is there.
+    """
+    good, problems = [], []
+    for utterance in progress.bar(found.utterances, desc="checking recordings", unit="file"):
+        try:
+            samples(utterance)
+            good.append(utterance)
+        except InputError as error:
+            problems.append(str(error))
+    if problems and not (skip_bad and good):
+        raise InputError("\n".join(told(problems)))
+    told_once = list(dict.fromkeys([*found.problems, *problems]))
+    return replace(found, utterances=good, problems=told_once, skipped=found.skipped + len(problems))
+
+
+def survey(data: str | Path, *, require_text: bool) -> Listing:
+    """All that is there, good and bad; raises InputError only when no layout fits or there is no list to read."""
+    layout = detect(Path(data))
+    utterances: list[Utterance] = []
+    problems: list[str] = []
+    for entry in layout.read(Path(data)):
+        if (problem := _problem(entry, require_text)) is None:
+            utterances.append(entry)
+        else:
+            problems.append(problem)
+    return Listing(layout.__name__.rpartition(".")[2], utterances, list(dict.fromkeys(problems)), len(problems))
+
+
+def detect(path: Path) -> ModuleType:
+    """The layout of some data: of those that fit, the one of the lowest rank."""
+    layouts = [registry.get("layouts", name) for name in registry.names("layouts")]
+    for rank in sorted({layout.RANK for layout in layouts}):  # the higher ones search whole trees
+        fitting = [layout for layout in layouts if rank == layout.RANK and layout.detect(path)]
+        if len(fitting) > 1:
+            titles = " and ".join(layout.TITLE for layout in fitting)
+            raise InputError(
+                f"{path}: fits more than one layout: {titles}; give the list itself instead of its folder"
+            )
+        if fitting:
+            return fitting[0]
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        raise InputError(f"{path}: a recording, not a list of recordings; give its folder as the data")
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give a manifest or a folder of recordings as the data")
+    if path.is_dir() and not any(path.iterdir()):
+        raise InputError(f"{path}: an empty folder; give a manifest or a folder of recordings as the data")
+    titles = ", ".join(layout.TITLE for layout in layouts)
+    raise InputError(f"{path}: not data in a known layout; give one of these: {titles}")
+
+
+def told(problems: list[str]) -> list[str]:
+    """A sentence for each, or one for all of a kind when those are many: who has a thousand has one mistake.
+
+    Of a kind are those with the same advice, which is what follows the last semicolon, but for commands in it.
+    """
+    alike: dict[str, list[str]] = {}
+    for problem in dict.fromkeys(problems):
+        advice = COMMAND.sub("", problem.rpartition("; ")[2])
+        alike.setdefault(advice, []).append(problem)
+    sentences = [each for kind in alike.values() for each in (kind if len(kind) <= FEW else [_alike(kind)])]
+    others = [f"and {len(sentences) - TOLD} more"] if len(sentences) > TOLD else []
+    return [*sentences[:TOLD], *others]
+
+
+def _alike(problems: list[str]) -> str:
+    places = ", ".join(problem.partition(": ")[0] for problem in problems[:FEW])
+    return f"{problems[0]} ({len(problems)} entries alike: {places}, ...)"
+
+
+@contextmanager
+def piped(name: str) -> Iterator[Utterance]:
+    """The recording that comes through a pipe, or through standard input (-).
+
+    It is kept in a temporary file: headers are sought in, and it may be hours long.
+    """
+    source = "standard input" if name == STDIN else name
+    with tempfile.NamedTemporaryFile(prefix="sfm-quant-") as file:
+        with nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as pipe:  # noqa: PTH123
+            shutil.copyfileobj(pipe, file)
+        file.flush()
+        yield Utterance(name, Path(file.name), None, None, offset=0.0, duration=None, source=source)
+
+
+def recording(path: str | Path) -> Utterance:
+    """A whole file of which nothing is known but its path."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder; give recordings, as in {Path(path) / '*.wav'}")
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such recording; correct the path")
+    if Path(path).suffix.lower() in LISTS:
+        raise InputError(f"{path}: a list, not a recording; give the recordings, or the folder that holds them")
+    return Utterance(str(path), Path(path), None, None, offset=0.0, duration=None, source=str(path))
+
+
+def _subset(utterances: list[Utterance], count: int, seed: int) -> list[Utterance]:
+    """`count` utterances in their order; ranked by a hash, so the choice does not depend on the order of the list."""
+    ranked = sorted(utterances, key=lambda each: hashlib.sha256(os.fsencode(f"{seed} {each.id}")).digest())
+    chosen = {id(each) for each in ranked[:count]}
+    return [each for each in utterances if id(each) in chosen]
+
+
+def _problem(entry: Entry, require_text: bool) -> str | None:
+    """Why an entry cannot be used, if so."""
+    if isinstance(entry, InputError):
+        return str(entry)
+    if entry.content is None and (reason := irregular(entry.path)):
+        return f"{entry.source}: {reason}; {_advice(entry)}"
+    if require_text and entry.text is None:
+        return f"{entry.source}: no transcript, and word errors are counted against one; add the text"
+    return None
+
+
+def _advice(entry: Utterance) -> str:
+    """What helps where a recording is missing."""
+    folder = Path(entry.source.rpartition(":")[0] or ".").parent
+    path = PureWindowsPath(entry.path.name if "\\" in entry.path.name else entry.path)
+    parts = path.parts[bool(path.anchor) :]
+    absolute = entry.path.is_absolute() and folder.resolve() not in entry.path.parents
+    if "\\" in entry.path.name or absolute:
+        ends = (Path(*parts[n:]) for n in range(len(parts)))
+        if near := next((end for end in ends if (folder / end).is_file()), None):
+            return f"here it is {near.as_posix()}, write that, with / between folders"
+    if "\\" in entry.path.name:
+        return "it is a path of Windows, write / between folders"
+    if absolute and not entry.path.parent.is_dir():
+        return "it may be a path on another machine, write it from the folder of the list on"
+    return "correct the path or remove the entry"

@@ -1,0 +1,54 @@
+"""NeMo: JSON lines with audio_filepath, text, and optionally offset and duration (seconds) and speaker."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...foundation.errors import InputError
+from . import _entries, audiofolder
+from ._entries import Entry, Utterance
+
+TITLE = "a NeMo manifest (.jsonl with audio_filepath, or a folder with manifest.jsonl)"
+RANK = 0
+
+
+def detect(path: Path) -> bool:
+    """Any file of JSON lines that is not audiofolder's: what is wrong in it is then told by line."""
+    manifest = _manifest(path)
+    return manifest.suffix in {".jsonl", ".json"} and manifest.is_file() and not audiofolder.is_metadata(manifest)
+
+
+def read(path: Path) -> Iterator[Entry]:
+    manifest = _manifest(path)
+    others = sorted(each.name for each in manifest.parent.glob("*.jsonl") if each != manifest) if path.is_dir() else []
+    if others:
+        names = ", ".join(others)
+        print(f"{path}: {manifest.name} is read, not {names}; to read another, give the file itself", file=sys.stderr)
+    return _entries.parsed(_entries.lines(manifest), lambda place, line: entry(manifest.parent, place, line))
+
+
+def entry(folder: Path, place: str, line: str) -> Utterance:
+    """The utterance that one line tells of; InputError says what is wrong with it."""
+    row = _entries.json_object(place, line)
+    name, text = _entries.name_in(row, "audio_filepath", place), _entries.text_in(row, ["text"], place)
+    offset, duration = (_entries.seconds(row.get(key), key, place) for key in ("offset", "duration"))
+    path = _entries.located(folder, name, place)
+    if "shard_id" in row and not path.is_file():
+        raise InputError(
+            f"{place}: {name} lies in a tar file (a tarred data set); unpack its tar files beside the list"
+        )
+    return Utterance(
+        id=f"{name}@{offset:g}" if offset else name,
+        path=path,
+        text=text,
+        speaker=None if row.get("speaker") is None else str(row["speaker"]),
+        offset=offset,
+        duration=duration or None,  # NeMo writes 0 for a duration it does not know
+        source=place,
+    )
+
+
+def _manifest(path: Path) -> Path:
+    return path / "manifest.jsonl" if path.is_dir() else path

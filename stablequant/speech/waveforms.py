@@ -1,0 +1,232 @@
+"""One recording as a mono waveform, whole or by blocks, its length and what identifies it.
+
+What a waveform may be, decided once for calibration and evaluation:
+
+- empty, silent or clipped: kept. A word error rate that leaves out the hard recordings is not one. A waveform may be
+  shorter than a model can take; the caller compares its length with `Recognizer.min_samples`.
+- NaN, infinite or absurd samples: refused, they are not sound. Samples beyond full scale are kept as they are.
+- several channels: averaged, whatever their number. A silent one makes the rest quieter. Where they cancel each other
+  (one wired the wrong way round) the mean would be silence, and the recording is refused.
+- a length in a header: a claim. What is there is decoded to its end; a recording that a header or a list has longer by
+  more than a second was cut off, and is refused.
+- any length: `load` reads it whole, so memory is the only limit (64 kB a second at 16 kHz); `blocks` does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from ..foundation.errors import InputError
+from .decoding import kinds
+from .decoding.opening import LOUDEST, Sound, opened
+from .layouts._entries import Utterance
+
+__all__ = ["blocks", "content_hash", "irregular", "length", "load", "loudness_dbfs", "samples"]
+
+STDIN = "-"
+ROUNDING = 0.1  # seconds: manifests round durations; a segment that ends this near to the file's end ends with it
+MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off, and its transcript is not of it
+BLOCK = 10.0  # seconds that `blocks` reads at a time
+CHANNELS = 8  # of which so much is read; of more there are shorter blocks
+CANCELLED = 1e-3  # of the power that the mean of unrelated channels has
+REACH = 10  # of resample_poly's filter on either side, in samples of the lower rate
+
+
+def load(utterance: Utterance, sampling_rate: int) -> np.ndarray:
+    """The utterance as float32 mono (samples,) at `sampling_rate` Hz: channels averaged, then resampled (polyphase).
+
+    Raises InputError when the file is missing, empty, corrupt or cut off, when the offset lies past its end, and when
+    samples are not sound.
+    """
+    waveform, rate = samples(utterance)
+    return _resample(waveform, rate, sampling_rate)
+
+
+def blocks(utterance: Utterance, sampling_rate: int) -> Iterator[np.ndarray]:
+    """What `load` gives, piece by piece in bounded memory: some seconds (samples,) at a time, equal to it when joined.
+
+    Raises InputError like `load`, but at the block where the reason is met.
+    """
+    with _opened(utterance) as sound:
+        yield from _resampled(_mono(_span(sound, utterance), utterance), sound.rate, sampling_rate)
+
+
+def length(utterance: Utterance) -> float:
+    """Its seconds; raises InputError like `load` for what can be told so.
+
+    Where the header counts the samples, it and a look at the end tell; where it only claims to, decoding does.
+    """
+    with _opened(utterance) as sound:
+        if sound.frames is None:
+            return sum(map(len, _span(sound, utterance))) / sound.rate
+        start, stop = _bounds(utterance, sound.rate)
+        end = sound.frames if stop is None or abs(stop - sound.frames) <= ROUNDING * sound.rate else stop
+        _refuse_past_end(utterance, start, sound.frames, sound.rate)
+        _refuse_cut_off(utterance, min(end, sound.frames) - start, end - start, sound.rate)
+        end = min(end, sound.frames)
+        last = end - round(MISSING * sound.rate)
+        if last > start and not sound.reaches(last):
+            raise InputError(f"{_name(utterance)}: ends before the {end / sound.rate:.3f} s it should; copy it again")
+        return (end - start) / sound.rate
+
+
+def content_hash(waveform: np.ndarray) -> str:
+    """SHA-256 (hex) of a waveform (samples,) as little-endian float32: the same for a copied or renamed recording."""
+    return hashlib.sha256(np.ascontiguousarray(waveform, dtype="<f4").tobytes()).hexdigest()
+
+
+def loudness_dbfs(waveform: np.ndarray) -> float | None:
+    """Root mean square of a waveform (samples,) in dB, where a square wave of full scale has 0; None for silence."""
+    power = float(np.square(waveform, dtype=np.float64).mean()) if len(waveform) else 0.0
+    return 10 * math.log10(power) if power else None
+
+
+def samples(utterance: Utterance) -> tuple[np.ndarray, int]:
+    """Its samples (frames,), float32, channels averaged, and their rate; raises what `load` does."""
+    with _opened(utterance) as sound:
+        parts = list(_mono(_span(sound, utterance), utterance))
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32), sound.rate
+
+
+@contextmanager
+def _opened(utterance: Utterance) -> Iterator[Sound]:
+    """Its sound; what libsndfile refuses, now or while it is read, becomes InputError."""
+    content = None if utterance.content is None else utterance.content()
+    if content is None and (reason := irregular(utterance.path)):
+        raise InputError(f"{utterance.source}: {reason}; correct the path")
+    with opened(_name(utterance), utterance.path, content) as sound:
+        yield sound
+
+
+def _name(utterance: Utterance) -> str:
+    """Where the sound is, for messages: a file, or a place inside one."""
+    elsewhere = utterance.content is not None or utterance.id in (STDIN, utterance.source)
+    return utterance.source if elsewhere else str(utterance.path)
+
+
+def irregular(path: Path) -> str | None:
+    """Why this is no file to read, if so. A pipe or device is one too: each reading would give another sound."""
+    try:
+        if path.is_file():
+            return None
+        if path.is_dir():
+            return f"{path} is a folder, not a recording"
+        if path.exists():
+            return f"{path} is a pipe or device, not a regular file"
+        return f"no recording {path}" + (" (a link to a file that is not there)" if path.is_symlink() else "")
+    except OSError as error:  # a name too long, a folder that may not be entered
+        return f"no recording {path} ({error.strerror})"
+
+
+def _bounds(utterance: Utterance, rate: int) -> tuple[int, int | None]:
+    """The first frame of the utterance and the one after its last, as its list has them."""
+    start = round(utterance.offset * rate)
+    return start, None if utterance.duration is None else start + round(utterance.duration * rate)
+
+
+def _span(sound: Sound, utterance: Utterance) -> Iterator[np.ndarray]:
+    """Its blocks (frames, channels), at the file's own rate.
+
+    What is left of the file after its end is part of it if it is no longer than times are rounded.
+    """
+    start, stop = _bounds(utterance, sound.rate)
+    if sound.frames is not None:
+        _refuse_past_end(utterance, start, sound.frames, sound.rate)
+    rest = round(ROUNDING * sound.rate)
+    most = max(1, round(BLOCK * sound.rate) // -(-sound.channels // CHANNELS))
+    place, held, overshoot = start, [], 0
+    for block in sound.read(start, most):
+        inside = len(block) if stop is None else max(0, min(len(block), stop - place))
+        place += inside
+        if inside:
+            yield block[:inside]
+        if inside < len(block):
+            held.append(block[inside:])
+            overshoot += len(block) - inside
+        if overshoot > rest:
+            return
+    if place == start and not held:
+        _refuse_past_end(utterance, start, _counted(sound, utterance, start), sound.rate)
+    yield from held
+    _refuse_cut_off(utterance, place - start, (place if stop is None else stop) - start, sound.rate)
+
+
+def _counted(sound: Sound, utterance: Utterance, start: int) -> int:
+    """All frames of a file that ends before `start`."""
+    if sound.frames is not None or not start:
+        return sound.frames or 0
+    with _opened(utterance) as again:
+        return sum(map(len, again.read(0, round(BLOCK * again.rate))))
+
+
+def _refuse_past_end(utterance: Utterance, start: int, frames: int, rate: int) -> None:
+    if start and start >= frames:
+        raise InputError(
+            f"{utterance.source}: offset {utterance.offset:g} s lies past the end of {utterance.path} "
+            f"({frames / rate:.3f} s); correct the offset"
+        )
+
+
+def _refuse_cut_off(utterance: Utterance, frames: int, expected: int, rate: int) -> None:
+    if expected - frames > MISSING * rate:
+        raise InputError(
+            f"{utterance.source}: {utterance.path} holds {frames / rate:.3f} s of the {expected / rate:.3f} s it "
+            "should; copy it again or correct the duration"
+        )
+
+
+def _mono(blocks: Iterable[np.ndarray], utterance: Utterance) -> Iterator[np.ndarray]:
+    """The mean of the channels (samples,) of blocks (samples, channels)."""
+    channels, alone, together = 1, 0.0, 0.0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise InputError(
+                f"{_name(utterance)}: has samples that are NaN or infinite; repair or remove the recording"
+            )
+        if len(block) and np.abs(block).max() > LOUDEST:
+            raise InputError(
+                f"{_name(utterance)}: has samples beyond 2^31, where full scale is 1; scale the recording"
+            )
+        mixed: np.ndarray = block.mean(axis=1)
+        yield mixed
+        channels = block.shape[1]
+        alone += float(np.square(block, dtype=np.float64).sum())
+        together += float(np.square(mixed, dtype=np.float64).sum())
+    if channels > 1 and together < CANCELLED * alone / channels**2:
+        raise InputError(
+            f"{_name(utterance)}: its channels cancel each other, and their mean is silence; "
+            f"keep one of them, as in {kinds.first_channel(str(utterance.path))}"
+        )
+
+
+def _resampled(waveforms: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
+    """`_resample` of a waveform that comes in blocks: each is resampled with as much around it as the filter reaches.
+
+    All bounds are multiples of `step`, the samples after which input and output meet again.
+    """
+    step = rate // math.gcd(rate, target)
+    reach = step * (1 + -(-REACH * max(rate, target) // target) // step)
+    held, done = np.zeros(0, np.float32), 0  # samples; those of them that are here only for the filter
+    for waveform in waveforms:
+        held = np.concatenate([held, waveform])
+        end = (len(held) - reach) // step * step
+        if end > done:
+            yield _resample(held, rate, target)[done * target // rate : end * target // rate]
+            keep = max(0, end - reach)
+            held, done = held[keep:], end - keep
+    yield _resample(held, rate, target)[done * target // rate :]
+
+
+def _resample(waveform: np.ndarray, rate: int, target: int) -> np.ndarray:
+    if rate == target or not len(waveform):
+        return waveform
+    common = math.gcd(rate, target)
+    resampled: np.ndarray = resample_poly(waveform, target // common, rate // common)
+    return resampled.astype(np.float32, copy=False)

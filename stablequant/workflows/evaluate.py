@@ -1,0 +1,338 @@
+"""What models cost and gain: word errors, speed, bytes and memory, beside the model they were made from.
+
+How speed is measured is in hearing.py, how sure one may be of the errors in metrics.py.
+
+References and hypotheses are compared as they are by default ("none"): it is what the model's own vocabulary was
+trained to write, nothing is forgiven silently, and a difference between two models shows in full. A warning says when
+letter case makes most of the errors, or when the vocabulary cannot write what the transcripts hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..evaluation import error_rates as metrics
+from ..evaluation import peak_memory as memory
+from ..evaluation.environment import environment
+from ..evaluation.error_rates import Counts
+from ..evaluation.result import Compared, Data, Delta, Gate, Measured, Result
+from ..evaluation.timing import Group, Heard, hear_all
+from ..foundation import progress
+from ..foundation.errors import InputError
+from ..models import recognizers as models
+from ..models.recognizers import Recognizer
+from ..models.tasks import ctc
+from ..speech import audio
+from ..speech.audio import Listing, Utterance
+
+UNWRITABLE = 0.1  # share of the words that the vocabulary cannot spell, from which it is told
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate. Raises InputError when a gate has nothing to be compared with or a value makes no sense."""
+
+    model: str
+    data: str
+    baseline: str | None = None
+    max_wer_increase: float | None = None  # percentage points
+    min_speedup: float | None = None
+    min_compression: float | None = None
+    threads: int | None = None  # None: torch's choice
+    max_samples: int | None = None
+    normalize: str = "none"  # one of metrics.NORMALIZERS
+    seed: int = 0  # of the subset and the bootstrap
+    others: tuple[str, ...] = ()  # more models, measured in the same run and held to the same limits
+    skip_bad: bool = False  # leave out what cannot be used, and count it
+    target_lang: str | None = None  # of models with adapters of languages
+
+    def __post_init__(self) -> None:
+        if self.normalize not in metrics.NORMALIZERS:
+            raise InputError(f"no normalization {self.normalize!r}; choose one of {', '.join(metrics.NORMALIZERS)}")
+        for name in ("max_wer_increase", "min_speedup", "min_compression"):
+            limit = getattr(self, name)
+            if limit is not None and self.baseline is None:
+                raise InputError(f"--{name.replace('_', '-')} needs a model to compare with; add --baseline MODEL")
+            if limit is not None and not math.isfinite(limit):
+                raise InputError(f"--{name.replace('_', '-')} is {limit}; give a number")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one model made of all utterances."""
+
+    words: Counts
+    characters: Counts
+    seconds: np.ndarray  # (answered utterances,), the same utterances for every model
+    group_seconds: np.ndarray  # (groups,), likewise
+
+
+def evaluate(options: Options) -> Result:
+    """Run the models, and the baseline beside them, over the data. Raises InputError for a bad model or bad data."""
+    found = _listing(options)
+    recognizers = _load(options)
+    with _threads(options.threads):
+        where = environment(options.seed)  # all that can fail comes before the work
+        groups = list(hear_all(progress.bar(found.utterances, desc="recognise", unit="utt"), recognizers))
+        longest = max(each.seconds for group in groups for each in group.heard)
+        threads = torch.get_num_threads()
+        peaks = [memory.peak_rss_bytes(each.folder, longest, threads, each.target_lang) for each in recognizers]
+    return _result(options, found, recognizers, groups, peaks, where)
+
+
+def _listing(options: Options) -> Listing:
+    """What can be used of the data, of which some has words."""
+    found = audio.listing(
+        options.data,
+        require_text=True,
+        max_samples=options.max_samples,
+        seed=options.seed,
+        skip_bad=options.skip_bad,
+    )
+    normalize = metrics.normalizer(options.normalize)
+    if not any(normalize(each.text or "") for each in found.utterances):
+        raise InputError(f"{options.data}: the transcripts hold no words to count errors against; give others")
+    return audio.decodable(found, skip_bad=options.skip_bad)
+
+
+def _load(options: Options) -> list[Recognizer]:
+    """The models in their order and, when there is one, the baseline last."""
+    paths = (options.model, *options.others, options.baseline)
+    recognizers = [models.load(path, options.target_lang) for path in paths if path is not None]
+    rate = recognizers[0].sampling_rate
+    for each in recognizers:
+        if each.sampling_rate != rate:
+            raise InputError(
+                f"{each.path}: takes {each.sampling_rate} Hz and the model {rate} Hz; compare models of one rate"
+            )
+    return recognizers
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _result(
+    options: Options,
+    found: Listing,
+    recognizers: list[Recognizer],
+    groups: list[Group],
+    peaks: list[int | None],
+    where: dict[str, Any],
+) -> Result:
+    normalize = metrics.normalizer(options.normalize)
+    tallies = [_tally(groups, place, normalize) for place in range(len(recognizers))]
+    heard = [each for group in groups for each in group.heard]
+    if not len(tallies[0].seconds):
+        raise InputError(f"{options.data}: every recording is too short for the model; give longer ones")
+    answered = sum(each.seconds for each in heard if each.answers[0].seconds is not None)
+    measured = [_measured(*each, answered, options.seed) for each in zip(recognizers, tallies, peaks, strict=True)]
+    compared = _compared(options, measured, tallies)
+    return Result(
+        models=compared,
+        baseline=measured[-1] if options.baseline else None,
+        data=_data(heard, tallies[0].words, found.skipped),
+        environment=where,
+        normalize=options.normalize,
+        warnings=(
+            *(f"left out: {sentence}" for sentence in audio.told(found.problems)),
+            *_warnings(options, recognizers, measured, tallies[0], groups),
+            *_wide_intervals(compared),
+        ),
+        predictions=tuple(_prediction(each, options) for each in heard),
+    )
+
+
+def _compared(options: Options, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:
+    """Each model against the baseline, which is the last of them, if there is one."""
+    if options.baseline is None:
+        return tuple(Compared(each, None, ()) for each in measured)
+    deltas = [
+        _delta(each, measured[-1], tally, tallies[-1], options.seed)
+        for each, tally in zip(measured[:-1], tallies[:-1], strict=True)
+    ]
+    return tuple(
+        Compared(each, delta, _gates(options, delta)) for each, delta in zip(measured[:-1], deltas, strict=True)
+    )
+
+
+def _tally(groups: list[Group], place: int, normalize: Callable[[str], str]) -> Tally:
+    """Errors and times of the model at `place`."""
+    heard = [each for group in groups for each in group.heard]
+    references = [normalize(each.utterance.text or "") for each in heard]
+    hypotheses = [normalize(each.answers[place].text) for each in heard]
+    alone = [[s for each in group.heard if (s := each.answers[place].seconds) is not None] for group in groups]
+    packed = [group.packed_seconds[place] for group in groups]
+    return Tally(
+        words=metrics.count_words(references, hypotheses),
+        characters=metrics.count_characters(references, hypotheses),
+        seconds=np.concatenate([np.array(each) for each in alone]),
+        group_seconds=_better_way(np.array([sum(each) for each in alone]), packed),
+    )
+
+
+def _better_way(alone: np.ndarray, packed: Sequence[float | None]) -> np.ndarray:
+    """The seconds of all groups one utterance at a time or packed, whichever is less in all."""
+    together = np.array([one if many is None else many for one, many in zip(alone, packed, strict=True)])
+    return together if together.sum() < alone.sum() else alone
+
+
+def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seconds: float, seed: int) -> Measured:
+    p50, p95 = np.percentile(1000 * tally.seconds, [50, 95])
+    return Measured(
+        path=recognizer.path,
+        scheme=recognizer.scheme,
+        bytes_on_disk=recognizer.bytes_on_disk,
+        float32_bytes=recognizer.float32_bytes,
+        revision=recognizer.revision,
+        target_lang=recognizer.target_lang,
+        wer_percent=tally.words.percent(),
+        wer_ci95=metrics.interval(tally.words, seed),
+        cer_percent=tally.characters.percent(),
+        substitutions=int(tally.words.substitutions.sum()),
+        deletions=int(tally.words.deletions.sum()),
+        insertions=int(tally.words.insertions.sum()),
+        rtfx=audio_seconds / float(tally.seconds.sum()),
+        rtfx_packed=audio_seconds / float(tally.group_seconds.sum()),
+        latency_ms={"p50": float(p50), "p95": float(p95)},
+        peak_rss_bytes=peak,
+        sites=recognizer.sites,
+    )
+
+
+def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed: int) -> Delta:
+    worse = metrics.compare(ours.words, theirs.words, seed)
+    faster = metrics.ratio(theirs.seconds, ours.seconds, seed)
+    packed = metrics.ratio(theirs.group_seconds, ours.group_seconds, seed)
+    return Delta(
+        wer_percent_points=worse.points,
+        wer_ci95=worse.ci95,
+        p_value=worse.p_value,
+        speedup=faster.value,
+        speedup_ci95=faster.ci95,
+        speedup_packed=packed.value,
+        compression=baseline.bytes_on_disk / model.bytes_on_disk,
+        compression_float32=baseline.float32_bytes / model.bytes_on_disk,
+    )
+
+
+def _gates(options: Options, delta: Delta) -> tuple[Gate, ...]:
+    """The limits asked for, each on the point estimate; a value equal to its limit passes."""
+    limits = (
+        ("max_wer_increase", options.max_wer_increase, delta.wer_percent_points, operator.le),
+        ("min_speedup", options.min_speedup, delta.speedup, operator.ge),
+        ("min_compression", options.min_compression, delta.compression, operator.ge),
+    )
+    return tuple(
+        Gate(name, limit, value, passes(value, limit)) for name, limit, value, passes in limits if limit is not None
+    )
+
+
+def _data(heard: list[Heard], words: Counts, skipped: int) -> Data:
+    content = sorted(f"{each.sha256} {each.utterance.text}\n" for each in heard)
+    return Data(
+        utterances=len(heard),
+        words=int(words.units.sum()),
+        audio_seconds=sum(each.seconds for each in heard),
+        sha256=hashlib.sha256("".join(content).encode(errors="backslashreplace")).hexdigest(),
+        skipped_bad=skipped,
+    )
+
+
+def _warnings(
+    options: Options, recognizers: list[Recognizer], measured: list[Measured], tally: Tally, groups: list[Group]
+) -> Iterator[str]:
+    """What a reader of the numbers should know, a sentence each."""
+    heard = [each for group in groups for each in group.heard]
+    for recognizer in recognizers:
+        yield from (*recognizer.remarks, *recognizer.notices)
+    short = sum(each.answers[0].seconds is None for each in heard)
+    if short:
+        yield f"{short} of {len(heard)} recordings are too short for the model and are scored as empty transcripts"
+    if empty := sum(not (each.utterance.text or "").strip() for each in heard):
+        yield f"{empty} of {len(heard)} transcripts are empty; all that is recognised there counts as inserted"
+    for recognizer in recognizers:
+        if seen := recognizer.calibrated_on & {one.sha256 for one in heard}:
+            yield (
+                f"{len(seen)} of these recordings were used to calibrate {recognizer.path}, so its WER is optimistic; "
+                "evaluate on others"
+            )
+    for each in measured:
+        if each.peak_rss_bytes is None:
+            yield f"{each.path}: its peak memory could not be measured, the process for it failed"
+    if options.normalize == "none":
+        yield from _unwritable(recognizers[0], [each.utterance.text or "" for each in heard])
+    caseless = _tally(groups, 0, lambda text: metrics.normalizer(options.normalize)(text).lower())
+    if 2 * caseless.words.errors.sum() < tally.words.errors.sum():
+        yield "most word errors are of letter case only; --normalize basic or english ignores case"
+
+
+def _unwritable(recognizer: Recognizer, references: list[str]) -> Iterator[str]:
+    """Whether the transcripts are in another writing, or of another language, than the model's."""
+    words = [word for text in references for word in text.split()]
+    wrong = ctc.unwritable(words, recognizer.processor.tokenizer)
+    if len(wrong) > UNWRITABLE * len(words):
+        some = ", ".join(sorted(set(wrong))[:3])
+        yield (
+            f"{len(wrong)} of {len(words)} words of the transcripts ({some}, ...) cannot be written with the "
+            f"vocabulary of {recognizer.path}, so none of them can be right; use transcripts, or --normalize, that fit"
+        )
+
+
+def _wide_intervals(compared: tuple[Compared, ...]) -> Iterator[str]:
+    """Where chance, not the model, decides a gate on speed."""
+    for each in compared:
+        for gate in each.gates:
+            if gate.name == "min_speedup" and each.delta and _inside(gate.limit, each.delta.speedup_ci95):
+                low, high = each.delta.speedup_ci95
+                yield (
+                    f"{each.model.path}: min_speedup {gate.limit:g} lies inside the interval of the speed-up "
+                    f"[{low:.2f}, {high:.2f}], so chance may decide; measure more utterances, on a quiet machine"
+                )
+
+
+def _inside(limit: float, interval: metrics.Interval) -> bool:
+    return interval[0] < limit < interval[1]
+
+
+def _prediction(heard: Heard, options: Options) -> dict[str, Any]:
+    """A row of a NeMo manifest; `time` is the seconds of the model's timed answer, null when there is none."""
+    row = {
+        "audio_filepath": _path(heard.utterance),
+        "offset": heard.utterance.offset,
+        "duration": heard.seconds,
+        "loudness_dbfs": heard.loudness_dbfs,
+        "text": heard.utterance.text,
+    }
+    if heard.utterance.speaker is not None:
+        row["speaker"] = heard.utterance.speaker
+    paths = (options.model, *options.others, *([options.baseline] if options.baseline else []))
+    for name, path, answer in zip(_fields(options), paths, heard.answers, strict=True):
+        row |= {name.format("model"): path, name.format("pred_text"): answer.text, name.format("time"): answer.seconds}
+    return row
+
+
+def _path(utterance: Utterance) -> str:
+    """Of the file; a recording that lies inside a data set has none, and its place there is no path."""
+    return str(utterance.path.resolve()) if utterance.content is None else utterance.source
+
+
+def _fields(options: Options) -> list[str]:
+    """How the fields of each model are named: pred_text, pred_text_2, ..., baseline_pred_text."""
+    others = [f"{{}}_{number}" for number, _ in enumerate(options.others, start=2)]
+    return ["{}", *others, *(["baseline_{}"] if options.baseline else [])]

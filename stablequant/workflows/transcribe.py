@@ -1,0 +1,137 @@
+"""What a model hears in recordings: half a minute of short ones in one call if the model packs, a long one in pieces.
+
+A recording of up to LONG seconds is heard whole, as `eval` hears it. A longer one is never held whole: it is cut at
+its pauses (pauses.py), and its words are those of its pieces (longform.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..foundation import progress
+from ..foundation.errors import InputError
+from ..models.recognizers import PACK_SECONDS, Recognizer
+from ..models.tasks import ctc
+from ..speech import audio
+from ..speech.audio import Utterance
+from ..speech.layouts._entries import is_audio, is_unread, unread
+from ..speech.longform import Stretch, stretches
+
+LONG = PACK_SECONDS  # what lasts longer is heard in pieces
+
+
+@dataclass(frozen=True)
+class Word:
+    word: str
+    start: float  # seconds from the start of the recording
+    end: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What is said in a recording."""
+
+    audio_filepath: str
+    duration: float  # seconds
+    text: str
+    words: tuple[Word, ...] | None = None  # None: not asked for
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of a NeMo manifest."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+Heard = tuple[str, "Transcript | InputError"]  # path, and what is said or why it cannot be read
+Sound = tuple[str, "np.ndarray | Transcript | InputError"]  # a waveform is still to be heard
+
+
+def find(paths: Iterable[str]) -> list[str]:
+    """The recordings that some paths name: files as they are, of a folder all that lie in it at any depth, sorted."""
+    return [recording for path in paths for recording in (_inside(path) if Path(path).is_dir() else [path])]
+
+
+def transcribe_files(recognizer: Recognizer, paths: Iterable[str], *, words: bool = False) -> Iterator[Heard]:
+    """What is said in each recording, in order, or why it cannot be read; "-" is a recording on standard input."""
+    waiting: list[Sound] = []
+    for path in paths:
+        sound = _read(recognizer, path, words)
+        if _samples([*waiting, (path, sound)]) > PACK_SECONDS * recognizer.sampling_rate:
+            yield from _answer(recognizer, waiting, words)
+            waiting = []
+        waiting.append((path, sound))
+    yield from _answer(recognizer, waiting, words)
+
+
+def _inside(folder: str) -> list[str]:
+    files = list(Path(folder).rglob("*"))
+    found = sorted(str(each) for each in files if is_audio(each))
+    others = unread(Path(folder), filter(is_unread, files))
+    if not found:
+        raise InputError(others or f"{folder}: holds no recordings; give files, or a folder with some in it")
+    if others:
+        print(others, file=sys.stderr)
+    return found
+
+
+def _read(recognizer: Recognizer, path: str, words: bool) -> np.ndarray | Transcript | InputError:
+    """The waveform of a recording, or of a long one at once what is said."""
+    try:
+        pipe = path == audio.STDIN or Path(path).is_fifo()
+        with audio.piped(path) if pipe else nullcontext(audio.recording(path)) as utterance:
+            if (seconds := audio.length(utterance)) > LONG:
+                return _long(recognizer, utterance, seconds, words)
+            return audio.load(utterance, recognizer.sampling_rate)
+    except InputError as error:
+        return error
+
+
+def _long(recognizer: Recognizer, utterance: Utterance, seconds: float, words: bool) -> Transcript:
+    blocks, found = audio.blocks(utterance, recognizer.sampling_rate), []
+    with progress.bar(total=round(seconds), desc=utterance.id, unit="s") as bar:
+        for stretch in stretches(recognizer, blocks):
+            found.append(stretch)
+            end = stretch.start + len(stretch.path) * recognizer.stride
+            bar.update(min(bar.total, end // recognizer.sampling_rate) - bar.n)
+    return _transcript(recognizer, utterance.id, seconds, found, words)
+
+
+def _samples(sounds: Iterable[Sound]) -> int:
+    return sum(len(sound) for _, sound in sounds if isinstance(sound, np.ndarray))
+
+
+def _answer(recognizer: Recognizer, waiting: list[Sound], words: bool) -> Iterator[Heard]:
+    long_enough = [s for _, s in waiting if isinstance(s, np.ndarray) and len(s) >= recognizer.min_samples]
+    logits = iter(recognizer.logits_all(long_enough))
+    for path, sound in waiting:
+        if not isinstance(sound, np.ndarray):
+            yield path, sound
+            continue
+        try:
+            heard = [Stretch(0, ctc.best(next(logits)))] if len(sound) >= recognizer.min_samples else []
+            yield path, _transcript(recognizer, path, len(sound) / recognizer.sampling_rate, heard, words)
+        except InputError as error:
+            yield path, InputError(f"{path}: {error}")
+
+
+def _transcript(
+    recognizer: Recognizer, path: str, seconds: float, heard: Sequence[Stretch], words: bool
+) -> Transcript:
+    texts = [ctc.text(each.path, recognizer.processor.tokenizer) for each in heard]
+    timed = tuple(_words(recognizer, heard)) if words else None
+    return Transcript(path, round(seconds, 3), " ".join(filter(None, texts)), timed)
+
+
+def _words(recognizer: Recognizer, heard: Iterable[Stretch]) -> Iterator[Word]:
+    letters = ctc.alphabet(recognizer.processor.tokenizer)
+    for stretch in heard:
+        for span in ctc.words(stretch.path, letters):
+            samples = (stretch.start + frame * recognizer.stride for frame in (span.first, span.end))
+            start, end = (round(each / recognizer.sampling_rate, 3) for each in samples)
+            yield Word(span.word, start, end)

@@ -1,0 +1,86 @@
+"""Words and their frames, for every kind of vocabulary."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from transformers import Wav2Vec2CTCTokenizer
+
+from stablequant.models.tasks import ctc
+
+LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "L"]
+SYMBOLS = ["<pad>", "<s>", "</s>", "<unk>", "|", " ONE", " TWO"]
+CHARACTERS = ["<pad>", "<s>", "</s>", "<unk>", "你", "好"]
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    def build(vocabulary, **options):
+        (tmp_path / "vocab.json").write_text(json.dumps({each: place for place, each in enumerate(vocabulary)}))
+        return Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), **options)
+
+    return build
+
+
+def said(vocabulary, path, tokenizer):
+    """[(word, first frame, frame after the last)] of a path given by its symbols, _ for the blank."""
+    places = [vocabulary.index("<pad>" if symbol == "_" else symbol) for symbol in path]
+    return [(each.word, each.first, each.end) for each in ctc.words(np.array(places, int), ctc.alphabet(tokenizer))]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("_AAB_|_BA_", [("AB", 1, 4), ("BA", 7, 9)]),
+        ("AB", [("AB", 0, 2)]),
+        ("|A||B|", [("A", 1, 2), ("B", 4, 5)]),
+        ("A_||__|_B", [("A", 0, 1), ("B", 8, 9)]),
+        ("_BALL_L_", [("BALL", 1, 7)]),  # a blank between them keeps two letters apart
+        ("____", []),
+        ("||", []),
+        ("", []),
+    ],
+)
+def test_letters_with_a_delimiter(tokenizer, path, words):
+    assert said(LETTERS, path, tokenizer(LETTERS)) == words
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "options", "wrong"),
+    [
+        (LETTERS, {}, ["bal", "BAD"]),
+        (LETTERS, {"do_lower_case": True}, ["BALL", "BAD", "ONE", "ONETWO"]),
+        (SYMBOLS, {}, ["BALL", "bal", "BAD"]),
+    ],
+)
+def test_words_that_the_vocabulary_cannot_spell(tokenizer, vocabulary, options, wrong):
+    said = ["BALL", "bal", "BAD"] + (["ONE", "ONETWO"] if vocabulary is SYMBOLS or options else [])
+    assert ctc.unwritable(said, tokenizer(vocabulary, **options)) == wrong
+
+
+def test_a_symbol_for_each_word(tokenizer):
+    path = ["_", " ONE", " ONE", " TWO", "_", " TWO", "|", " ONE"]
+    words = [("ONE", 1, 3), ("TWO", 3, 4), ("TWO", 5, 6), ("ONE", 7, 8)]
+    assert said(SYMBOLS, path, tokenizer(SYMBOLS)) == words
+
+
+@pytest.mark.parametrize("options", [{}, {"word_delimiter_token": None}])
+def test_without_a_delimiter_the_words_are_those_of_the_text(tokenizer, options):
+    """A tokenizer that writes no spaces between symbols writes one word, for times as for the word error rate."""
+    assert said(CHARACTERS, "_你你_好好你", tokenizer(CHARACTERS, **options)) == [("你好你", 1, 7)]
+
+
+def test_text_is_written_as_the_tokenizer_writes_it(tokenizer):
+    small = tokenizer(LETTERS, do_lower_case=True)
+    assert said(LETTERS, "AB|BA", small) == [("ab", 0, 2), ("ba", 3, 5)]
+
+
+@pytest.mark.parametrize("vocabulary", [LETTERS, SYMBOLS])
+def test_words_are_those_of_the_whole_text(tokenizer, vocabulary):
+    built, rng = tokenizer(vocabulary), np.random.default_rng(0)
+    for _ in range(50):
+        path = rng.choice([0, 0, *range(4, len(vocabulary))], 40)
+        found = ctc.words(path, ctc.alphabet(built))
+        assert [each.word for each in found] == ctc.text(path, built).split()
+        assert all(a.end <= b.first for a, b in pairwise(found))

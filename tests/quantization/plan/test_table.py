@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from stablequant.foundation.errors import InputError
+from stablequant.quantization.plan.plan import read_plan
+from stablequant.report import plan_table
+
+
+def test_every_layer_and_every_site_has_its_line(calibrated):
+    lines = plan_table(str(calibrated[0])).splitlines()
+    plan = read_plan(calibrated[0] / "plan.json")
+    assert lines[0].startswith("w8a8, method stable: 21 of 22 sites quantized")
+    assert "4 recordings" in lines[1]
+    assert f"{plan.score['whole_model']:.3f} {plan.score['unit']}" in lines[2]
+    starts = [line.split(" ")[0] for line in lines]
+    for name in (*plan.layers, *plan.sites):
+        assert name in starts
+    for name, choice in plan.sites.items():
+        line = lines[len(starts) - 1 - starts[::-1].index(name)]
+        assert (choice.reason in line) if choice.reason else (f"{choice.low:.4f}" in line and "w8a8" in line)
+
+
+def test_columns_stand_below_each_other(calibrated):
+    lines = plan_table(str(calibrated[0])).splitlines()
+    head = next(line for line in lines if line.startswith("site"))
+    rows = [line for line in lines if "w8a8" in line and "method" not in line]
+    assert {len(line) for line in rows} == {len(head)}
+
+
+@pytest.mark.parametrize("field", ["calibration", "score"])
+def test_a_plan_that_was_edited_by_hand_is_still_shown(quantized_folder, field):
+    path = quantized_folder / "plan.json"
+    data = json.loads(path.read_text())
+    data[field] = {}
+    for layer in data["layers"].values():
+        layer.pop("probe_score")
+    path.write_text(json.dumps(data))
+    assert "21 of 22" in plan_table(str(quantized_folder))
+
+
+def test_a_folder_without_a_plan(tmp_path, float_folder):
+    for folder in (tmp_path, float_folder, tmp_path / "nothing"):
+        with pytest.raises(InputError, match=r"no plan\.json here"):
+            plan_table(str(folder))
+
+
+def test_a_plan_that_cannot_be_read(quantized_folder):
+    (quantized_folder / "plan.json").write_text("{")
+    with pytest.raises(InputError, match=r"plan\.json: not a plan"):
+        plan_table(str(quantized_folder))

@@ -1,0 +1,101 @@
+"""What a planner works with."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from stablequant.foundation import registry
+from stablequant.quantization.observation import collect
+from stablequant.quantization.ranges import mse
+from stablequant.quantization.search import scores, trials
+from stablequant.quantization.search.resume import ResumeState
+from stablequant.quantization.search.session import begin
+from stablequant.workflows.calibrate import Options, read_recordings
+
+
+def made_for(recognizer, found, tmp_path):
+    recordings, about = read_recordings(found, recognizer)
+    journal = ResumeState(tmp_path / "journal", {}, resume=False)
+    return begin(recognizer, recordings, journal, found, about)
+
+
+def test_removing_more_never_widens_the_range(float_folder, speech, tmp_path):
+    # What the search compares: max ranges on histograms from which more and more was removed.
+    recognizer = tiny.recognizer(tmp_path=tmp_path)
+    found = Options(str(float_folder), str(speech), str(tmp_path / "q"), method="max")
+    session = made_for(recognizer, found, tmp_path)
+    site = next(site for site in session.sites if site.reason is None)
+    ranges = [session.choices.choose(site, "max", clip) for clip in (None, 0.0, 0.01, 0.1, 0.5)]
+    assert ranges[0].clipped_share == 0.0
+    assert (ranges[0].low, ranges[0].high) == (ranges[1].low, ranges[1].high)
+    assert all(a.low <= b.low and a.high >= b.high for a, b in itertools.pairwise(ranges))
+    assert 0 < ranges[-1].clipped_share <= 0.005
+    assert ranges[-1].high - ranges[-1].low < ranges[0].high - ranges[0].low
+
+
+# ---- the account of float passes
+
+
+def once(collect):
+    """Statistics that are those of the first recording throughout; what they cost is counted all the same."""
+
+    def fake(model, found, forward, recordings, stats=None):
+        for number, each in enumerate(recordings):
+            if number == 0:
+                *_, stats = collect(model, found, forward, [each])
+            yield stats
+
+    return fake
+
+
+def passes(model, tmp_path, monkeypatch, recordings, layer_score):
+    """What a plan for `model` costs by its own account, and as counted; trials are answered without computing."""
+    done, held = {"frames": 0.0}, []
+
+    def answer(_recognizer, layers, _recording, trials, _score, _tick):
+        done["frames"] += 1 + sum(held[0].passes.suffix(trial.first) for trial in trials)
+        return {trial.key: (layer_score, 1.0) for trial in trials}
+
+    monkeypatch.setattr(trials, "run_trials", answer)
+    monkeypatch.setattr(collect, "histograms", once(collect.histograms))
+    monkeypatch.setattr(mse, "RATIOS", mse.RATIOS[::21])
+    recognizer = tiny.recognizer(tmp_path=tmp_path)
+    found = Options("model", "data", str(tmp_path / "out"))
+    rows = [scores.Recording(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
+    journal = ResumeState(tmp_path / "journal", {}, resume=False)
+    session = begin(replace(recognizer, model=model), rows, journal, found, {})
+    held.append(session)
+    plan = registry.get("planners", "stable").plan(session)
+    made = session.scored(*session.roundings.round(plan))
+    probe = len(session.trials.recordings)
+    assert session.passes.spent == pytest.approx((recordings + done["frames"]) / probe)
+    return made.calibration["float_passes"], made
+
+
+DEEP = {"num_hidden_layers": 24, "conv_dim": (16,) * 7, "hidden_size": 16, "intermediate_size": 512}
+
+
+@pytest.mark.parametrize(
+    ("recordings", "points"),
+    [(4, 0.0), (16, 0.0), (128, 0.0), (4, 1.0), (16, 1.0), (128, 1.0)],
+    ids=lambda each: each if isinstance(each, int) else "all selected" if each else "none selected",
+)
+def test_a_deep_model_costs_at_most_40_float_passes(recordings, points, tmp_path, monkeypatch):
+    cost, made = passes(tiny.prepared("wav2vec2", "large", **DEEP), tmp_path, monkeypatch, recordings, points)
+    assert len(made.layers) == 33
+    assert all(layer.selected == (points > 0) for layer in made.layers.values())
+    assert cost <= 40
+
+
+def test_the_suffix_of_a_layer_is_its_share_of_the_work_from_there_on(tmp_path, float_folder, speech):
+    session = made_for(
+        tiny.recognizer(tmp_path=tmp_path),
+        Options(str(float_folder), str(speech), str(tmp_path / "q"), threshold=-1.0),
+        tmp_path,
+    )
+    suffixes = [session.passes.suffix(layer) for layer in session.layers]
+    assert suffixes[0] == pytest.approx(1.0)
+    assert suffixes == sorted(suffixes, reverse=True)
+    assert 0 < suffixes[-1] < 0.01
