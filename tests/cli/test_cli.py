@@ -22,7 +22,7 @@ from stablequant.evaluation import error_rates as metrics
 from stablequant.evaluation import peak_memory as memory
 from stablequant.foundation import registry
 from stablequant.foundation.errors import InputError
-from stablequant.models.recognizers import recognizers as models
+from stablequant.models import recognizers as models
 from stablequant.quantization.search import scores as score
 from stablequant.workflows import calibrate, evaluate
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stablequant.foundation.errors import InputError
-from stablequant.models.recognizers import checkpoint
+from stablequant.models import checkpoint
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.search import session, trials

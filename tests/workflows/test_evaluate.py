@@ -12,7 +12,7 @@ from stablequant.evaluation import peak_memory as memory
 from stablequant.evaluation import timing as hearing
 from stablequant.evaluation.result import table
 from stablequant.foundation.errors import InputError
-from stablequant.models.recognizers import recognizers as models
+from stablequant.models import recognizers as models
 from stablequant.speech import audio
 from stablequant.workflows import evaluate
 from stablequant.workflows.evaluate import Options

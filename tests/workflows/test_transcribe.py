@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from stablequant.foundation.errors import InputError
-from stablequant.models.recognizers import recognizers as models
+from stablequant.models import recognizers as models
 from stablequant.workflows.transcribe import Transcript, Word, find, transcribe_files
 
 RATE = 16000

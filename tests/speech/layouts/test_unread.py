@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from layouts.examples import librispeech, put, write
+from speech.layouts.examples import librispeech, put, write
 
 from stablequant.foundation.errors import InputError
 from stablequant.speech import audio
-from stablequant.speech.layouts import _summary
+from stablequant.speech import data_summary as _summary
 from stablequant.workflows import transcribe
 
 M4A = b"\0\0\0\x20ftypM4A " + bytes(2000)
