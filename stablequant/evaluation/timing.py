@@ -24,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..foundation.errors import InputError
-from ..models.recognizers import PACK_SECONDS, Recognizer
+from ..models.recognizer import BATCH_SECONDS, Recognizer
 from ..speech import audio
 from ..speech.audio import Utterance
 
@@ -61,7 +61,7 @@ def hear_all(utterances: Iterable[Utterance], recognizers: Sequence[Recognizer])
     waveforms: list[np.ndarray] = []
     for turn, utterance in enumerate(utterances):
         waveform = audio.load(utterance, rate)
-        if heard and sum(map(len, waveforms)) + len(waveform) > PACK_SECONDS * rate:
+        if heard and sum(map(len, waveforms)) + len(waveform) > BATCH_SECONDS * rate:
             yield Group(heard, _hear_packed(waveforms, recognizers, turn))
             heard, waveforms = [], []
         heard.append(_hear(utterance, waveform, recognizers, turn))
@@ -87,7 +87,7 @@ def _hear_packed(
     waveforms: list[np.ndarray], recognizers: Sequence[Recognizer], turn: int
 ) -> tuple[float | None, ...]:
     """The seconds of each model that packs to answer them in one call."""
-    packing = [each for each in recognizers if each.packs and waveforms]
+    packing = [each for each in recognizers if each.batched and waveforms]
     answers = iter(_in_turn(packing, turn, lambda model: model.transcribe_all(waveforms)))
     return tuple(next(answers)[1] if each in packing else None for each in recognizers)
 

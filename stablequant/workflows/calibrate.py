@@ -23,10 +23,10 @@ import numpy as np
 from ..foundation import progress, registry, signals
 from ..foundation.errors import InputError
 from ..models import checkpoint
-from ..models import recognizers as models
+from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
 from ..models.families import discovery as sites
-from ..models.recognizers import Recognizer
+from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
 from ..quantization.plan.choice import to_entry
 from ..quantization.plan.plan import Plan, parse_scheme, read_plan
@@ -189,7 +189,7 @@ def _flag(name: str) -> str:
 
 
 def _float_model(options: Options) -> Recognizer:
-    recognizer = models.load(options.model, options.target_lang)
+    recognizer = read.load(options.model, options.target_lang)
     if recognizer.scheme != "float32":
         raise InputError(
             f"{options.model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"

@@ -28,9 +28,9 @@ from ..evaluation.result import Compared, Data, Delta, Gate, Measured, Result
 from ..evaluation.timing import Group, Heard, hear_all
 from ..foundation import progress
 from ..foundation.errors import InputError
-from ..models import recognizers as models
-from ..models.recognizers import Recognizer
-from ..models.tasks import ctc
+from ..models.checkpoint import read
+from ..models.recognizer import Recognizer
+from ..models.tasks import ctc_words
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
@@ -107,7 +107,7 @@ def _listing(options: Options) -> Listing:
 def _load(options: Options) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    recognizers = [models.load(path, options.target_lang) for path in paths if path is not None]
+    recognizers = [read.load(path, options.target_lang) for path in paths if path is not None]
     rate = recognizers[0].sampling_rate
     for each in recognizers:
         if each.sampling_rate != rate:
@@ -285,7 +285,7 @@ def _warnings(
 def _unwritable(recognizer: Recognizer, references: list[str]) -> Iterator[str]:
     """Whether the transcripts are in another writing, or of another language, than the model's."""
     words = [word for text in references for word in text.split()]
-    wrong = ctc.unwritable(words, recognizer.processor.tokenizer)
+    wrong = ctc_words.unwritable(words, recognizer.processor.tokenizer)
     if len(wrong) > UNWRITABLE * len(words):
         some = ", ".join(sorted(set(wrong))[:3])
         yield (

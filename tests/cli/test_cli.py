@@ -22,7 +22,7 @@ from stablequant.evaluation import error_rates as metrics
 from stablequant.evaluation import peak_memory as memory
 from stablequant.foundation import registry
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
 from stablequant.quantization.search import scores as score
 from stablequant.workflows import calibrate, evaluate
 
@@ -394,7 +394,7 @@ def test_what_cannot_be_used_is_one_sentence(monkeypatch, problem, message):
     def fail(path):
         raise problem
 
-    monkeypatch.setattr(models, "load", fail)
+    monkeypatch.setattr(read, "load", fail)
     done = invoke("transcribe", "m", "x.wav")
     assert (done.exit_code, done.stderr, done.stdout) == (3, message, "")
 
@@ -403,7 +403,7 @@ def test_bug_keeps_its_traceback(monkeypatch):
     def fail(path):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(models, "load", fail)
+    monkeypatch.setattr(read, "load", fail)
     assert isinstance(invoke("transcribe", "m", "x.wav").exception, ZeroDivisionError)
 
 

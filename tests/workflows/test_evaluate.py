@@ -12,7 +12,7 @@ from stablequant.evaluation import peak_memory as memory
 from stablequant.evaluation import timing as hearing
 from stablequant.evaluation.result import table
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
 from stablequant.speech import audio
 from stablequant.workflows import evaluate
 from stablequant.workflows.evaluate import Options
@@ -74,11 +74,11 @@ class Fake:
         return self.texts[len(waveform)]
 
     @property
-    def packs(self):
+    def batched(self):
         return self.packed_pace is not None
 
     def transcribe_all(self, waveforms):
-        assert self.packs
+        assert self.batched
         assert waveforms
         lengths = tuple(map(len, waveforms))
         first = 1 if lengths in self.met else 3
@@ -118,7 +118,7 @@ def bench(tmp_path, monkeypatch):
         "float": Fake("float", FLOAT, clock, order),
         "ours": Fake("ours", OURS, clock, order, pace=0.5, size=1000, scheme="w8a8"),
     }
-    monkeypatch.setattr(models, "load", lambda path, target_lang: fakes[path])
+    monkeypatch.setattr(read, "load", lambda path, target_lang: fakes[path])
     monkeypatch.setattr(memory, "peak_rss_bytes", lambda model, seconds, threads, target_lang: round(1000 * seconds))
     monkeypatch.setattr(hearing, "time", clock)
     return fakes, write_data(tmp_path)
