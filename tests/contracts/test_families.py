@@ -39,7 +39,6 @@ def test_sites_are_all_modules_with_a_matrix_in_the_order_in_which_they_run(name
     family = registry.get("families", name)
     model, order = family.prepare(tiny.build(kind, form)), []
     sites = family.sites(model)
-    modules = model.named_modules()
     matrices = {
         each
         for each, module in model.named_modules()
