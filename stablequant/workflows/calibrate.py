@@ -22,15 +22,14 @@ import numpy as np
 
 from ..foundation import progress, registry, signals
 from ..foundation.errors import InputError
-from ..models import checkpoint
-from ..models import recognizers as models
+from ..models import checkpoint, recognizers
 from ..models.checkpoint.verify import problems
-from ..models.families import discovery as sites
+from ..models.families import discovery
 from ..models.recognizers import Recognizer
 from ..models.source import folder_bytes
 from ..quantization.plan.choice import to_entry
 from ..quantization.plan.plan import Plan, parse_scheme, read_plan
-from ..quantization.planners import edited as given
+from ..quantization.planners import edited
 from ..quantization.search.choices import LIMITS
 from ..quantization.search.resume import ResumeState, fingerprint_hash
 from ..quantization.search.scores import SCORES, Recording
@@ -78,7 +77,7 @@ def calibrate(options: Options) -> dict[str, Any]:
 def _calibrate(options: Options, planner: Planner) -> dict[str, Any]:
     began = time.monotonic()
     recognizer = _float_model(options)
-    planner.check(sites.discover(recognizer.model))  # before the recordings are read, not after
+    planner.check(discovery.discover(recognizer.model))  # before the recordings are read, not after
     recordings, about = read_recordings(options, recognizer)
     fingerprint = _fingerprint(options, recognizer, recordings, about)
     about["inputs_sha256"] = fingerprint_hash(fingerprint)
@@ -159,10 +158,10 @@ def _planned(options: Options) -> tuple[Options, Planner]:
     """The planner; with a given plan, also the options that it was made with."""
     if options.plan is None:
         return options, _planner(options)
-    edited = given.read(options.plan)
-    threshold = edited.wanted.score.get("threshold", options.threshold)
-    made_with = replace(options, scheme=edited.scheme, method=edited.wanted.method, threshold=threshold)
-    return made_with, Planner(edited.plan, edited.check, edited.remarks)
+    plan = edited.read(options.plan)
+    threshold = plan.wanted.score.get("threshold", options.threshold)
+    made_with = replace(options, scheme=plan.scheme, method=plan.wanted.method, threshold=threshold)
+    return made_with, Planner(plan.plan, plan.check, plan.remarks)
 
 
 def _planner(options: Options) -> Planner:
@@ -189,7 +188,7 @@ def _flag(name: str) -> str:
 
 
 def _float_model(options: Options) -> Recognizer:
-    recognizer = models.load(options.model, options.target_lang)
+    recognizer = recognizers.load(options.model, options.target_lang)
     if recognizer.scheme != "float32":
         raise InputError(
             f"{options.model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
@@ -237,7 +236,7 @@ def _fingerprint(
     keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {
         **{key: getattr(options, key) for key in keep},
-        **({} if options.plan is None else {"plan": given.read(options.plan).wanted.to_json()}),
+        **({} if options.plan is None else {"plan": edited.read(options.plan).wanted.to_json()}),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
         "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them

@@ -1,6 +1,6 @@
 """What models cost and gain: word errors, speed, bytes and memory, beside the model they were made from.
 
-How speed is measured is in hearing.py, how sure one may be of the errors in metrics.py.
+How speed is measured is in timing.py, how sure one may be of the errors in error_rates.py.
 
 References and hypotheses are compared as they are by default ("none"): it is what the model's own vocabulary was
 trained to write, nothing is forgiven silently, and a difference between two models shows in full. A warning says when
@@ -20,16 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluation import error_rates as metrics
-from ..evaluation import peak_memory as memory
+from ..evaluation import error_rates, peak_memory
 from ..evaluation.environment import environment
 from ..evaluation.error_rates import Counts
 from ..evaluation.result import Compared, Data, Delta, Gate, Measured, Result
 from ..evaluation.timing import Group, Heard, hear_all
 from ..foundation import progress
 from ..foundation.errors import InputError
-from ..models import recognizers as models
-from ..models.recognizers import Recognizer
+from ..models.recognizers import Recognizer, load
 from ..models.tasks import ctc
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
@@ -49,15 +47,17 @@ class Options:
     min_compression: float | None = None
     threads: int | None = None  # None: torch's choice
     max_samples: int | None = None
-    normalize: str = "none"  # one of metrics.NORMALIZERS
+    normalize: str = "none"  # one of error_rates.NORMALIZERS
     seed: int = 0  # of the subset and the bootstrap
     others: tuple[str, ...] = ()  # more models, measured in the same run and held to the same limits
     skip_bad: bool = False  # leave out what cannot be used, and count it
     target_lang: str | None = None  # of models with adapters of languages
 
     def __post_init__(self) -> None:
-        if self.normalize not in metrics.NORMALIZERS:
-            raise InputError(f"no normalization {self.normalize!r}; choose one of {', '.join(metrics.NORMALIZERS)}")
+        if self.normalize not in error_rates.NORMALIZERS:
+            raise InputError(
+                f"no normalization {self.normalize!r}; choose one of {', '.join(error_rates.NORMALIZERS)}"
+            )
         for name in ("max_wer_increase", "min_speedup", "min_compression"):
             limit = getattr(self, name)
             if limit is not None and self.baseline is None:
@@ -85,7 +85,7 @@ def evaluate(options: Options) -> Result:
         groups = list(hear_all(progress.bar(found.utterances, desc="recognise", unit="utt"), recognizers))
         longest = max(each.seconds for group in groups for each in group.heard)
         threads = torch.get_num_threads()
-        peaks = [memory.peak_rss_bytes(each.folder, longest, threads, each.target_lang) for each in recognizers]
+        peaks = [peak_memory.peak_rss_bytes(each.folder, longest, threads, each.target_lang) for each in recognizers]
     return _result(options, found, recognizers, groups, peaks, where)
 
 
@@ -98,7 +98,7 @@ def _listing(options: Options) -> Listing:
         seed=options.seed,
         skip_bad=options.skip_bad,
     )
-    normalize = metrics.normalizer(options.normalize)
+    normalize = error_rates.normalizer(options.normalize)
     if not any(normalize(each.text or "") for each in found.utterances):
         raise InputError(f"{options.data}: the transcripts hold no words to count errors against; give others")
     return audio.decodable(found, skip_bad=options.skip_bad)
@@ -107,14 +107,14 @@ def _listing(options: Options) -> Listing:
 def _load(options: Options) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    recognizers = [models.load(path, options.target_lang) for path in paths if path is not None]
-    rate = recognizers[0].sampling_rate
-    for each in recognizers:
+    loaded = [load(path, options.target_lang) for path in paths if path is not None]
+    rate = loaded[0].sampling_rate
+    for each in loaded:
         if each.sampling_rate != rate:
             raise InputError(
                 f"{each.path}: takes {each.sampling_rate} Hz and the model {rate} Hz; compare models of one rate"
             )
-    return recognizers
+    return loaded
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def _result(
     peaks: list[int | None],
     where: dict[str, Any],
 ) -> Result:
-    normalize = metrics.normalizer(options.normalize)
+    normalize = error_rates.normalizer(options.normalize)
     tallies = [_tally(groups, place, normalize) for place in range(len(recognizers))]
     heard = [each for group in groups for each in group.heard]
     if not len(tallies[0].seconds):
@@ -179,8 +179,8 @@ def _tally(groups: list[Group], place: int, normalize: Callable[[str], str]) -> 
     alone = [[s for each in group.heard if (s := each.answers[place].seconds) is not None] for group in groups]
     packed = [group.packed_seconds[place] for group in groups]
     return Tally(
-        words=metrics.count_words(references, hypotheses),
-        characters=metrics.count_characters(references, hypotheses),
+        words=error_rates.count_words(references, hypotheses),
+        characters=error_rates.count_characters(references, hypotheses),
         seconds=np.concatenate([np.array(each) for each in alone]),
         group_seconds=_better_way(np.array([sum(each) for each in alone]), packed),
     )
@@ -202,7 +202,7 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
         revision=recognizer.revision,
         target_lang=recognizer.target_lang,
         wer_percent=tally.words.percent(),
-        wer_ci95=metrics.interval(tally.words, seed),
+        wer_ci95=error_rates.interval(tally.words, seed),
         cer_percent=tally.characters.percent(),
         substitutions=int(tally.words.substitutions.sum()),
         deletions=int(tally.words.deletions.sum()),
@@ -216,9 +216,9 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
 
 
 def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed: int) -> Delta:
-    worse = metrics.compare(ours.words, theirs.words, seed)
-    faster = metrics.ratio(theirs.seconds, ours.seconds, seed)
-    packed = metrics.ratio(theirs.group_seconds, ours.group_seconds, seed)
+    worse = error_rates.compare(ours.words, theirs.words, seed)
+    faster = error_rates.ratio(theirs.seconds, ours.seconds, seed)
+    packed = error_rates.ratio(theirs.group_seconds, ours.group_seconds, seed)
     return Delta(
         wer_percent_points=worse.points,
         wer_ci95=worse.ci95,
@@ -277,7 +277,7 @@ def _warnings(
             yield f"{each.path}: its peak memory could not be measured, the process for it failed"
     if options.normalize == "none":
         yield from _unwritable(recognizers[0], [each.utterance.text or "" for each in heard])
-    caseless = _tally(groups, 0, lambda text: metrics.normalizer(options.normalize)(text).lower())
+    caseless = _tally(groups, 0, lambda text: error_rates.normalizer(options.normalize)(text).lower())
     if 2 * caseless.words.errors.sum() < tally.words.errors.sum():
         yield "most word errors are of letter case only; --normalize basic or english ignores case"
 
@@ -306,7 +306,7 @@ def _wide_intervals(compared: tuple[Compared, ...]) -> Iterator[str]:
                 )
 
 
-def _inside(limit: float, interval: metrics.Interval) -> bool:
+def _inside(limit: float, interval: error_rates.Interval) -> bool:
     return interval[0] < limit < interval[1]
 
 

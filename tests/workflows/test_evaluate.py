@@ -8,11 +8,9 @@ import pytest
 import soundfile
 import torch
 
-from stablequant.evaluation import peak_memory as memory
-from stablequant.evaluation import timing as hearing
+from stablequant.evaluation import peak_memory, timing
 from stablequant.evaluation.result import table
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers as models
 from stablequant.speech import audio
 from stablequant.workflows import evaluate
 from stablequant.workflows.evaluate import Options
@@ -118,9 +116,11 @@ def bench(tmp_path, monkeypatch):
         "float": Fake("float", FLOAT, clock, order),
         "ours": Fake("ours", OURS, clock, order, pace=0.5, size=1000, scheme="w8a8"),
     }
-    monkeypatch.setattr(models, "load", lambda path, target_lang: fakes[path])
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda model, seconds, threads, target_lang: round(1000 * seconds))
-    monkeypatch.setattr(hearing, "time", clock)
+    monkeypatch.setattr(evaluate, "load", lambda path, target_lang: fakes[path])
+    monkeypatch.setattr(
+        peak_memory, "peak_rss_bytes", lambda model, seconds, threads, target_lang: round(1000 * seconds)
+    )
+    monkeypatch.setattr(timing, "time", clock)
     return fakes, write_data(tmp_path)
 
 
@@ -289,7 +289,7 @@ def test_transcripts_that_the_vocabulary_cannot_write_are_told(bench):
 
 
 def test_memory_that_could_not_be_measured_is_told(bench, monkeypatch):
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: None)
+    monkeypatch.setattr(peak_memory, "peak_rss_bytes", lambda *_: None)
     found = run(bench, baseline=None)
     assert "peak memory could not be measured" in found.warnings[-1]
     assert json.loads(found.to_json())["model"]["peak_rss_bytes"] is None

@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers as models
+from stablequant.models import recognizers
 from stablequant.workflows.transcribe import Transcript, Word, find, transcribe_files
 
 RATE = 16000
@@ -179,7 +179,7 @@ def test_folder_without_recordings_is_refused(tmp_path):
 
 def test_a_row_of_clips_is_heard_like_the_clips(tmp_path):
     """On the embedded model: a minute of clips with pauses gives their words in their order, at their times."""
-    recognizer = models.load(str(CALIBRATION / "model"))
+    recognizer = recognizers.load(str(CALIBRATION / "model"))
     clips = find([str(CALIBRATION / "clips" / "evaluate")])[:24]
     alone = [heard.text for _, heard in transcribe_files(recognizer, clips)]
     sounds, starts = [], []

@@ -10,8 +10,7 @@ import pytest
 from speech.layouts.examples import librispeech, put, write
 
 from stablequant.foundation.errors import InputError
-from stablequant.speech import audio
-from stablequant.speech import data_summary as _summary
+from stablequant.speech import audio, data_summary
 from stablequant.workflows import transcribe
 
 M4A = b"\0\0\0\x20ftypM4A " + bytes(2000)
@@ -71,7 +70,7 @@ def test_transcribe_of_a_folder_names_what_is_not_read(phones, capsys):
 
 
 def test_summary_has_it_among_the_problems(phones, capsys):
-    found = _summary.summary(str(phones))
+    found = data_summary.summary(str(phones))
     assert (found["utterances"], len(found["problems"])) == (1, 1)
     assert PROBLEM in found["problems"][0]
     assert NOTE in capsys.readouterr().err
