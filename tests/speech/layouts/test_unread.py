@@ -82,7 +82,7 @@ def test_many_alike_are_one_sentence_with_their_number(tmp_path):
     with pytest.raises(
         InputError, match=r"0\.m4a: MPEG-4 .*\(9 entries alike: .*0\.m4a, .*1\.m4a, .*2\.m4a, \.\.\.\)$"
     ):
-        audio.decodable(audio.listing(tmp_path, require_text=True), skip_bad=False)
+        audio.decoded(audio.listing(tmp_path, require_text=True), 16000, skip_bad=False)
 
 
 def test_nothing_that_is_read(tmp_path):
@@ -106,7 +106,7 @@ def test_librispeech_names_the_recording_that_is_there(tmp_path):
     m4a(tmp_path / "84/121/84-121-0001.m4a")
     found = audio.listing(tmp_path, require_text=True)
     with pytest.raises(InputError, match=r"^[^\n]*84-121-0001\.m4a: MPEG-4"):
-        audio.decodable(found, skip_bad=False)
+        audio.decoded(found, 16000, skip_bad=False)
 
 
 def test_transcript_without_a_recording(tmp_path):
