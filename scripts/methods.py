@@ -36,7 +36,7 @@ from stablequant.models.recognizer import Recognizer
 from stablequant.quantization.plan.plan import Plan, read_plan
 from stablequant.speech import audio
 from stablequant.speech.audio import Utterance
-from stablequant.workflows import calibrate as calibration
+from stablequant.workflows.calibrate import Options, calibrate
 
 METHODS = ("max", "percentile", "mse", "stable")
 
@@ -141,10 +141,10 @@ def calibrated(scheme: str, method: str, options: argparse.Namespace) -> Plan:
     if not (options.reuse and plan.is_file()):
         print(f"calibrating {folder}", file=sys.stderr)
         bits, _, others = scheme.partition(":")
-        wanted = calibration.Options(
+        wanted = Options(
             options.model, options.calibrate, folder, bits, method, options.score, seed=options.seed, resume=True
         )
-        calibration.calibrate(replace(wanted, **more(others)))
+        calibrate(replace(wanted, **more(others)))
     return read_plan(plan)
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from stablequant import evaluate
 from stablequant.cli import main as cli
-from stablequant.evaluation import peak_memory as memory
+from stablequant.evaluation import peak_memory
 from stablequant.foundation.errors import InputError
 from stablequant.models.source import folder_bytes
 from stablequant.workflows.calibrate import Options, calibrate
@@ -43,7 +43,7 @@ def test_a_file_that_cannot_be_written_costs_no_other(model, speech, tmp_path, m
         real(path, text)
 
     monkeypatch.setattr(cli, "_write", write)
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: None)
+    monkeypatch.setattr(peak_memory, "peak_rss_bytes", lambda *_: None)
     files = {name: str(tmp_path / name) for name in ("r.json", "p.jsonl", "j.xml")}
     arguments = ["--json", files["r.json"], "--predictions", files["p.jsonl"], "--junit", files["j.xml"]]
     done = CliRunner().invoke(cli.main, ["eval", str(model), "--data", str(speech), *arguments])
@@ -65,7 +65,7 @@ def test_what_c_code_prints_does_not_reach_the_json(model, speech):
 def test_evaluation_looks_nothing_up_after_the_work(calibrated, speech, tmp_path, monkeypatch):
     """The model's folder may be gone by then."""
     folder = shutil.copytree(calibrated[0], tmp_path / "model")
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: shutil.rmtree(folder))
+    monkeypatch.setattr(peak_memory, "peak_rss_bytes", lambda *_: shutil.rmtree(folder))
     found = evaluate(model=str(folder), data=str(speech))
     assert not folder.exists()
     assert found.model.bytes_on_disk == folder_bytes(calibrated[0])

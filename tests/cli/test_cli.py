@@ -18,12 +18,11 @@ from click.testing import CliRunner
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from stablequant.cli import main as cli
-from stablequant.evaluation import error_rates as metrics
-from stablequant.evaluation import peak_memory as memory
+from stablequant.evaluation import error_rates, peak_memory
 from stablequant.foundation import registry
 from stablequant.foundation.errors import InputError
 from stablequant.models.checkpoint import read
-from stablequant.quantization.search import scores as score
+from stablequant.quantization.search import scores
 from stablequant.workflows import calibrate, evaluate
 
 SFM_QUANT = Path(sys.executable).with_name("sfm-quant")
@@ -284,7 +283,7 @@ def test_a_bug_is_no_failed_gate():
 
 
 def test_calibrate_then_inspect_and_eval(model, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: 1)
+    monkeypatch.setattr(peak_memory, "peak_rss_bytes", lambda *_: 1)
     out = tmp_path / "w8a8"
     made = invoke("calibrate", model, "--data", data, "--out", out, "--method", "max", "--json", "-")
     assert made.exit_code == 0, made.stderr
@@ -363,9 +362,9 @@ def test_choices_are_the_methods_that_there_are():
         each.name: set(each.type.choices) for each in cli.calibrate.params if isinstance(each.type, click.Choice)
     }
     assert choices["method"] == {"stable", *registry.names("ranges")}
-    assert choices["score"] == set(score.SCORES)
+    assert choices["score"] == set(scores.SCORES)
     normalize = next(each for each in cli.evaluate.params if each.name == "normalize")
-    assert tuple(normalize.type.choices) == metrics.NORMALIZERS
+    assert tuple(normalize.type.choices) == error_rates.NORMALIZERS
 
 
 @pytest.mark.parametrize("command", ["calibrate", "eval", "transcribe", "inspect", "data", "verify", "diff"])

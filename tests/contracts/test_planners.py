@@ -12,7 +12,8 @@ from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.planners import stable
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
-from stablequant.workflows.calibrate import Options, read_recordings
+from stablequant.workflows.calibrate import Options
+from stablequant.workflows.calibration_data import read_recordings
 
 PLANNERS = [(name, "stable") for name in registry.names("planners") if name not in ("uniform", "edited")]
 PLANNERS += [("uniform", method) for method in registry.names("ranges")]

@@ -110,7 +110,9 @@ def test_command_on_two_folders(float_folder, calibrated, capsys):
 def test_shapes_can_be_calibrated(tmp_path, speech):
     model = shapes.build("tiny", tmp_path / "tiny")
     assert read.load(str(model)).processor.tokenizer.vocab_size == len(shapes.VOCABULARY)
-    cost = bench.calibrate(model, tmp_path / "w8a8", Namespace(calibration=False, data=str(speech), seed=0, threads=1))
+    cost = bench.calibrate_apart(
+        model, tmp_path / "w8a8", Namespace(calibration=False, data=str(speech), seed=0, threads=1)
+    )
     assert (cost.method, cost.recordings) == ("max", 2)
     assert cost.peak_rss_bytes > 1e8
     assert "with max on 2 recordings" in bench.describe(cost)

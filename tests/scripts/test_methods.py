@@ -43,7 +43,7 @@ def test_rows_and_reuse(command, capsys, monkeypatch):
     def refuse(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(methods.calibration, "calibrate", refuse)
+    monkeypatch.setattr(methods, "calibrate", refuse)
     monkeypatch.setattr(methods, "answer", refuse)
     methods.main([*command, "--reuse"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == first["rows"]

@@ -10,7 +10,8 @@ from stablequant.quantization.planners import stable
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
 from stablequant.quantization.search.trials import Trials
-from stablequant.workflows.calibrate import Options, read_recordings
+from stablequant.workflows.calibrate import Options
+from stablequant.workflows.calibration_data import read_recordings
 
 FIRST = "wav2vec2.feature_extractor.conv_layers.1.conv"
 

@@ -12,7 +12,8 @@ from stablequant.quantization.ranges import mse
 from stablequant.quantization.search import scores, trials
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
-from stablequant.workflows.calibrate import Options, read_recordings
+from stablequant.workflows.calibrate import Options
+from stablequant.workflows.calibration_data import read_recordings
 
 
 def made_for(recognizer, found, tmp_path):
