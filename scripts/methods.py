@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from stablequant.evaluation import error_rates
 from stablequant.evaluation.error_rates import Comparison, Counts, Interval
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models import recognizers
 from stablequant.models.recognizers import Recognizer
 from stablequant.quantization.plan.plan import Plan, read_plan
@@ -141,7 +142,7 @@ def calibrated(scheme: str, method: str, options: argparse.Namespace) -> Plan:
     if not (options.reuse and plan.is_file()):
         print(f"calibrating {folder}", file=sys.stderr)
         bits, _, others = scheme.partition(":")
-        wanted = calibration.Options(
+        wanted = CalibrateOptions(
             options.model, options.calibrate, folder, bits, method, options.score, seed=options.seed, resume=True
         )
         calibration.calibrate(replace(wanted, **more(others)))

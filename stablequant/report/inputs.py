@@ -11,9 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..evaluation.error_rates import NORMALIZERS
 from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
 from ..foundation.errors import InputError
+from ..foundation.options import NORMALIZERS
 from .words import Row
 
 OTHERS = "other tensors"

@@ -8,20 +8,20 @@ scores of trials on the probe recordings, and an account of what those cost in f
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..foundation import progress, registry, signals
 from ..foundation.errors import InputError
+from ..foundation.options import LIMITS, CalibrateOptions
 from ..models import checkpoint
 from ..models import recognizers as models
 from ..models.checkpoint.verify import problems
@@ -29,11 +29,10 @@ from ..models.families import discovery as sites
 from ..models.recognizers import Recognizer
 from ..models.source import folder_bytes
 from ..quantization.plan.choice import to_entry
-from ..quantization.plan.plan import Plan, parse_scheme, read_plan
+from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.planners import edited as given
-from ..quantization.search.choices import LIMITS
 from ..quantization.search.resume import ResumeState, fingerprint_hash
-from ..quantization.search.scores import SCORES, Recording
+from ..quantization.search.scores import Recording
 from ..quantization.search.session import Planner, begin
 from ..speech import audio
 
@@ -41,31 +40,7 @@ MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says othe
 MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `sfm-quant calibrate` takes; the command line is made from these fields."""
-
-    model: str
-    data: str
-    out: str
-    scheme: str = "w8a8"
-    method: str = "stable"
-    score: str = "logits"
-    threshold: float = 0.25  # gamma: points a layer may lose before it is selected
-    max_samples: int | None = None
-    seed: int = 0
-    resume: bool = False
-    group_size: int | Literal["auto"] | None = "auto"  # that share a step, at 4 bits and fewer; None: a whole row
-    rounding: str | None = None  # None: compensated at 4 bits and fewer, nearest above
-    avg_bits: float | None = None  # of a weight on disk, scales counted: bits are allocated (planners/mixed.py)
-    target_compression: float | None = None  # bytes of the float model over those of the quantized one: likewise
-    max_wer_increase: float | None = None  # points, on recordings that calibrate nothing: the smallest model in it
-    skip_bad: bool = False  # leave out what cannot be used, and count it
-    target_lang: str | None = None  # of a model with adapters of languages
-    plan: str | None = None  # a plan to apply instead of a search; its scheme and method then replace those above
-
-
-def calibrate(options: Options) -> dict[str, Any]:
+def calibrate(options: CalibrateOptions) -> dict[str, Any]:
     """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
     options, planner = _planned(options)
     if Path(options.out).is_symlink():  # write where it leads, which may be another disk
@@ -75,7 +50,7 @@ def calibrate(options: Options) -> dict[str, Any]:
         return _calibrate(options, planner)
 
 
-def _calibrate(options: Options, planner: Planner) -> dict[str, Any]:
+def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
     began = time.monotonic()
     recognizer = _float_model(options)
     planner.check(sites.discover(recognizer.model))  # before the recordings are read, not after
@@ -99,7 +74,7 @@ def _calibrate(options: Options, planner: Planner) -> dict[str, Any]:
     return _summary(options, plan, recognizer, session.passes.spent, time.monotonic() - began)
 
 
-def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Recording], dict[str, Any]]:
+def read_recordings(options: CalibrateOptions, recognizer: Recognizer) -> tuple[list[Recording], dict[str, Any]]:
     """The calibration recordings and what the plan says of them; each is read once here, so bad ones stop it early."""
     found = _listing(options)
     utterances = found.utterances
@@ -134,11 +109,11 @@ def read_recordings(options: Options, recognizer: Recognizer) -> tuple[list[Reco
     return recordings, about
 
 
-def _listing(options: Options) -> audio.Listing:
+def _listing(options: CalibrateOptions) -> audio.Listing:
     """What can be used of the data; what is left out is told at once."""
     found = audio.listing(
         options.data,
-        require_text=_needs_text(options),
+        require_text=options.needs_text(),
         max_samples=options.max_samples or MAX_RECORDINGS,
         seed=options.seed,
         skip_bad=options.skip_bad,
@@ -149,13 +124,13 @@ def _listing(options: Options) -> audio.Listing:
     return found
 
 
-def _read(utterance: audio.Utterance, sampling_rate: int, options: Options) -> np.ndarray:
+def _read(utterance: audio.Utterance, sampling_rate: int, options: CalibrateOptions) -> np.ndarray:
     waveform = audio.load(utterance, sampling_rate)
     # A transcript covers the whole recording, so only the score that needs none may cut it.
-    return waveform if _needs_text(options) else waveform[: int(MAX_SECONDS * sampling_rate)]
+    return waveform if options.needs_text() else waveform[: int(MAX_SECONDS * sampling_rate)]
 
 
-def _planned(options: Options) -> tuple[Options, Planner]:
+def _planned(options: CalibrateOptions) -> tuple[CalibrateOptions, Planner]:
     """The planner; with a given plan, also the options that it was made with."""
     if options.plan is None:
         return options, _planner(options)
@@ -165,30 +140,11 @@ def _planned(options: Options) -> tuple[Options, Planner]:
     return made_with, Planner(edited.plan, edited.check, edited.remarks)
 
 
-def _planner(options: Options) -> Planner:
-    if not math.isfinite(options.threshold):
-        raise InputError(f"a threshold of {options.threshold} is no number of points; give one such as 0.25")
-    if options.score not in SCORES:
-        raise InputError(f"no score {options.score!r}; there are {', '.join(SCORES)}")
-    weight_bits, _ = parse_scheme(options.scheme)
-    limits = [name for name in LIMITS if getattr(options, name) is not None]
-    if len(limits) > 1:
-        raise InputError(f"give one of {', '.join(_flag(name) for name in limits)}, not several")
-    if limits and weight_bits != 8:
-        raise InputError(f"{_flag(limits[0])} decides the bits of the weights itself; leave them out of --scheme (w8)")
-    if limits and options.method in ("stable", *registry.names("ranges")):
-        return Planner(registry.get("planners", "mixed").plan)
-    if options.method == "stable":
-        return Planner(registry.get("planners", "stable").plan)
-    registry.get("ranges", options.method)
-    return Planner(registry.get("planners", "uniform").plan)
+def _planner(options: CalibrateOptions) -> Planner:
+    return Planner(registry.get("planners", "mixed" if options.limits() else options.range_planner()).plan)
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _float_model(options: Options) -> Recognizer:
+def _float_model(options: CalibrateOptions) -> Recognizer:
     recognizer = models.load(options.model, options.target_lang)
     if recognizer.scheme != "float32":
         raise InputError(
@@ -199,11 +155,7 @@ def _float_model(options: Options) -> Recognizer:
     return recognizer
 
 
-def _needs_text(options: Options) -> bool:
-    return options.score == "wer" or options.max_wer_increase is not None
-
-
-def _held_out(recordings: list[Recording], options: Options) -> tuple[list[Recording], list[Recording]]:
+def _held_out(recordings: list[Recording], options: CalibrateOptions) -> tuple[list[Recording], list[Recording]]:
     """The recordings that calibrate, and those that are held out: every other one where a bound asks for them."""
     if options.max_wer_increase is None:
         return recordings, []
@@ -217,7 +169,7 @@ def _journal_folder(out: str) -> Path:
     return path.with_name(path.name + ".calibration")
 
 
-def _finished(options: Options, fingerprint: dict[str, Any]) -> Plan | None:
+def _finished(options: CalibrateOptions, fingerprint: dict[str, Any]) -> Plan | None:
     """The plan of the model at `out` when it is whole and of these inputs: then nothing is to do."""
     try:
         plan = read_plan(Path(options.out))
@@ -232,7 +184,7 @@ def _finished(options: Options, fingerprint: dict[str, Any]) -> Plan | None:
 
 
 def _fingerprint(
-    options: Options, recognizer: Recognizer, recordings: Sequence[Recording], about: dict[str, Any]
+    options: CalibrateOptions, recognizer: Recognizer, recordings: Sequence[Recording], about: dict[str, Any]
 ) -> dict[str, Any]:
     keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {
@@ -244,7 +196,9 @@ def _fingerprint(
     }
 
 
-def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float, seconds: float) -> dict[str, Any]:
+def _summary(
+    options: CalibrateOptions, plan: Plan, recognizer: Recognizer, passes: float, seconds: float
+) -> dict[str, Any]:
     return {
         "schema": 1,
         "plan": str(Path(options.out) / checkpoint.PLAN_FILE),

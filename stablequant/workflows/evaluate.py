@@ -10,7 +10,6 @@ letter case makes most of the errors, or when the vocabulary cannot write what t
 from __future__ import annotations
 
 import hashlib
-import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from ..evaluation.result import Compared, Data, Delta, Gate, Measured, Result
 from ..evaluation.timing import Group, Heard, hear_all
 from ..foundation import progress
 from ..foundation.errors import InputError
+from ..foundation.options import EvaluateOptions
 from ..models import recognizers as models
 from ..models.recognizers import Recognizer
 from ..models.tasks import ctc
@@ -35,35 +35,6 @@ from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
 UNWRITABLE = 0.1  # share of the words that the vocabulary cannot spell, from which it is told
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to evaluate. Raises InputError when a gate has nothing to be compared with or a value makes no sense."""
-
-    model: str
-    data: str
-    baseline: str | None = None
-    max_wer_increase: float | None = None  # percentage points
-    min_speedup: float | None = None
-    min_compression: float | None = None
-    threads: int | None = None  # None: torch's choice
-    max_samples: int | None = None
-    normalize: str = "none"  # one of metrics.NORMALIZERS
-    seed: int = 0  # of the subset and the bootstrap
-    others: tuple[str, ...] = ()  # more models, measured in the same run and held to the same limits
-    skip_bad: bool = False  # leave out what cannot be used, and count it
-    target_lang: str | None = None  # of models with adapters of languages
-
-    def __post_init__(self) -> None:
-        if self.normalize not in metrics.NORMALIZERS:
-            raise InputError(f"no normalization {self.normalize!r}; choose one of {', '.join(metrics.NORMALIZERS)}")
-        for name in ("max_wer_increase", "min_speedup", "min_compression"):
-            limit = getattr(self, name)
-            if limit is not None and self.baseline is None:
-                raise InputError(f"--{name.replace('_', '-')} needs a model to compare with; add --baseline MODEL")
-            if limit is not None and not math.isfinite(limit):
-                raise InputError(f"--{name.replace('_', '-')} is {limit}; give a number")
 
 
 @dataclass(frozen=True)
@@ -76,7 +47,7 @@ class Tally:
     group_seconds: np.ndarray  # (groups,), likewise
 
 
-def evaluate(options: Options) -> Result:
+def evaluate(options: EvaluateOptions) -> Result:
     """Run the models, and the baseline beside them, over the data. Raises InputError for a bad model or bad data."""
     found = _listing(options)
     recognizers = _load(options)
@@ -89,7 +60,7 @@ def evaluate(options: Options) -> Result:
     return _result(options, found, recognizers, groups, peaks, where)
 
 
-def _listing(options: Options) -> Listing:
+def _listing(options: EvaluateOptions) -> Listing:
     """What can be used of the data, of which some has words."""
     found = audio.listing(
         options.data,
@@ -104,7 +75,7 @@ def _listing(options: Options) -> Listing:
     return audio.decodable(found, skip_bad=options.skip_bad)
 
 
-def _load(options: Options) -> list[Recognizer]:
+def _load(options: EvaluateOptions) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
     recognizers = [models.load(path, options.target_lang) for path in paths if path is not None]
@@ -128,7 +99,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _result(
-    options: Options,
+    options: EvaluateOptions,
     found: Listing,
     recognizers: list[Recognizer],
     groups: list[Group],
@@ -158,7 +129,7 @@ def _result(
     )
 
 
-def _compared(options: Options, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:
+def _compared(options: EvaluateOptions, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:
     """Each model against the baseline, which is the last of them, if there is one."""
     if options.baseline is None:
         return tuple(Compared(each, None, ()) for each in measured)
@@ -231,7 +202,7 @@ def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed
     )
 
 
-def _gates(options: Options, delta: Delta) -> tuple[Gate, ...]:
+def _gates(options: EvaluateOptions, delta: Delta) -> tuple[Gate, ...]:
     """The limits asked for, each on the point estimate; a value equal to its limit passes."""
     limits = (
         ("max_wer_increase", options.max_wer_increase, delta.wer_percent_points, operator.le),
@@ -255,7 +226,11 @@ def _data(heard: list[Heard], words: Counts, skipped: int) -> Data:
 
 
 def _warnings(
-    options: Options, recognizers: list[Recognizer], measured: list[Measured], tally: Tally, groups: list[Group]
+    options: EvaluateOptions,
+    recognizers: list[Recognizer],
+    measured: list[Measured],
+    tally: Tally,
+    groups: list[Group],
 ) -> Iterator[str]:
     """What a reader of the numbers should know, a sentence each."""
     heard = [each for group in groups for each in group.heard]
@@ -310,7 +285,7 @@ def _inside(limit: float, interval: metrics.Interval) -> bool:
     return interval[0] < limit < interval[1]
 
 
-def _prediction(heard: Heard, options: Options) -> dict[str, Any]:
+def _prediction(heard: Heard, options: EvaluateOptions) -> dict[str, Any]:
     """A row of a NeMo manifest; `time` is the seconds of the model's timed answer, null when there is none."""
     row = {
         "audio_filepath": _path(heard.utterance),
@@ -332,7 +307,7 @@ def _path(utterance: Utterance) -> str:
     return str(utterance.path.resolve()) if utterance.content is None else utterance.source
 
 
-def _fields(options: Options) -> list[str]:
+def _fields(options: EvaluateOptions) -> list[str]:
     """How the fields of each model are named: pred_text, pred_text_2, ..., baseline_pred_text."""
     others = [f"{{}}_{number}" for number, _ in enumerate(options.others, start=2)]
     return ["{}", *others, *(["baseline_{}"] if options.baseline else [])]

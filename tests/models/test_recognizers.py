@@ -14,9 +14,10 @@ from torch.nn.utils import parametrize
 
 from stablequant import evaluate
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models import recognizers as models
 from stablequant.speech import audio
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.transcribe import transcribe_files
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
@@ -290,7 +291,7 @@ def test_settings_of_training_change_no_answer(folder, float_folder, speech, tmp
     assert torch.equal(
         models.load(str(folder)).logits(tiny.wave(0)), models.load(str(float_folder)).logits(tiny.wave(0))
     )
-    calibrate(Options(str(folder), str(speech), str(tmp_path / "q"), method="max"))
+    calibrate(CalibrateOptions(str(folder), str(speech), str(tmp_path / "q"), method="max"))
     assert models.load(str(tmp_path / "q")).transcribe(tiny.wave(0)) is not None
 
 
