@@ -24,10 +24,11 @@ from typing import Any
 
 from ...foundation import registry
 from ...foundation.errors import InputError
+from ...foundation.options import methods, parse_scheme
 from ..numerics.weight_grid import DENSE_BITS
 from ..plan.checking import choice_problem
 from ..plan.choice import Choice
-from ..plan.plan import Plan, parse_scheme, read_plan
+from ..plan.plan import Plan, read_plan
 from ..plan.site import Site
 from ..search.session import SearchSession
 
@@ -46,9 +47,6 @@ class EditedPlan:
         """InputError for the first thing that contradicts itself or the model with these sites."""
         for name, problem in _problems(self.wanted, {site.name: site for site in sites}):
             raise InputError(f"{self.source}: {name}: {problem}")
-        methods = ("stable", *registry.names("ranges"))
-        if self.wanted.method not in methods:
-            raise InputError(f"{self.source}: method is {self.wanted.method!r}; give {_one(methods)}")
         bits = {(choice.weight_bits, choice.input_bits) for choice in self.wanted.quantized().values()}
         if not self._mixed and parse_scheme(self.wanted.scheme) not in bits:
             raise InputError(f"{self.source}: no site has the bits of the scheme {self.wanted.scheme}; correct it")
@@ -100,7 +98,10 @@ class EditedPlan:
 
 def read(path: str) -> EditedPlan:
     """The plan in a file, or in a quantized folder."""
-    return EditedPlan(read_plan(Path(path)), path)
+    wanted = read_plan(Path(path))
+    if wanted.method not in methods():
+        raise InputError(f"{path}: method is {wanted.method!r}; give {_one(methods())}")
+    return EditedPlan(wanted, path)
 
 
 def _problems(plan: Plan, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
