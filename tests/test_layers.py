@@ -52,7 +52,6 @@ CIRCLES: set[str] = {
 }  # modules that import each other, by whatever way
 LONG: set[str] = set()  # more than MOST_LINES
 SIZES = {
-    "engines": 2,
     "quantization/rounding": 2,
     "speech/layouts": 12,
 }

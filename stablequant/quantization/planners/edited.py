@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...engines import onednn
 from ...foundation import registry
 from ...foundation.errors import InputError
 from ...foundation.options import methods, parse_scheme
@@ -125,9 +126,7 @@ def _site_problem(site: Site, choice: Choice) -> str | None:
         return f"cannot be quantized ({site.reason}); give it a reason"
     if (choice.layer, choice.kind) != (site.layer, site.kind):
         return f"is a {site.kind} of layer {site.layer} in the model, not a {choice.kind} of {choice.layer}"
-    if choice.mid_rise and not site.unpadded_conv:
-        return "mid_rise is for convolutions without padding; delete it"
-    return None
+    return onednn.refuses(site, choice)
 
 
 def _method_problem(choice: Choice) -> str | None:
