@@ -42,14 +42,7 @@ IN_FUNCTIONS: set[tuple[str, str]] = {
     ("report/page.py", "engines.onednn.stopwatch"),
     ("report/page.py", "report.panels"),
 }  # (file, module of ours): imports that only run later
-CIRCLES: set[str] = {
-    "models.checkpoint",
-    "models.checkpoint.card",
-    "models.checkpoint.hook",
-    "models.checkpoint.verify",
-    "models.checkpoint.write",
-    "models.recognizers",
-}  # modules that import each other, by whatever way
+CIRCLES: set[str] = set()  # modules that import each other, by whatever way
 LONG: set[str] = set()  # more than MOST_LINES
 SIZES = {
     "quantization/rounding": 2,
