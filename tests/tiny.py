@@ -13,8 +13,9 @@ import torch
 import transformers
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-from stablequant.models import recognizers
-from stablequant.models.families import discovery
+from stablequant.engines import onednn, state
+from stablequant.models.families import discovery, wav2vec2
+from stablequant.models.recognizer import Recognizer
 from stablequant.quantization.numerics.activation_grid import affine, unsigned_grid
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.choice import Choice
@@ -87,7 +88,7 @@ def build(family="wav2vec2", form="base", **changes):
 
 
 def prepared(family="wav2vec2", form="base", **changes):
-    return recognizers.prepare(build(family, form, **changes))
+    return wav2vec2.prepare(build(family, form, **changes))
 
 
 def wave(seed, samples=4000):
@@ -112,7 +113,7 @@ def save(folder, family="wav2vec2", form="base", **changes):
 
 def recognizer(family="wav2vec2", form="base", *, tmp_path, **changes):
     model = prepared(family, form, **changes)
-    return recognizers.Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
+    return Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
 
 
 def max_plan(model, bits=(8, 8), waves=None):
@@ -142,6 +143,18 @@ def max_plan(model, bits=(8, 8), waves=None):
         weight = canonical_weight(model.get_submodule(site.name))
         [weights[site.name]] = rounding_pass.round_site(weight, [choices[site.name]])
     return choices, weights
+
+
+def integer(model, choices, weights):
+    """The model, converted in place, on integer kernels module by module."""
+    state.convert(model, choices, weights)
+    assert onednn.use_kernels(model) == {}
+    return model.requires_grad_(False).eval()
+
+
+def integer_sites(model):
+    """Names of the sites that run on integer kernels."""
+    return tuple(name for name, module in model.named_modules() if isinstance(module, onednn.IntegerModule))
 
 
 def site_inputs(model, names, waveform):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .error_rates import Interval
+from .predictions import Prediction, to_jsonl
 
 SCHEMA = 1
 
@@ -93,7 +94,7 @@ class Result:
     environment: dict[str, Any]
     normalize: str
     warnings: tuple[str, ...]
-    predictions: tuple[dict[str, Any], ...]  # a NeMo manifest with what was recognised
+    predictions: tuple[Prediction, ...]
 
     @property
     def model(self) -> Measured:
@@ -134,7 +135,7 @@ class Result:
         return json.dumps(found, indent=1, allow_nan=False) + "\n"
 
     def predictions_jsonl(self) -> str:
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.predictions)
+        return to_jsonl(self.predictions)
 
 
 def table(result: Result) -> str:

@@ -21,18 +21,18 @@ from types import ModuleType
 from ..foundation import progress, registry
 from ..foundation.errors import InputError
 from .layouts._entries import SUFFIXES, Entry, Utterance
-from .waveforms import STDIN, blocks, content_hash, irregular, length, load, loudness_dbfs, samples
+from .waveforms import STDIN, Facts, blocks, facts, irregular, length, load
 
 __all__ = [
     "SUFFIXES",
+    "Facts",
     "Listing",
     "Utterance",
     "blocks",
-    "content_hash",
-    "decodable",
+    "decoded",
+    "facts",
     "listing",
     "load",
-    "loudness_dbfs",
     "read_utterances",
     "recording",
     "told",
@@ -98,22 +98,25 @@ def _of_headers(utterances: Iterable[Utterance]) -> Iterator[str]:
             yield str(error)
 
 
-def decodable(found: Listing, *, skip_bad: bool) -> Listing:
-    """What can be decoded of it: each recording is read once, so that the last cannot waste the work on the others.
+def decoded(
+    found: Listing, sampling_rate: int, *, skip_bad: bool, most: int | None = None
+) -> tuple[Listing, list[Facts]]:
+    """What can be decoded of it, with the facts of each utterance (of its first `most` samples).
 
-    Raises InputError with all that cannot; with `skip_bad` they are problems, unless nothing else is there.
+    Each recording is read once, before any work, so that the last cannot waste the work on the others. Raises
+    InputError with all that cannot be decoded; with `skip_bad` they are problems, unless nothing else is there.
     """
-    good, problems = [], []
+    good, of_each, problems = [], [], []
     for utterance in progress.bar(found.utterances, desc="checking recordings", unit="file"):
         try:
-            samples(utterance)
+            of_each.append(facts(utterance, sampling_rate, most))
             good.append(utterance)
         except InputError as error:
             problems.append(str(error))
     if problems and not (skip_bad and good):
         raise InputError("\n".join(told(problems)))
     told_once = list(dict.fromkeys([*found.problems, *problems]))
-    return replace(found, utterances=good, problems=told_once, skipped=found.skipped + len(problems))
+    return replace(found, utterances=good, problems=told_once, skipped=found.skipped + len(problems)), of_each
 
 
 def survey(data: str | Path, *, require_text: bool) -> Listing:

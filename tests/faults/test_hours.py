@@ -15,11 +15,12 @@ MINUTES = 10
 CODE = """
 import sys
 from stablequant.evaluation import peak_memory as memory
+from stablequant.foundation.options import CalibrateOptions, EvaluateOptions
 from stablequant.workflows import calibrate, evaluate
 model, data, out = sys.argv[1:]
-calibrate.calibrate(calibrate.Options(model, data, out, method="max", max_samples=10**6))
+calibrate.calibrate(CalibrateOptions(model, data, out, method="max", max_samples=10**6))
 print(memory.own_peak_bytes())
-evaluate.evaluate(evaluate.Options(out, data, baseline=model))
+evaluate.evaluate(EvaluateOptions(out, data, baseline=model))
 print(memory.own_peak_bytes())
 """
 

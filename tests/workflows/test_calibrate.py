@@ -9,16 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models import checkpoint
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.search import session, trials
+from stablequant.speech import waveforms
 from stablequant.workflows import calibrate as workflow
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 
 def options(float_folder, speech, out, **changes):
-    return Options(str(float_folder), str(speech), str(out), **({"threshold": -1.0} | changes))
+    return CalibrateOptions(str(float_folder), str(speech), str(out), **({"threshold": -1.0} | changes))
 
 
 def plan(out):
@@ -178,6 +180,7 @@ def test_resuming_with_other_recordings_is_refused(change, interrupted, float_fo
     data = folder / "speech"
     if change == "renamed":  # the journal counts recordings in their order
         (data / "0.wav").rename(data / "9.wav")
+        (data / "0.txt").rename(data / "9.txt")
     elif change == "another transcript":
         (data / "0.txt").write_text("C C C")
     else:
@@ -246,6 +249,15 @@ def test_short_and_silent_recordings_among_others_are_counted(float_folder, spee
     about = plan(tmp_path / "q").calibration
     assert (about["recordings"], about["skipped_too_short"], about["silent"]) == (5, 1, 1)
     assert about["seconds"] == pytest.approx(sum(4000 + 800 * n for n in range(4)) / 16000 + 0.25)
+
+
+def test_each_recording_is_decoded_once_before_the_work(float_folder, speech, tmp_path, monkeypatch):
+    decoded, plain = [], waveforms.opened
+    monkeypatch.setattr(waveforms, "opened", lambda name, *rest: decoded.append(name[-5:]) or plain(name, *rest))
+    monkeypatch.setattr(workflow, "begin", None)  # the work would begin here
+    with pytest.raises(TypeError):
+        calibrate(options(float_folder, speech, tmp_path / "q"))
+    assert sorted(decoded) == ["0.wav", "1.wav", "2.wav", "3.wav"]
 
 
 def test_bad_recordings_stop_it_or_are_left_out_told_and_counted(float_folder, speech, tmp_path):
