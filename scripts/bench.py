@@ -54,7 +54,7 @@ from transformers.utils import logging as transformers_logging
 
 from stablequant.engines.onednn.stopwatch import time_split
 from stablequant.evaluation.peak_memory import own_peak_bytes, peak_rss_bytes
-from stablequant.models.recognizers import prepare
+from stablequant.models.families.wav2vec2 import prepare
 from stablequant.quantization.plan.plan import read_plan
 from stablequant.workflows.calibrate import Options, calibrate
 

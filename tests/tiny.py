@@ -13,8 +13,8 @@ import torch
 import transformers
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-from stablequant.models import recognizers
-from stablequant.models.families import discovery
+from stablequant.models.families import discovery, wav2vec2
+from stablequant.models.recognizer import Recognizer
 from stablequant.quantization.numerics.activation_grid import affine, unsigned_grid
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.choice import Choice
@@ -87,7 +87,7 @@ def build(family="wav2vec2", form="base", **changes):
 
 
 def prepared(family="wav2vec2", form="base", **changes):
-    return recognizers.prepare(build(family, form, **changes))
+    return wav2vec2.prepare(build(family, form, **changes))
 
 
 def wave(seed, samples=4000):
@@ -112,7 +112,7 @@ def save(folder, family="wav2vec2", form="base", **changes):
 
 def recognizer(family="wav2vec2", form="base", *, tmp_path, **changes):
     model = prepared(family, form, **changes)
-    return recognizers.Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
+    return Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
 
 
 def max_plan(model, bits=(8, 8), waves=None):

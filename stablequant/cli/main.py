@@ -444,10 +444,10 @@ def transcribe(
     if words and not as_json:
         raise click.UsageError("--words adds to the JSON; add --json", ctx)
     _quiet()
-    from ..models import recognizers
+    from ..models.checkpoint import read
     from ..workflows.transcribe import find, transcribe_files
 
-    recognizer = recognizers.load(model, target_lang)
+    recognizer = read.load(model, target_lang)
     for remark in recognizer.remarks:
         click.echo(f"Warning: {remark}", err=True)
     paths, unreadable = find(recordings), 0

@@ -24,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..foundation.errors import InputError
-from ..models.recognizers import PACK_SECONDS, Recognizer
+from ..models.recognizer import BATCH_SECONDS, Recognizer
 from ..speech import audio
 from ..speech.audio import Facts, Utterance
 
@@ -59,7 +59,7 @@ def timed_batches(utterances: Iterable[tuple[Utterance, Facts]], recognizers: Se
     timed: list[TimedUtterance] = []
     waveforms: list[np.ndarray] = []
     for turn, (utterance, facts) in enumerate(utterances):
-        if timed and sum(map(len, waveforms)) + facts.samples > PACK_SECONDS * rate:
+        if timed and sum(map(len, waveforms)) + facts.samples > BATCH_SECONDS * rate:
             yield Batch(timed, _batched_seconds(waveforms, recognizers, turn))
             timed, waveforms = [], []
         answers = tuple(Answer("", None) for _ in recognizers)
@@ -85,7 +85,7 @@ def _batched_seconds(
     waveforms: list[np.ndarray], recognizers: Sequence[Recognizer], turn: int
 ) -> tuple[float | None, ...]:
     """The seconds of each model to answer them in one call; None where it cannot."""
-    batching = [each for each in recognizers if each.packs and waveforms]
+    batching = [each for each in recognizers if each.batched and waveforms]
     answers = iter(_in_turn(batching, turn, lambda model: model.transcribe_all(waveforms)))
     return tuple(next(answers)[1] if each in batching else None for each in recognizers)
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..foundation.errors import InputError
-from ..models import recognizers
-from ..models.checkpoint import histograms
+from ..models.checkpoint import histograms, read
 from ..quantization.plan import table
 from ..quantization.plan.plan import Plan
 from ..workflows.evaluate import environment
@@ -100,9 +99,9 @@ def _time(folder: str) -> dict[str, Any]:
     from ..engines.onednn.stopwatch import time_split
     from . import panels
 
-    recognizer = recognizers.load(folder)
+    recognizer = read.load(folder)
     noise = np.random.default_rng(0).standard_normal(SECONDS * recognizer.sampling_rate).astype(np.float32)
-    split = time_split(recognizer.model, recognizer.input_values(noise))
+    split = time_split(recognizer.model, recognizer.inputs(noise)["input_values"])
     about = environment(0)
     return {
         "panel": panels.of_time(split),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models.recognizers import PACK_SECONDS, Recognizer
+from ..models.recognizer import BATCH_SECONDS, Recognizer
 from ..models.tasks import ctc
 from .pauses import Piece, pieces
 
@@ -64,7 +64,7 @@ def _heard(recognizer: Recognizer, found: Iterable[Piece]) -> Iterator[tuple[Pie
     """Each piece with its path; those that fit one call are heard in one, those too short for a frame not at all."""
     waiting: list[Piece] = []
     for piece in (each for each in found if len(each.waveform) >= recognizer.min_samples):
-        if sum(len(each.waveform) for each in [*waiting, piece]) > PACK_SECONDS * recognizer.sampling_rate:
+        if sum(len(each.waveform) for each in [*waiting, piece]) > BATCH_SECONDS * recognizer.sampling_rate:
             yield from _answered(recognizer, waiting)
             waiting = []
         waiting.append(piece)

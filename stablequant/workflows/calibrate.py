@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 from ..foundation import registry, signals
 from ..foundation.errors import InputError
-from ..models import checkpoint, recognizers
+from ..models import checkpoint
+from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
 from ..models.families import discovery
-from ..models.recognizers import Recognizer
+from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
 from ..quantization.plan.choice import to_entry
 from ..quantization.plan.plan import Plan, parse_scheme, read_plan
@@ -127,7 +128,7 @@ def _flag(name: str) -> str:
 
 
 def _float_model(options: Options) -> Recognizer:
-    recognizer = recognizers.load(options.model, options.target_lang)
+    recognizer = read.load(options.model, options.target_lang)
     if recognizer.scheme != "float32":
         raise InputError(
             f"{options.model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"

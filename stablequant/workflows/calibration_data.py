@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..foundation.errors import InputError
-from ..models.recognizers import Recognizer
+from ..models.recognizer import Recognizer
 from ..quantization.search.scores import Recording
 from ..speech import audio
 from ..speech.audio import Facts

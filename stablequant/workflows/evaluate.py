@@ -28,8 +28,9 @@ from ..evaluation.result import Compared, Data, Delta, Gate, Measured, Result
 from ..evaluation.timing import Batch, TimedUtterance, timed_batches
 from ..foundation import progress
 from ..foundation.errors import InputError
-from ..models.recognizers import Recognizer, load
-from ..models.tasks import ctc
+from ..models.checkpoint import read
+from ..models.recognizer import Recognizer
+from ..models.tasks import ctc_words
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
@@ -111,7 +112,7 @@ def _listing(options: Options) -> Listing:
 def _load(options: Options) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    loaded = [load(path, options.target_lang) for path in paths if path is not None]
+    loaded = [read.load(path, options.target_lang) for path in paths if path is not None]
     rate = loaded[0].sampling_rate
     for each in loaded:
         if each.sampling_rate != rate:
@@ -293,7 +294,7 @@ def _warnings(
 def _unwritable(recognizer: Recognizer, references: list[str]) -> Iterator[str]:
     """Whether the transcripts are in another writing, or of another language, than the model's."""
     words = [word for text in references for word in text.split()]
-    wrong = ctc.unwritable(words, recognizer.processor.tokenizer)
+    wrong = ctc_words.unwritable(words, recognizer.processor.tokenizer)
     if len(wrong) > UNWRITABLE * len(words):
         some = ", ".join(sorted(set(wrong))[:3])
         yield (

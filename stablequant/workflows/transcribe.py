@@ -17,14 +17,14 @@ import numpy as np
 
 from ..foundation import progress
 from ..foundation.errors import InputError
-from ..models.recognizers import PACK_SECONDS, Recognizer
-from ..models.tasks import ctc
+from ..models.recognizer import BATCH_SECONDS, Recognizer
+from ..models.tasks import ctc, ctc_words
 from ..speech import audio
 from ..speech.audio import Utterance
 from ..speech.layouts._entries import is_audio, is_unread, unread
 from ..speech.longform import Stretch, stretches
 
-LONG = PACK_SECONDS  # what lasts longer is heard in pieces
+LONG = BATCH_SECONDS  # what lasts longer is heard in pieces
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def transcribe_files(recognizer: Recognizer, paths: Iterable[str], *, words: boo
     waiting: list[Sound] = []
     for path in paths:
         sound = _read(recognizer, path, words)
-        if _samples([*waiting, (path, sound)]) > PACK_SECONDS * recognizer.sampling_rate:
+        if _samples([*waiting, (path, sound)]) > BATCH_SECONDS * recognizer.sampling_rate:
             yield from _answer(recognizer, waiting, words)
             waiting = []
         waiting.append((path, sound))
@@ -123,15 +123,15 @@ def _answer(recognizer: Recognizer, waiting: list[Sound], words: bool) -> Iterat
 def _transcript(
     recognizer: Recognizer, path: str, seconds: float, heard: Sequence[Stretch], words: bool
 ) -> Transcript:
-    texts = [ctc.text(each.path, recognizer.processor.tokenizer) for each in heard]
+    texts = [ctc.decode(each.path, recognizer.processor.tokenizer) for each in heard]
     timed = tuple(_words(recognizer, heard)) if words else None
     return Transcript(path, round(seconds, 3), " ".join(filter(None, texts)), timed)
 
 
 def _words(recognizer: Recognizer, heard: Iterable[Stretch]) -> Iterator[Word]:
-    letters = ctc.alphabet(recognizer.processor.tokenizer)
+    letters = ctc_words.alphabet(recognizer.processor.tokenizer)
     for stretch in heard:
-        for span in ctc.words(stretch.path, letters):
+        for span in ctc_words.words(stretch.path, letters):
             samples = (stretch.start + frame * recognizer.stride for frame in (span.first, span.end))
             start, end = (round(each / recognizer.sampling_rate, 3) for each in samples)
             yield Word(span.word, start, end)

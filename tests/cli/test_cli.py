@@ -21,7 +21,7 @@ from stablequant.cli import main as cli
 from stablequant.evaluation import error_rates, peak_memory
 from stablequant.foundation import registry
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers
+from stablequant.models.checkpoint import read
 from stablequant.quantization.search import scores
 from stablequant.workflows import calibrate, evaluate
 
@@ -393,7 +393,7 @@ def test_what_cannot_be_used_is_one_sentence(monkeypatch, problem, message):
     def fail(path):
         raise problem
 
-    monkeypatch.setattr(recognizers, "load", fail)
+    monkeypatch.setattr(read, "load", fail)
     done = invoke("transcribe", "m", "x.wav")
     assert (done.exit_code, done.stderr, done.stdout) == (3, message, "")
 
@@ -402,7 +402,7 @@ def test_bug_keeps_its_traceback(monkeypatch):
     def fail(path):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(recognizers, "load", fail)
+    monkeypatch.setattr(read, "load", fail)
     assert isinstance(invoke("transcribe", "m", "x.wav").exception, ZeroDivisionError)
 
 

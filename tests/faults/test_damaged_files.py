@@ -10,7 +10,7 @@ from damage import damaged_bytes, damaged_json, seeds
 
 from stablequant import report
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers
+from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import checksums, problems
 from stablequant.models.families.discovery import discover
 from stablequant.quantization.plan.diff import diff_table
@@ -43,7 +43,7 @@ def sentence(act):
 
 def used(folder):
     """Load the model and use it; a config may ask for more samples than there are."""
-    recognizer = recognizers.load(str(folder))
+    recognizer = read.load(str(folder))
     if recognizer.min_samples <= len(WAVE):
         assert recognizer.logits(WAVE).isfinite().all()
 
@@ -133,7 +133,7 @@ def test_damaged_plan(seed, folder, float_folder):
 
 def model(float_folder, kept={}):  # noqa: B006
     if not kept:
-        kept[float_folder] = recognizers.load(str(float_folder)).model
+        kept[float_folder] = read.load(str(float_folder)).model
     return kept[float_folder]
 
 

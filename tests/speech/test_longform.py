@@ -61,7 +61,7 @@ def short(monkeypatch):
     """Pieces of a second, so that a tiny recording is a long one."""
     for name, seconds in {"LONGEST": 2.0, "SHORTEST": 0.8, "MARGIN": 0.4}.items():
         monkeypatch.setattr(pauses, name, seconds)
-    monkeypatch.setattr(longform, "PACK_SECONDS", 2.0)
+    monkeypatch.setattr(longform, "BATCH_SECONDS", 2.0)
 
 
 class Loud:

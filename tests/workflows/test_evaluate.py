@@ -11,6 +11,7 @@ import torch
 from stablequant.evaluation import peak_memory, timing
 from stablequant.evaluation.result import table
 from stablequant.foundation.errors import InputError
+from stablequant.models.checkpoint import read
 from stablequant.speech import audio, waveforms
 from stablequant.workflows import evaluate
 from stablequant.workflows.evaluate import Options
@@ -72,11 +73,11 @@ class Fake:
         return self.texts[len(waveform)]
 
     @property
-    def packs(self):
+    def batched(self):
         return self.packed_pace is not None
 
     def transcribe_all(self, waveforms):
-        assert self.packs
+        assert self.batched
         assert waveforms
         lengths = tuple(map(len, waveforms))
         first = 1 if lengths in self.met else 3
@@ -116,7 +117,7 @@ def bench(tmp_path, monkeypatch):
         "float": Fake("float", FLOAT, clock, order),
         "ours": Fake("ours", OURS, clock, order, pace=0.5, size=1000, scheme="w8a8"),
     }
-    monkeypatch.setattr(evaluate, "load", lambda path, target_lang: fakes[path])
+    monkeypatch.setattr(read, "load", lambda path, target_lang: fakes[path])
     monkeypatch.setattr(
         peak_memory, "peak_rss_bytes", lambda model, seconds, threads, target_lang: round(1000 * seconds)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...quantization.plan.plan import Plan
-from ..recognizers import Recognizer
+from ..recognizer import Recognizer
 
 TEMPLATE = """---
 library_name: transformers

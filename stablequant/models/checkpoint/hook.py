@@ -22,7 +22,7 @@ from ...engines import onednn as engine
 from ...foundation.errors import InputError
 from ...quantization.numerics.weight_grid import WeightFormat, parse_format
 from ...quantization.plan.plan import Plan
-from .. import recognizers as models
+from ..families.base import families
 from .values import value_problems
 
 FORMAT_VERSION = 3
@@ -83,8 +83,8 @@ class StableQuantizer(HfQuantizer):
         """Scales, norms and everything between the integer kernels are float32, whatever was asked for."""
         return torch.float32
 
-    def _process_model_before_weight_loading(self, model: nn.Module, checkpoint_files: Any = None, **_: Any) -> None:
-        models.prepare(model)
+    def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **_: Any) -> None:
+        families()[model.config.model_type].prepare(model)
         engine.skeleton(model, self.quantization_config.formats)
         loaded: Any
         for loaded in model.modules():

@@ -19,10 +19,10 @@ from torch import Tensor
 from ...foundation.errors import InputError
 from ...quantization.plan.checking import choice_problem
 from ...quantization.plan.plan import PLAN_FILE, Plan, read_plan
-from .. import recognizers as models
 from ..folder_check import check
 from ..source import SETTINGS, in_folder
 from . import histograms as evidence
+from . import read
 from .hook import StableQuantConfig
 from .values import value_problems
 
@@ -60,7 +60,7 @@ def problems(folder: Path) -> list[str]:
         ]
         found += contradictions or _disagreements(folder, config, plan)
         if not found:
-            models.load(str(folder))
+            read.load(str(folder))
     except InputError as error:
         found.append(str(error))
     return found

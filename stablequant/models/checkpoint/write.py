@@ -25,7 +25,7 @@ from ...foundation.memory_pages import drop_mapped as release
 from ...quantization.numerics.weight_grid import QTensor
 from ...quantization.observation.histogram import Histogram
 from ...quantization.plan.plan import PLAN_FILE, Plan
-from ..recognizers import Recognizer
+from ..recognizer import Recognizer
 from . import histograms as evidence
 from .card import model_card
 from .hook import StableQuantConfig, StableQuantizer

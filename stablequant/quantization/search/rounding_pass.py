@@ -20,7 +20,7 @@ from torch import Tensor
 from ...engines import onednn
 from ...foundation import memory_pages, registry
 from ...models import checkpoint
-from ...models.recognizers import Recognizer
+from ...models.recognizer import Recognizer
 from ..numerics import weight_fit, weight_grid
 from ..numerics.activation_grid import symmetric_scale
 from ..numerics.weight_grid import QTensor, WeightGrid

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...foundation import progress
 from ...foundation.errors import InputError
 from ...models import checkpoint
-from ...models.recognizers import Recognizer
+from ...models.recognizer import Recognizer
 from ..numerics.activation_grid import sqnr_db
 from ..numerics.weight_grid import DenseWeight, QTensor
 from ..plan.choice import Choice

@@ -16,7 +16,7 @@ import numpy as np
 from ...foundation import progress
 from ...models import checkpoint
 from ...models.families.discovery import discover
-from ...models.recognizers import Recognizer
+from ...models.recognizer import Recognizer
 from ...models.source import folder_bytes
 from ..numerics.weight_grid import QTensor
 from ..observation import collect

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...foundation import progress
-from ...models.recognizers import Recognizer
+from ...models.recognizer import Recognizer
 from ..numerics.weight_grid import QTensor
 from ..plan.choice import Choice
 from ..plan.plan import Plan

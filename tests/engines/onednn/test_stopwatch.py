@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stablequant.engines.onednn import kernels, stopwatch
-from stablequant.models import recognizers
+from stablequant.models.checkpoint import read
 
 
 def test_only_the_outermost_part_counts(monkeypatch):
@@ -26,7 +26,7 @@ def test_the_engine_is_as_it_was_afterwards():
 
 
 def test_every_part_of_a_quantized_model_takes_time(calibrated):
-    recognizer = recognizers.load(str(calibrated[0]))
+    recognizer = read.load(str(calibrated[0]))
     found = stopwatch.time_split(recognizer.model, torch.randn(1, 8000), rounds=1)
     assert set(found) == {part for part, _, _ in stopwatch.PARTS} | {"rest"}
     assert all(milliseconds > 0 for milliseconds in found.values())

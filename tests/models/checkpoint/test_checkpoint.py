@@ -20,7 +20,7 @@ from transformers import AutoModelForCTC
 from stablequant.engines.onednn.convert import integer_sites
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
 from stablequant.quantization.plan.plan import Plan
 
 writing = importlib.import_module("stablequant.models.checkpoint.write")  # the package has a function of that name
@@ -68,15 +68,17 @@ def test_from_pretrained_gives_the_model_in_memory_bit_for_bit(family, form, bit
 
 
 def test_models_load_gives_the_same(calibrated):
-    recognizer = models.load(str(calibrated[0]))
+    recognizer = read.load(str(calibrated[0]))
     assert recognizer.scheme == "w8a8"
     assert recognizer.sites["integer"] == len(integer_sites(recognizer.model)) == 21
     model = AutoModelForCTC.from_pretrained(calibrated[0])
-    assert torch.equal(recognizer.logits(tiny.wave(7)), logits(model, recognizer.input_values(tiny.wave(7)))[0])
+    assert torch.equal(
+        recognizer.logits(tiny.wave(7)), logits(model, recognizer.inputs(tiny.wave(7))["input_values"])[0]
+    )
 
 
 def test_the_integer_model_is_near_the_float_one(calibrated, float_folder):
-    quantized, exact = (models.load(str(each)).logits(tiny.wave(7)) for each in (calibrated[0], float_folder))
+    quantized, exact = (read.load(str(each)).logits(tiny.wave(7)) for each in (calibrated[0], float_folder))
     assert 0 < tiny.relative(quantized, exact) < 0.2
 
 
@@ -101,7 +103,7 @@ def test_a_loaded_model_answers_with_gradients_on_and_has_none(calibrated):
 def test_the_pipeline_of_transformers_transcribes(calibrated):
     recognise = transformers.pipeline("automatic-speech-recognition", str(calibrated[0]))
     text = recognise(tiny.wave(7))["text"]
-    assert text == models.load(str(calibrated[0])).transcribe(tiny.wave(7))
+    assert text == read.load(str(calibrated[0])).transcribe(tiny.wave(7))
     assert integer_sites(recognise.model)
 
 
@@ -148,7 +150,7 @@ def damage(folder, change):
 
 
 def refused(folder, *words):
-    for load in (AutoModelForCTC.from_pretrained, lambda path: models.load(str(path))):
+    for load in (AutoModelForCTC.from_pretrained, lambda path: read.load(str(path))):
         with pytest.raises((InputError, RuntimeError)) as error:
             load(folder)
         for word in words:
@@ -226,7 +228,7 @@ EDITS = {
 def test_a_config_that_does_not_fit_is_an_error(quantized_folder, change):
     edit(quantized_folder, EDITS[change][0])
     with pytest.raises(InputError) as error:
-        models.load(str(quantized_folder))
+        read.load(str(quantized_folder))
     assert EDITS[change][1] in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers
-from stablequant.models.checkpoint import histograms
+from stablequant.models.checkpoint import histograms, read
 from stablequant.models.source import folder_bytes
 from stablequant.quantization.observation.histogram import histogram_of
 from stablequant.quantization.plan.plan import read_plan
@@ -55,7 +54,7 @@ def test_it_is_small_and_no_part_of_the_model(calibrated, quantized_folder):
     (quantized_folder / histograms.FILE).parent.rmdir()
     assert histograms.read(quantized_folder) == {}
     assert folder_bytes(quantized_folder) == before
-    assert recognizers.load(str(quantized_folder)).scheme == "w8a8"
+    assert read.load(str(quantized_folder)).scheme == "w8a8"
 
 
 @pytest.mark.parametrize(

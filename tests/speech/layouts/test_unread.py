@@ -210,7 +210,10 @@ def test_home_and_file_urls(tmp_path, monkeypatch):
         ({"audio_filepath": "a\0.wav"}, "audio_filepath has a zero byte"),
         ({"audio_filepath": "a.wav", "text": "A\0"}, "text has a zero byte"),
         ({"audio_filepath": "sub\\a.wav"}, r".*; here it is `sub/a\.wav`, write that, with / between folders"),
-        ({"audio_filepath": "C:\\data\\sub\\a.wav"}, r".*; here it is `sub/a\.wav`, write that, with / between folders"),
+        (
+            {"audio_filepath": "C:\\data\\sub\\a.wav"},
+            r".*; here it is `sub/a\.wav`, write that, with / between folders",
+        ),
         ({"audio_filepath": "C:\\gone.wav"}, ".*; it is a path of Windows, write / between folders"),
         ({"audio_filepath": "/mnt/no/sub/a.wav"}, r".*; here it is `sub/a\.wav`, write that"),
         ({"audio_filepath": "/mnt/no/gone.wav"}, ".*; it may be a path on another machine"),
