@@ -35,8 +35,8 @@ __all__ = [
     "listing",
     "load",
     "read_utterances",
-    "recording",
     "told",
+    "whole_file",
 ]
 
 TOLD = 20  # sentences in one message; who has more mends these first
@@ -188,7 +188,7 @@ def piped(name: str) -> Iterator[Utterance]:
         yield Utterance(name, Path(file.name), None, None, offset=0.0, duration=None, source=source)
 
 
-def recording(path: str | Path) -> Utterance:
+def whole_file(path: str | Path) -> Utterance:
     """A whole file of which nothing is known but its path."""
     if Path(path).is_dir():
         raise InputError(f"{path}: a folder; give recordings, as in {Path(path) / '*.wav'}")

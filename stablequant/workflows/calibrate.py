@@ -31,7 +31,7 @@ from ..quantization.plan.plan import Plan, parse_scheme, read_plan
 from ..quantization.planners import edited
 from ..quantization.search.choices import LIMITS
 from ..quantization.search.resume import ResumeState, fingerprint_hash
-from ..quantization.search.scores import SCORES, Recording
+from ..quantization.search.scores import SCORES, CalibrationUtterance
 from ..quantization.search.session import Planner, begin
 from .calibration_data import held_out, read_recordings
 
@@ -158,7 +158,7 @@ def _finished(options: Options, fingerprint: dict[str, Any]) -> Plan | None:
 
 
 def _fingerprint(
-    options: Options, recognizer: Recognizer, recordings: Sequence[Recording], about: dict[str, Any]
+    options: Options, recognizer: Recognizer, recordings: Sequence[CalibrationUtterance], about: dict[str, Any]
 ) -> dict[str, Any]:
     keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {

@@ -87,8 +87,8 @@ def test_speech_without_a_pause_gives_the_path_of_the_whole(short):
     waveform = tiny.wave(0, 10 * tiny.RATE) * np.repeat(np.linspace(1.5, 0.5, 1000), tiny.RATE // 100)
     (found,) = stretches(Loud(), blocks(waveform.astype(np.float32)))
     assert found.start == 0
-    assert np.array_equal(found.path, Loud.path(waveform))
-    assert set(found.path) == {0, 1}
+    assert np.array_equal(found.symbols, Loud.path(waveform))
+    assert set(found.symbols) == {0, 1}
 
 
 def test_pauses_part_the_stretches_and_calls_hold_no_more_than_one_may(short):
@@ -114,4 +114,4 @@ def test_frames_of_overlapping_pieces_lie_on_each_other(short, tmp_path, family,
     recognizer = tiny.recognizer(family, form, tmp_path=tmp_path)
     waveform = tiny.wave(0, 6 * tiny.RATE)
     (found,) = stretches(recognizer, blocks(waveform))
-    assert len(found.path) == len(recognizer.logits(waveform))
+    assert len(found.symbols) == len(recognizer.logits(waveform))

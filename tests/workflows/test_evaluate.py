@@ -261,7 +261,7 @@ def test_short_recordings_are_told(bench):
 
 def test_calibration_on_the_test_recordings_is_told(bench, tmp_path):
     fakes, _ = bench
-    copy = audio.recording(tmp_path / "b.wav")
+    copy = audio.whole_file(tmp_path / "b.wav")
     fakes["ours"].calibrated_on = frozenset({audio.facts(copy, 16000).sha256, "00"})
     warning = run(bench).warnings[2]
     assert warning == "1 of these recordings were used to calibrate ours, so its WER is optimistic; evaluate on others"
