@@ -1,5 +1,6 @@
 import hashlib
 import json
+import unicodedata
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -287,6 +288,18 @@ def test_transcripts_that_the_vocabulary_cannot_write_are_told(bench):
     expected = "2 of 4 words of the transcripts (FOUR, THREE, ...) cannot be written with the vocabulary of ours"
     assert sum(expected in warning for warning in run(bench).warnings) == 1
     assert not any("cannot be written" in warning for warning in run(bench, normalize="basic").warnings)
+
+
+def test_references_in_another_form_of_unicode(bench, tmp_path):
+    """Decomposed (NFD) in the transcripts, composed (NFC) in the vocabulary."""
+    fakes, _ = bench
+    soundfile.write(tmp_path / "s.wav", np.ones(5000) / 9, 16000)
+    entry = {"audio_filepath": "s.wav", "text": unicodedata.normalize("NFD", "ZÉRO ÇA")}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(entry))
+    fakes["ours"].processor = SimpleNamespace(tokenizer=Letters("ZÉROÇA"))
+    fakes["ours"].texts = {5000: "ZÉRO ÇA"}
+    found = run(bench, baseline=None)
+    assert (found.model.wer_percent, found.warnings) == (0.0, ())
 
 
 def test_memory_that_could_not_be_measured_is_told(bench, monkeypatch):
