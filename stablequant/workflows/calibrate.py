@@ -30,7 +30,7 @@ from ..quantization.plan.choice import to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.planners import edited
 from ..quantization.search.resume import ResumeState, fingerprint_hash
-from ..quantization.search.scores import Recording
+from ..quantization.search.scores import CalibrationUtterance
 from ..quantization.search.session import Planner, begin
 from .calibration_data import held_out, read_recordings
 
@@ -114,7 +114,10 @@ def _finished(options: CalibrateOptions, fingerprint: dict[str, Any]) -> Plan | 
 
 
 def _fingerprint(
-    options: CalibrateOptions, recognizer: Recognizer, recordings: Sequence[Recording], about: dict[str, Any]
+    options: CalibrateOptions,
+    recognizer: Recognizer,
+    recordings: Sequence[CalibrationUtterance],
+    about: dict[str, Any],
 ) -> dict[str, Any]:
     keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {

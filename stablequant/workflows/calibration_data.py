@@ -9,7 +9,7 @@ from typing import Any
 from ..foundation.errors import InputError
 from ..foundation.options import CalibrateOptions
 from ..models.recognizer import Recognizer
-from ..quantization.search.scores import Recording
+from ..quantization.search.scores import CalibrationUtterance
 from ..speech import audio
 from ..speech.audio import Facts
 
@@ -17,7 +17,9 @@ MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says othe
 MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
 
 
-def read_recordings(options: CalibrateOptions, recognizer: Recognizer) -> tuple[list[Recording], dict[str, Any]]:
+def read_recordings(
+    options: CalibrateOptions, recognizer: Recognizer
+) -> tuple[list[CalibrationUtterance], dict[str, Any]]:
     """The calibration recordings in the order of their names, and what the plan says of them."""
     rate, most = recognizer.sampling_rate, _most(options, recognizer.sampling_rate)
     found, facts = _decoded(options, rate, most)
@@ -39,10 +41,14 @@ def read_recordings(options: CalibrateOptions, recognizer: Recognizer) -> tuple[
             f"{options.data}: nothing to calibrate on: of {len(pairs)} recordings {about['skipped_too_short']} are "
             f"shorter than {1000 * recognizer.min_samples / rate:.0f} ms and {about['silent']} are silent"
         )
-    return [Recording(each.id, partial(audio.load, each, rate, most), each.text) for each, _ in usable], about
+    return [
+        CalibrationUtterance(each.id, partial(audio.load, each, rate, most), each.text) for each, _ in usable
+    ], about
 
 
-def held_out(recordings: list[Recording], options: CalibrateOptions) -> tuple[list[Recording], list[Recording]]:
+def held_out(
+    recordings: list[CalibrationUtterance], options: CalibrateOptions
+) -> tuple[list[CalibrationUtterance], list[CalibrationUtterance]]:
     """The recordings that calibrate, and those that are held out: every other one where a limit asks for them."""
     if options.max_wer_increase is None:
         return recordings, []

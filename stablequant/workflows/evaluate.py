@@ -28,7 +28,7 @@ from ..evaluation.timing import Batch, TimedUtterance, timed_batches
 from ..foundation import progress
 from ..foundation.errors import InputError
 from ..foundation.options import EvaluateOptions
-from ..models.checkpoint.read import load
+from ..models.checkpoint import read
 from ..models.recognizer import Recognizer
 from ..models.tasks import ctc_words
 from ..speech import audio
@@ -81,7 +81,7 @@ def _listing(options: EvaluateOptions) -> Listing:
 def _load(options: EvaluateOptions) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    loaded = [load(path, options.target_lang) for path in paths if path is not None]
+    loaded = [read.load(path, options.target_lang) for path in paths if path is not None]
     rate = loaded[0].sampling_rate
     for each in loaded:
         if each.sampling_rate != rate:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import unicodedata
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from stablequant.evaluation import peak_memory, timing
 from stablequant.evaluation.result import table
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import EvaluateOptions
+from stablequant.models.checkpoint import read
 from stablequant.speech import audio, waveforms
 from stablequant.workflows import evaluate
 
@@ -116,7 +118,7 @@ def bench(tmp_path, monkeypatch):
         "float": Fake("float", FLOAT, clock, order),
         "ours": Fake("ours", OURS, clock, order, pace=0.5, size=1000, scheme="w8a8"),
     }
-    monkeypatch.setattr(evaluate, "load", lambda path, target_lang: fakes[path])
+    monkeypatch.setattr(read, "load", lambda path, target_lang: fakes[path])
     monkeypatch.setattr(
         peak_memory, "peak_rss_bytes", lambda model, seconds, threads, target_lang: round(1000 * seconds)
     )
@@ -260,7 +262,7 @@ def test_short_recordings_are_told(bench):
 
 def test_calibration_on_the_test_recordings_is_told(bench, tmp_path):
     fakes, _ = bench
-    copy = audio.recording(tmp_path / "b.wav")
+    copy = audio.whole_file(tmp_path / "b.wav")
     fakes["ours"].calibrated_on = frozenset({audio.facts(copy, 16000).sha256, "00"})
     warning = run(bench).warnings[2]
     assert warning == "1 of these recordings were used to calibrate ours, so its WER is optimistic; evaluate on others"
@@ -286,6 +288,18 @@ def test_transcripts_that_the_vocabulary_cannot_write_are_told(bench):
     expected = "2 of 4 words of the transcripts (FOUR, THREE, ...) cannot be written with the vocabulary of ours"
     assert sum(expected in warning for warning in run(bench).warnings) == 1
     assert not any("cannot be written" in warning for warning in run(bench, normalize="basic").warnings)
+
+
+def test_references_in_another_form_of_unicode(bench, tmp_path):
+    """Decomposed (NFD) in the transcripts, composed (NFC) in the vocabulary."""
+    fakes, _ = bench
+    soundfile.write(tmp_path / "s.wav", np.ones(5000) / 9, 16000)
+    entry = {"audio_filepath": "s.wav", "text": unicodedata.normalize("NFD", "ZÉRO ÇA")}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(entry))
+    fakes["ours"].processor = SimpleNamespace(tokenizer=Letters("ZÉROÇA"))
+    fakes["ours"].texts = {5000: "ZÉRO ÇA"}
+    found = run(bench, baseline=None)
+    assert (found.model.wer_percent, found.warnings) == (0.0, ())
 
 
 def test_memory_that_could_not_be_measured_is_told(bench, monkeypatch):

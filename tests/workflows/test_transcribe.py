@@ -32,7 +32,8 @@ def recognizer(tmp_path):
         loud = np.abs(waveform[: len(waveform) // 320 * 320]).reshape(-1, 320).max(1) > 0.05
         return torch.from_numpy(np.where(loud, tiny.VOCABULARY.index("A"), 0))
 
-    settings = {"sampling_rate": RATE, "min_samples": 400, "stride": 320, "processor": tiny.processor(tmp_path)}
+    settings = {"sampling_rate": RATE, "min_samples": 400, "stride": 320, "blank": 0}
+    settings["processor"] = tiny.processor(tmp_path)
     return SimpleNamespace(logits_all=logits_all, calls=calls, **settings)
 
 

@@ -59,7 +59,7 @@ def _written(symbols: Tensor, blank: int) -> int:
 
 
 def best(logits: Tensor) -> np.ndarray:
-    """The path of logits (frames, vocabulary): the best symbol of each frame.
+    """The best symbol of each frame of logits (frames, vocabulary).
 
     Raises InputError where they are NaN or infinite: their argmax is a symbol too, but says nothing.
     """
@@ -68,11 +68,11 @@ def best(logits: Tensor) -> np.ndarray:
             "the model's output is not finite (NaN or infinite); its weights, or the samples of the recording, are "
             "damaged or far out of range"
         )
-    path: np.ndarray = logits.argmax(-1).numpy()
-    return path
+    symbols: np.ndarray = logits.argmax(-1).numpy()
+    return symbols
 
 
-def decode(path: np.ndarray, tokenizer: Any) -> str:
-    """What a path (frames,) says: repeats merged, blanks dropped, one space between words."""
-    decoded: str = tokenizer.batch_decode(path[None])[0]
+def decode(symbols: np.ndarray, tokenizer: Any) -> str:
+    """What the best symbols of frames (frames,) say: repeats merged, blanks dropped, one space between words."""
+    decoded: str = tokenizer.batch_decode(symbols[None])[0]
     return " ".join(decoded.split())

@@ -1,6 +1,6 @@
-"""Words and their times from the path of a CTC model: the best symbol of each frame, (frames,).
+"""Words and their times from a CTC model: the best symbol of each frame, (frames,).
 
-A symbol is spoken where the path first shows it; repeats and blanks after it belong to it or to nothing. transformers'
+A symbol is spoken where it first comes; repeats and blanks after it belong to it or to nothing. transformers'
 own `output_word_offsets` splits at the word delimiter only, so it is wrong for vocabularies whose symbols are words.
 Here a word is, as the vocabulary has it, what stands between two delimiters, or what starts with a symbol that starts
 with a space. Where there is neither (phonemes, Chinese characters) the tokenizer's text decides: each symbol where it
@@ -66,11 +66,11 @@ def _spelled(word: str, symbols: set[str], longest: int) -> bool:
     return len(word) in ends
 
 
-def words(path: np.ndarray, letters: Alphabet) -> list[Span]:
-    """The words of a path (frames,), in order: those of its text, so that joined by spaces they are the text."""
-    found = (Span(decode(path[a:b], letters.tokenizer).strip(), a, b) for a, b in _spans(path, letters))
+def words(symbols: np.ndarray, letters: Alphabet) -> list[Span]:
+    """The words of symbols (frames,), in order: those of its text, so that joined by spaces they are the text."""
+    found = (Span(decode(symbols[a:b], letters.tokenizer).strip(), a, b) for a, b in _spans(symbols, letters))
     spans = [each for each in found if each.word]
-    spoken = decode(path, letters.tokenizer).split()
+    spoken = decode(symbols, letters.tokenizer).split()
     return spans if [each.word for each in spans] == spoken else list(_joined(spoken, spans))
 
 
@@ -86,12 +86,12 @@ def _joined(spoken: Iterable[str], spans: list[Span]) -> Iterator[Span]:
         yield Span(word, part[0].first, part[-1].end)
 
 
-def _spans(path: np.ndarray, letters: Alphabet) -> Iterator[tuple[int, int]]:
+def _spans(symbols: np.ndarray, letters: Alphabet) -> Iterator[tuple[int, int]]:
     """(first frame, frame after the last) of each word."""
-    changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+    changes = [0, *(np.flatnonzero(np.diff(symbols)) + 1).tolist(), len(symbols)]
     begin = end = 0  # of the word at hand; nothing yet
     for first, after in pairwise(changes):
-        symbol = path[first] if first < after else letters.blank  # a path of no frames has no symbol
+        symbol = symbols[first] if first < after else letters.blank  # no frames have no symbol
         if symbol == letters.blank:
             continue
         if (symbol == letters.delimiter or symbol in letters.initial) and begin < end:

@@ -18,7 +18,7 @@ from ..plan.site import Site, canonical_weight
 from .choices import rounded as three_digits
 from .float_passes import FloatPasses
 from .rounding_pass import round_layers
-from .scores import Recording
+from .scores import CalibrationUtterance
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Roundings:
 
     recognizer: Recognizer
     sites: tuple[Site, ...]
-    recordings: Sequence[Recording]
+    recordings: Sequence[CalibrationUtterance]
     probed: int
     out: Path  # beside which layers' outputs are kept
     passes: FloatPasses

@@ -37,7 +37,7 @@ Inputs = Mapping[str, Tensor]  # of a forward pass, of one recording
 
 
 @dataclass(frozen=True)
-class Recording:
+class CalibrationUtterance:
     """A calibration recording: how to read it, and its transcript where there is one."""
 
     key: str
@@ -51,7 +51,7 @@ class Score:
 
     name: str
     unit: str
-    measure: Callable[[Recognizer, Recording, Inputs, Answer], Part]
+    measure: Callable[[Recognizer, CalibrationUtterance, Inputs, Answer], Part]
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def total(parts: Sequence[Part]) -> float:
     return 100.0 * sum(n for n, _ in parts) / max(1e-12, sum(d for _, d in parts))
 
 
-def _divergence(recognizer: Recognizer, recording: Recording, inputs: Inputs, answer: Answer) -> Part:
+def _divergence(recognizer: Recognizer, recording: CalibrationUtterance, inputs: Inputs, answer: Answer) -> Part:
     return recognizer.divergence(inputs, answer)
 
 
-def _word_errors(recognizer: Recognizer, recording: Recording, inputs: Inputs, answer: Answer) -> Part:
+def _word_errors(recognizer: Recognizer, recording: CalibrationUtterance, inputs: Inputs, answer: Answer) -> Part:
     text = recording.text or ""
     lost = _errors(text, recognizer.text(inputs)) - _errors(text, answer.text)
     return float(lost), float(len(text.split()))
@@ -96,7 +96,7 @@ SCORES = {
 def run_trials(
     recognizer: Recognizer,
     layers: Sequence[str],
-    recording: Recording,
+    recording: CalibrationUtterance,
     trials: Sequence[Trial],
     score: Score,
     progress: Callable[[str], None],

@@ -29,7 +29,7 @@ from .choices import Choices
 from .float_passes import FloatPasses
 from .resume import ResumeState
 from .roundings import Roundings
-from .scores import SCORES, Recording, Trial
+from .scores import SCORES, CalibrationUtterance, Trial
 from .trials import Trials
 
 PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
@@ -91,11 +91,11 @@ class Planner:
 
 def begin(
     recognizer: Recognizer,
-    recordings: Sequence[Recording],
+    recordings: Sequence[CalibrationUtterance],
     resume: ResumeState,
     options: CalibrateOptions,
     about: dict[str, Any],
-    held_out: Sequence[Recording] = (),
+    held_out: Sequence[CalibrationUtterance] = (),
 ) -> SearchSession:
     """The session after the one pass over all recordings; a site that nothing reached stays in float, and says so."""
     discovered = discover(recognizer.model)
@@ -120,7 +120,7 @@ def begin(
 
 
 def _observed(
-    recognizer: Recognizer, sites: tuple[Site, ...], recordings: Sequence[Recording], resume: ResumeState
+    recognizer: Recognizer, sites: tuple[Site, ...], recordings: Sequence[CalibrationUtterance], resume: ResumeState
 ) -> dict[str, Histogram]:
     """The histograms of what the sites read, going on from those that were kept."""
     done, gathered = resume.stats()
@@ -133,13 +133,13 @@ def _observed(
     return gathered
 
 
-def _probe_subset(recordings: Sequence[Recording], options: CalibrateOptions) -> list[Recording]:
+def _probe_subset(recordings: Sequence[CalibrationUtterance], options: CalibrateOptions) -> list[CalibrationUtterance]:
     if options.score == "wer" or len(recordings) <= PROBE_RECORDINGS:
         return list(recordings)
     chosen = np.random.default_rng(options.seed).permutation(len(recordings))[:PROBE_RECORDINGS]
     return [recordings[i] for i in sorted(chosen)]
 
 
-def _bar(recordings: Sequence[Recording], what: str, done: int) -> Any:
+def _bar(recordings: Sequence[CalibrationUtterance], what: str, done: int) -> Any:
     left = recordings[done:]
     return progress.bar(left, desc=what, initial=done, total=len(recordings), unit="recording")

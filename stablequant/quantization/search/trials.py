@@ -15,7 +15,7 @@ from ..plan.site import Site, canonical_weight, layers_of
 from .float_passes import FloatPasses
 from .resume import ResumeState
 from .rounding_pass import round_site
-from .scores import SCORES, Part, Recording, Score, Trial, run_trials, total
+from .scores import SCORES, CalibrationUtterance, Part, Score, Trial, run_trials, total
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Trials:
 
     recognizer: Recognizer
     sites: tuple[Site, ...]
-    recordings: Sequence[Recording]
-    held_out: Sequence[Recording]
+    recordings: Sequence[CalibrationUtterance]
+    held_out: Sequence[CalibrationUtterance]
     score: Score
     resume: ResumeState
     passes: FloatPasses
@@ -72,7 +72,9 @@ class Trials:
             [self._weights[key]] = round_site(weight, [replace(choice, rounding="nearest")])
         return self._weights[key]
 
-    def _parts(self, key: str, recording: Recording, trials: Sequence[Trial], bar: Any, stage: str) -> dict[str, Any]:
+    def _parts(
+        self, key: str, recording: CalibrationUtterance, trials: Sequence[Trial], bar: Any, stage: str
+    ) -> dict[str, Any]:
         def tick(trial: str) -> None:
             bar.set_description(f"{stage}: {trial}", refresh=False)
             bar.update()

@@ -362,6 +362,6 @@ def test_base_960h(tmp_path, speech):
     assert json.loads(result.read_text())["baseline"]["bytes_on_disk"] == size
     words = tiny.sfm_quant("transcribe", out, speech / "0.wav").stdout
     answer = transformers.pipeline("automatic-speech-recognition", str(out))(
-        {"raw": audio.load(audio.recording(speech / "0.wav"), tiny.RATE), "sampling_rate": tiny.RATE}
+        {"raw": audio.load(audio.whole_file(speech / "0.wav"), tiny.RATE), "sampling_rate": tiny.RATE}
     )
     assert words == f"{speech / '0.wav'}\t{' '.join(answer['text'].split())}\n"

@@ -10,13 +10,13 @@ from stablequant.engines.simulation import simulate
 from stablequant.models.families import discovery
 from stablequant.models.tasks import ctc
 from stablequant.quantization.plan.site import layers_of
-from stablequant.quantization.search.scores import SCORES, Recording, Trial, run_trials, total
+from stablequant.quantization.search.scores import SCORES, CalibrationUtterance, Trial, run_trials, total
 
 WAVE = tiny.wave(3)
 
 
 def recording(text=None):
-    return Recording("noise", lambda: WAVE, text)
+    return CalibrationUtterance("noise", lambda: WAVE, text)
 
 
 def part(name, reference, logits, text=None, recognizer=None):

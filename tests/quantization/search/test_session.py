@@ -64,7 +64,7 @@ def passes(model, tmp_path, monkeypatch, recordings, layer_score):
     monkeypatch.setattr(mse, "RATIOS", mse.RATIOS[::21])
     recognizer = tiny.recognizer(tmp_path=tmp_path)
     found = CalibrateOptions("model", "data", str(tmp_path / "out"))
-    rows = [scores.Recording(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
+    rows = [scores.CalibrationUtterance(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
     journal = ResumeState(tmp_path / "journal", {}, resume=False)
     session = begin(replace(recognizer, model=model), rows, journal, found, {})
     held.append(session)
