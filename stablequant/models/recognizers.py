@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCTC
 
 from ..foundation.errors import InputError
 from ..foundation.reproducible import one_thread
-from ..quantization.plan.plan import PLAN_FILE, read_plan
+from ..quantization.plan.draft import PLAN_FILE, read_draft
 from . import folder_check, source
 from .completeness import zero_unread
 from .processors import Languages, check_symbols, first_line, load_processor
@@ -229,7 +229,7 @@ def _scheme(path: str, config: Any) -> str:
 def _calibration(files: Source) -> dict[str, Any]:
     """What the plan of a quantized model says of its calibration; nothing where the plan cannot be read."""
     try:
-        return dict(read_plan(files.folder / PLAN_FILE).calibration)
+        return dict(read_draft(files.folder / PLAN_FILE).calibration)
     except InputError:
         return {}
 

@@ -28,7 +28,7 @@ from ..models.checkpoint.verify import problems
 from ..models.families import discovery as sites
 from ..models.recognizers import Recognizer
 from ..models.source import folder_bytes
-from ..quantization.plan.choice import to_entry
+from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, parse_scheme, read_plan
 from ..quantization.planners import edited as given
 from ..quantization.search.choices import LIMITS
@@ -251,7 +251,7 @@ def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float
         "scheme": plan.scheme,
         "method": plan.method,
         "selected_layers": [name for name, layer in plan.layers.items() if layer.selected],
-        "sites": [{"name": name, **to_entry(choice)} for name, choice in plan.sites.items()],
+        "sites": [{"name": name, **said(to_entry(choice))} for name, choice in plan.sites.items()],
         "skipped_bad": plan.calibration["skipped_bad"],
         "score": plan.score,
         "float_passes": round(passes, 2),

@@ -10,7 +10,7 @@ from torch import nn
 from ...foundation import memory_pages
 from . import attention, encoder, extractor, kernels
 from .batching import batched_logits, can_batch
-from .convert import convert, skeleton, storage
+from .convert import convert, skeleton
 from .modules import IntegerModule
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "kernels",
     "notices",
     "skeleton",
-    "storage",
 ]
 
 

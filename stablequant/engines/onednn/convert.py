@@ -8,22 +8,20 @@ from torch import nn
 
 from ...foundation.errors import InputError
 from ...quantization.numerics.weight_grid import QTensor, WeightFormat
-from ...quantization.plan.choice import Choice
-from .modules import INT8, IntegerModule, integer_module
+from ...quantization.plan.choice import Choice, Quantized
+from .modules import IntegerModule, integer_module
 
 
 def convert(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[str, QTensor]) -> nn.Module:
     """Replace, in place, every quantized site by its integer module."""
     for name, choice in choices.items():
-        if choice.quantized:
-            module = integer_module(model.get_submodule(name), choice.input_grid.bits, storage(weights[name]))
-            model.set_submodule(name, module.fill(choice, weights[name]))
+        if isinstance(choice, Quantized):
+            if choice.input is None:
+                raise InputError(f"{name}: only its weight is quantized, which no integer kernel runs")
+            weight = weights[name]
+            module = integer_module(model.get_submodule(name), choice.input.bits, weight.format.stored)
+            model.set_submodule(name, module.fill(choice.input, weight))
     return model
-
-
-def storage(weight: QTensor) -> WeightFormat:
-    """How the codes of a weight are stored: in int8, or packed."""
-    return INT8 if weight.grid is None else weight.grid.format
 
 
 def skeleton(model: nn.Module, formats: Mapping[str, tuple[WeightFormat, int]]) -> nn.Module:

@@ -3,9 +3,7 @@
 The state is what a checkpoint stores, under names that no float module uses (never `weight`), so a loader without
 stablequant fails instead of reading codes as weights:
 
-    codes             int8, in the shape of the float weight; or 4 bits and fewer packed into uint8 bytes, with
-    steps, offsets    uint8 and int8 (out, groups), as weight_grid.py says; offsets only where a format has its own
-    scales            float32 (out,)
+    codes, scales     int8 in the shape of the float weight, float32 (out,); or what else the weight's format stores
     input_scale       float32 ()
     input_zero_point  float32 (); half a code less than a whole one on a mid-rise grid (grid.py)
     bias              float32 (out,), 0 where the float module has none
@@ -26,22 +24,18 @@ from torch import Tensor, nn
 
 from ...foundation.errors import InputError
 from ...foundation.memory_pages import drop_mapped
-from ...quantization.numerics import bitpack, weight_grid
 from ...quantization.numerics.activation_grid import quantize, unsigned_grid
 from ...quantization.numerics.weight_grid import QTensor, WeightFormat
-from ...quantization.plan.choice import Choice
+from ...quantization.numerics.weight_rows import INT8
+from ...quantization.plan.choice import InputChoice
 from . import kernels
 from .kernels import Prepacked
-
-INT8 = WeightFormat(8)
 
 
 class IntegerModule(nn.Module):
     """What every integer site has in common; a subclass says how to pack and run."""
 
     codes: Tensor
-    steps: Tensor
-    offsets: Tensor
     scales: Tensor
     input_scale: Tensor
     input_zero_point: Tensor
@@ -52,37 +46,23 @@ class IntegerModule(nn.Module):
         device = source.weight.device
         out_channels = source.weight.shape[0]
         self.input_bits, self.format, self.weight_shape = input_bits, format, source.weight.shape
-        self._register_codes(device)
-        self.register_buffer("scales", torch.ones(out_channels, device=device))
+        with device:
+            stored = format.empty(self.weight_shape)
+        self._stored = tuple(stored)
+        for name, tensor in stored.items():
+            self.register_buffer(name, tensor)
         self.register_buffer("input_scale", torch.ones((), device=device))
         self.register_buffer("input_zero_point", torch.zeros((), device=device))
         bias = torch.zeros(out_channels, device=device) if source.bias is None else source.bias.detach()
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.forget()
 
-    def _register_codes(self, device: torch.device) -> None:
-        if not self.format.dense:
-            self.register_buffer("codes", torch.zeros(self.weight_shape, dtype=torch.int8, device=device))
-            return
-        rows, columns = self.weight_shape[0], self.weight_shape[1:].numel()
-        groups, size = self.format.groups(columns), bitpack.packed_bytes(rows * columns, self.format.bits)
-        self.register_buffer("codes", torch.zeros(size, dtype=torch.uint8, device=device))
-        self.register_buffer("steps", torch.ones(rows, groups, dtype=torch.uint8, device=device))
-        if self.format.asymmetric:
-            self.register_buffer("offsets", torch.zeros(rows, groups, dtype=torch.int8, device=device))
-
-    def fill(self, choice: Choice, weight: QTensor) -> IntegerModule:
-        """Take the values of a plan's choice and its rounded weight, which is of this module's format."""
-        if weight.grid is None:
-            self.codes.copy_(weight.codes.view(self.codes.shape))
-        else:
-            self.codes.copy_(bitpack.pack(weight_grid.contract(weight.codes, weight.grid), self.format.bits))
-            self.steps.copy_(weight.grid.steps)
-            if self.format.asymmetric:
-                self.offsets.copy_(weight.grid.offsets)
-        self.scales.copy_(weight.scale)
-        self.input_scale.fill_(choice.input_scale)
-        self.input_zero_point.fill_(choice.input_zero_point)
+    def fill(self, choice: InputChoice, weight: QTensor) -> IntegerModule:
+        """Take the values of a plan's choice and its rounded weight, which is stored in this module's format."""
+        for name, tensor in self.format.store(weight, self.weight_shape).items():
+            self.get_buffer(name).copy_(tensor)
+        self.input_scale.fill_(choice.scale)
+        self.input_zero_point.fill_(choice.exact_zero)
         self.forget()
         return self
 
@@ -108,32 +88,21 @@ class IntegerModule(nn.Module):
 
     def weight_codes(self) -> Tensor:
         """int8 codes in the shape of the float weight."""
-        if not self.format.dense:
-            return self.codes
-        rows, columns = self.weight_shape[0], self.weight_shape[1:].numel()
-        codes = bitpack.unpack(self.codes, self.format.bits, rows * columns).view(rows, columns)
-        expanded = weight_grid.expand(codes, self.steps, self._group_offsets(), self.format.size(columns))
-        return expanded.view(self.weight_shape)
+        return self.format.load(self._tensors(), self.weight_shape).codes.view(self.weight_shape)
 
-    def _group_offsets(self) -> Tensor:
-        return self.offsets if self.format.asymmetric else weight_grid.symmetric_offsets(self.steps, self.format)
+    def _tensors(self) -> dict[str, Tensor]:
+        """The weight as it is stored."""
+        return {name: self.get_buffer(name) for name in self._stored}
 
     def check(self, name: str) -> None:
-        """InputError when values, as a file may hold them, are none that this module can run.
-
-        Steps and offsets must not leave the int8 range that codes expand to.
-        """
+        """InputError when values, as a file may hold them, are none that this module can run."""
         if self.mid_rise:
             raise InputError(f"{name}: its input_zero_point is not whole, the file is damaged; write the model again")
         self._check_weight(name)
 
     def _check_weight(self, name: str) -> None:
-        if not self.format.dense:
-            return
-        steps, low = self.steps.to(torch.int16), self._group_offsets().to(torch.int16)
-        high = low + steps * self.format.top
-        if bool((steps < 1).any() or (low < -weight_grid.LARGEST).any() or (high > weight_grid.LARGEST).any()):
-            raise InputError(f"{name}: its weights do not expand to int8, the file is damaged; write the model again")
+        if problem := self.format.problem(self._tensors()):
+            raise InputError(f"{name}: {problem}, the file is damaged; write the model again")
 
     def prepacked(self) -> tuple[Prepacked, ...]:
         """The weight as the kernel wants it, one tensor for each group."""

@@ -11,18 +11,16 @@ from torch import nn
 
 from stablequant.engines.onednn import convert, skeleton
 from stablequant.engines.onednn.convert import integer_sites
-from stablequant.engines.onednn.modules import INT8, IntegerConv, IntegerLinear, integer_module
+from stablequant.engines.onednn.modules import IntegerConv, IntegerLinear, integer_module
 from stablequant.engines.simulation import simulate
 from stablequant.foundation.errors import InputError
 from stablequant.quantization.numerics.activation_grid import (
-    affine,
     quantize_weight,
     signed_grid,
     symmetric_scale,
-    unsigned_grid,
 )
-from stablequant.quantization.numerics.weight_grid import QTensor
-from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.numerics.weight_rows import INT8
+from stablequant.quantization.plan.choice import InFloat, InputChoice, input_choice
 from stablequant.quantization.plan.site import canonical_weight
 
 FLOAT_ROUNDING = 1e-5
@@ -40,24 +38,24 @@ def test_every_site_agrees_with_the_simulation(family, form, bits):
         with torch.inference_mode():
             with simulate(model, {name: choice}, weights):
                 expected = site(x)
-            found = integer_module(site, bits[1]).fill(choice, weights[name])(x)
+            found = integer_module(site, bits[1]).fill(choice.input, weights[name])(x)
         assert found.shape == expected.shape
         assert tiny.relative(found, expected) <= FLOAT_ROUNDING, name
 
 
-def filled(module, bits=(8, 8), low=-2.0, high=2.5, mid_rise=None):
+def filled(module, bits=(8, 8), low=-2.0, high=2.5, mid_rise=False):
     weight = canonical_weight(module)
     scale = symmetric_scale(weight.abs().amax(1), signed_grid(bits[0]))
-    grid_scale, zero_point = affine(low, high, unsigned_grid(bits[1]))
-    choice = Choice("m", "", weight_bits=bits[0], input_bits=bits[1], scale=grid_scale, zero_point=zero_point)
-    choice = replace(choice, mid_rise=mid_rise)
-    quantized = QTensor(quantize_weight(weight, scale, signed_grid(bits[0])), scale)
-    return integer_module(module, bits[1]).fill(choice, quantized), choice, quantized
+    read = input_choice(low, high, bits[1], "max", mid_rise=mid_rise)
+    codes = quantize_weight(weight, scale, signed_grid(bits[0]))
+    quantized = INT8.grid(scale, codes.shape[1]).hold(codes)
+    return integer_module(module, bits[1]).fill(read, quantized), read, quantized
 
 
 def agrees(module, x, **keywords):
     torch.manual_seed(1)
-    integer, choice, weight = filled(module, **keywords)
+    integer, read, weight = filled(module, **keywords)
+    choice = replace(tiny.quantized(tiny.site_of(module)), input=read)
     with torch.inference_mode():
         with simulate(nn.ModuleDict({"m": module}), {"m": choice}, {"m": weight}):
             expected = module(x)
@@ -144,8 +142,8 @@ def test_the_grouped_convolution_is_exact_in_integers():
     conv = nn.Conv1d(48, 48, 16, padding=8, groups=3, bias=False)
     codes = rng.integers(-127, 128, (48, 16 * 16))
     x = rng.integers(0, 256, (1, 48, 60)) - 100
-    choice = Choice("m", "", weight_bits=8, input_bits=8, scale=1.0, zero_point=100)
-    weight = QTensor(torch.from_numpy(codes.astype(np.int8)), torch.ones(48))
+    choice = InputChoice(8, "max", None, low=-100.0, high=155.0, scale=1.0, zero_point=100)
+    weight = INT8.grid(torch.ones(48), 256).hold(torch.from_numpy(codes.astype(np.int8)))
     found = IntegerConv(conv, 8).fill(choice, weight)(torch.from_numpy(x.astype(np.float32)))
     padded = np.pad(x[0], ((0, 0), (8, 8)))
     expected = np.zeros((48, 61), np.int64)
@@ -191,7 +189,7 @@ def test_running_does_not_change_the_state_and_new_values_are_used():
     before = {name: tensor.clone() for name, tensor in integer.state_dict().items()}
     first = integer(x)
     assert all(torch.equal(tensor, before[name]) for name, tensor in integer.state_dict().items())
-    integer.fill(choice, QTensor(-weight.codes, weight.scale))
+    integer.fill(choice, weight.grid.hold(-weight.codes))
     assert torch.allclose(integer(x) - linear.bias, linear.bias - first, atol=1e-5)
 
 
@@ -228,7 +226,7 @@ def test_converting_swaps_the_quantized_sites_and_no_others():
     model = tiny.prepared(num_hidden_layers=1)
     choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
     left = next(iter(choices))
-    choices[left] = Choice("l", "conv", reason="left in float")
+    choices[left] = InFloat("l", "conv", "left in float")
     convert(model, choices, weights)
     assert set(integer_sites(model)) == set(choices) - {left}
     assert isinstance(model.lm_head, IntegerLinear)
