@@ -61,7 +61,6 @@ LONG: set[str] = {
 }  # more than MOST_LINES
 SIZES = {
     "cli": 1,
-    "engines": 2,
     "models/families": 1,
     "models/tasks": 1,
     "quantization/rounding": 2,

@@ -14,6 +14,7 @@ import torch
 import transformers
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
+from stablequant.engines import onednn, state
 from stablequant.models import recognizers
 from stablequant.models.families import discovery
 from stablequant.quantization.numerics.weight_formats import weight_format
@@ -149,6 +150,18 @@ def site_of(module):
 def on_input(choice, **changes):
     """The choice with another input."""
     return replace(choice, input=replace(choice.input, **changes))
+
+
+def integer(model, choices, weights):
+    """The model, converted in place, on integer kernels module by module."""
+    state.convert(model, choices, weights)
+    assert onednn.use_kernels(model) == {}
+    return model.requires_grad_(False).eval()
+
+
+def integer_sites(model):
+    """Names of the sites that run on integer kernels."""
+    return tuple(name for name, module in model.named_modules() if isinstance(module, onednn.IntegerModule))
 
 
 def site_inputs(model, names, waveform):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoConfig, AutoModelForCTC
 
+from ..engines.state import QuantizedSite
 from ..foundation.errors import InputError
 from ..foundation.reproducible import one_thread
 from ..quantization.plan.draft import PLAN_FILE, read_draft
@@ -133,7 +134,8 @@ def load(path: str, target_lang: str | None = None) -> Recognizer:
         *_languages(path, languages),
     ]
     parameters = sum(each.numel() for each in model.parameters())
-    prepare(model)
+    if scheme == "float32":  # a quantized one was prepared before its weights were read
+        prepare(model)
     return Recognizer(
         model=model.eval(),
         processor=processor,
@@ -142,7 +144,7 @@ def load(path: str, target_lang: str | None = None) -> Recognizer:
         sampling_rate=processor.feature_extractor.sampling_rate,
         sites=_count_sites(model),
         min_samples=receptive_field(config),
-        notices=() if scheme == "float32" else engine.notices(model, path),
+        notices=() if scheme == "float32" else engine.notices(model.hf_quantizer.reasons, path),
         remarks=tuple(remarks),
         bytes_on_disk=size,
         float32_bytes=4 * parameters,
@@ -320,7 +322,7 @@ def _count_sites(model: nn.Module) -> dict[str, int]:
     from ..engines.onednn import kernels
     from ..engines.onednn.modules import IntegerModule
 
-    quantized = sum(isinstance(module, IntegerModule) for module in model.modules())
+    quantized = sum(isinstance(module, QuantizedSite) for module in model.modules())
+    integer = 0 if kernels.way() == "float" else sum(isinstance(module, IntegerModule) for module in model.modules())
     floating = sum(isinstance(module, nn.Linear | nn.Conv1d) for module in model.modules())
-    simulated = quantized if kernels.way() == "float" else 0
-    return {"integer": quantized - simulated, "simulated": simulated, "float": floating}
+    return {"integer": integer, "simulated": quantized - integer, "float": floating}

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...engines import onednn
 from ...foundation import registry
 from ...foundation.errors import InputError
 from ..numerics.activation_grid import unsigned_grid
@@ -112,10 +113,16 @@ def _problems(plan: Draft, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
         if entry is None:
             yield name, "is not in the plan; add it, with a reason when it shall stay in float"
         elif entry.reason is None:
-            if problem := _site_problem(site, entry) or entry_problem(entry) or _method_problem(entry):
+            if problem := _problem(site, entry):
                 yield name, problem
         elif not entry.reason.strip():
             yield name, "its reason to stay in float is empty; give one, or delete it"
+
+
+def _problem(site: Site, entry: Entry) -> str | None:
+    """What is wrong with an entry that quantizes its site."""
+    problem = _site_problem(site, entry) or entry_problem(entry) or _method_problem(entry)
+    return problem or onednn.refuses(site, _chosen(site, entry, (0.0, 0.0), "nearest"))
 
 
 def _site_problem(site: Site, entry: Entry) -> str | None:
@@ -123,8 +130,6 @@ def _site_problem(site: Site, entry: Entry) -> str | None:
         return f"cannot be quantized ({site.reason}); give it a reason"
     if (entry.layer, entry.kind) != (site.layer, site.kind):
         return f"is a {site.kind} of layer {site.layer} in the model, not a {entry.kind} of {entry.layer}"
-    if entry.mid_rise and not site.unpadded_conv:
-        return "mid_rise is for convolutions without padding; delete it"
     return None
 
 
@@ -166,14 +171,19 @@ def _applied(session: SearchSession, site: Site, entry: Entry, *, by_hand: bool)
     if by_hand:
         entry = replace(entry, method=None, clip_percent=None)
     if entry.low is None or entry.high is None:
-        low, high = _found(session, site, entry, needed("method", entry.method))
+        ends = _found(session, site, entry, needed("method", entry.method))
     else:
-        low, high = entry.low, entry.high
-    bits, mid_rise = needed("input_bits", entry.input_bits), bool(entry.mid_rise)
-    read = input_choice(low, high, bits, entry.method, entry.clip_percent, mid_rise=mid_rise)
+        ends = entry.low, entry.high
     rounding = entry.rounding or session.choices.rounding(entry.format)
+    return session.choices.measured(_chosen(site, entry, ends, rounding), site.name)
+
+
+def _chosen(site: Site, entry: Entry, ends: tuple[float, float], rounding: str) -> Quantized:
+    """What an entry chooses, with this range and rounding."""
+    bits, mid_rise = needed("input_bits", entry.input_bits), bool(entry.mid_rise)
+    read = input_choice(*ends, bits, entry.method, entry.clip_percent, mid_rise=mid_rise)
     weight = weight_choice(site, entry.format, needed("weight_method", entry.weight_method), rounding)
-    return session.choices.measured(Quantized(site.layer, site.kind, weight, read), site.name)
+    return Quantized(site.layer, site.kind, weight, read)
 
 
 def _unused(wanted: Mapping[str, Entry], by_hand: list[str]) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """Step 4 of planners/stable.py: where zero lies on the grid of the first site."""
 
-
 import pytest
 import tiny
 
