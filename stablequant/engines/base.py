@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import nn
 
-from ..quantization.plan.choice import Choice
+from ..quantization.plan.choice import Quantized
 from ..quantization.plan.site import Site
 
 
@@ -26,8 +26,8 @@ class Lowered:
 class Engine(Protocol):
     """Two functions; tests/contracts/test_engines.py holds every engine to them."""
 
-    def refuses(self, site: Site, choice: Choice) -> str | None:
-        """Why the engine cannot run a site as chosen, None where it can."""
+    def refuses(self, site: Site, choice: Quantized) -> str | None:
+        """Why the engine cannot run a site as chosen, None where it can; the ends of its range do not matter."""
 
     def lower(self, model: nn.Module) -> Lowered:
         """Make a model with quantized sites run on the engine, in place; a site that it refuses runs as it is."""

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from ..foundation.errors import InputError
 from ..quantization.numerics.activation_grid import fake_quantize
 from ..quantization.numerics.weight_grid import QTensor
-from ..quantization.plan.choice import Choice
+from ..quantization.plan.choice import Choice, InputChoice, Quantized
 from ..quantization.plan.site import Site
 from .base import Lowered
 
 
-def refuses(site: Site, choice: Choice) -> str | None:
+def refuses(site: Site, choice: Quantized) -> str | None:
     """None: float operators run whatever has a state."""
 
 
@@ -36,8 +36,8 @@ def simulate(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[s
     undo: list[Callable[[], None]] = []
     try:
         for name, choice in choices.items():
-            if choice.quantized:
-                undo += _quantize_site(_module(model, name), choice, partial(weights.__getitem__, name))
+            if isinstance(choice, Quantized):
+                undo += _quantize_site(_module(model, name), choice.input, partial(weights.__getitem__, name))
         yield model
     finally:
         for step in reversed(undo):
@@ -51,7 +51,9 @@ def _module(model: nn.Module, name: str) -> nn.Module:
         raise InputError(f"the plan names a site that the model does not have: {name}") from error
 
 
-def _quantize_site(module: nn.Module, choice: Choice, weight: Callable[[], QTensor]) -> list[Callable[[], None]]:
+def _quantize_site(
+    module: nn.Module, read: InputChoice | None, weight: Callable[[], QTensor]
+) -> list[Callable[[], None]]:
     original = module.weight
     if not isinstance(original, nn.Parameter):
         raise TypeError("a site holds its weight as a parameter; prepare the model first")
@@ -59,10 +61,9 @@ def _quantize_site(module: nn.Module, choice: Choice, weight: Callable[[], QTens
     def on_the_way_in(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         # In float only while the module runs: a whole model has no room for a second copy of its weights
         module.weight = nn.Parameter(weight().dequantize().view(original.shape), requires_grad=False)
-        if choice.input_bits is None:  # a trial of the weight alone
+        if read is None:  # a trial of the weight alone
             return inputs
-        x = fake_quantize(inputs[0], choice.input_scale, choice.input_zero_point, choice.input_grid)
-        return (x, *inputs[1:])
+        return (fake_quantize(inputs[0], read.scale, read.exact_zero, read.grid), *inputs[1:])
 
     def restore(*_: object) -> None:
         module.weight = original

@@ -3,9 +3,7 @@
 The tensors have names that no float module uses (never `weight`), so a loader without stablequant fails instead of
 reading codes as weights:
 
-    codes             int8, in the shape of the float weight; or 4 bits and fewer packed into uint8 bytes, with
-    steps, offsets    uint8 and int8 (out, groups), as weight_grid.py says; offsets only where a format has its own
-    scales            float32 (out,)
+    codes, scales     int8 in the shape of the float weight, float32 (out,); or what else the weight's format stores
     input_scale       float32 ()
     input_zero_point  float32 (); half a code less than a whole one on a mid-rise grid (activation_grid.py)
     bias              float32 (out,), 0 where the float module has none
@@ -26,12 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import InputError
-from ..quantization.numerics import bitpack, weight_grid
 from ..quantization.numerics.activation_grid import Grid, fake_quantize, unsigned_grid
 from ..quantization.numerics.weight_grid import QTensor, WeightFormat
-from ..quantization.plan.choice import Choice
-
-INT8 = WeightFormat(8)
+from ..quantization.numerics.weight_rows import INT8
+from ..quantization.plan.choice import Choice, InputChoice, Quantized
 
 
 @dataclass(frozen=True)
@@ -93,8 +89,6 @@ class QuantizedSite(nn.Module):
     """A quantized Linear or Conv1d, grouped or not."""
 
     codes: Tensor
-    steps: Tensor
-    offsets: Tensor
     scales: Tensor
     input_scale: Tensor
     input_zero_point: Tensor
@@ -112,18 +106,12 @@ class QuantizedSite(nn.Module):
         """All that it holds, by name."""
         return {**dict(self.named_buffers()), "bias": self.bias}
 
-    def fill(self, choice: Choice, weight: QTensor) -> QuantizedSite:
-        """Take the values of a plan's choice and its rounded weight, which is of this site's format."""
-        if weight.grid is None:
-            self.codes.copy_(weight.codes.view(self.codes.shape))
-        else:
-            self.codes.copy_(bitpack.pack(weight_grid.contract(weight.codes, weight.grid), self.form.format.bits))
-            self.steps.copy_(weight.grid.steps)
-            if self.form.format.asymmetric:
-                self.offsets.copy_(weight.grid.offsets)
-        self.scales.copy_(weight.scale)
-        self.input_scale.fill_(choice.input_scale)
-        self.input_zero_point.fill_(choice.input_zero_point)
+    def fill(self, choice: InputChoice, weight: QTensor) -> QuantizedSite:
+        """Take the grid of the input and the rounded weight, which is stored in this site's format."""
+        for name, tensor in self.form.format.store(weight, self.form.weight_shape).items():
+            self.get_buffer(name).copy_(tensor)
+        self.input_scale.fill_(choice.scale)
+        self.input_zero_point.fill_(choice.exact_zero)
         self.prepare()
         return self
 
@@ -146,30 +134,15 @@ class QuantizedSite(nn.Module):
 
     def weight_codes(self) -> Tensor:
         """int8 codes in the shape of the float weight."""
-        if not self.form.format.dense:
-            return self.codes
-        rows, columns = self.form.weight_shape[0], self.form.weight_shape[1:].numel()
-        codes = bitpack.unpack(self.codes, self.form.format.bits, rows * columns).view(rows, columns)
-        expanded = weight_grid.expand(codes, self.steps, self._group_offsets(), self.form.format.size(columns))
-        return expanded.view(self.form.weight_shape)
-
-    def _group_offsets(self) -> Tensor:
-        format = self.form.format
-        return self.offsets if format.asymmetric else weight_grid.symmetric_offsets(self.steps, format)
+        shape = self.form.weight_shape
+        return self.form.format.load(self.tensors(), shape).codes.view(shape)
 
     def check(self, name: str) -> None:
-        """InputError when values, as a file may hold them, are none that can be run.
-
-        Steps and offsets must not leave the int8 range that codes expand to, and padding needs an exact zero.
-        """
+        """InputError when values, as a file may hold them, are none that can be run; padding needs an exact zero."""
         if self.input_grid().mid_rise and not self.form.unpadded_conv:
             raise InputError(f"{name}: its input_zero_point is not whole, the file is damaged; write the model again")
-        if not self.form.format.dense:
-            return
-        steps, low = self.steps.to(torch.int16), self._group_offsets().to(torch.int16)
-        high = low + steps * self.form.format.top
-        if bool((steps < 1).any() or (low < -weight_grid.LARGEST).any() or (high > weight_grid.LARGEST).any()):
-            raise InputError(f"{name}: its weights do not expand to int8, the file is damaged; write the model again")
+        if problem := self.form.format.problem(self.tensors()):
+            raise InputError(f"{name}: {problem}, the file is damaged; write the model again")
 
     def forward(self, x: Tensor) -> Tensor:
         """The reference, in float32."""
@@ -192,8 +165,9 @@ def empty_site(source: nn.Module, input_bits: int, format: WeightFormat = INT8) 
     assert isinstance(source, nn.Linear | nn.Conv1d)
     rows, device = form.weight_shape[0], source.weight.device
     bias = torch.zeros(rows, device=device) if source.bias is None else source.bias.detach()
-    tensors = _empty_codes(form, device) | {
-        "scales": torch.ones(rows, device=device),
+    with device:
+        weight = format.empty(form.weight_shape)
+    tensors = weight | {
         "input_scale": torch.ones((), device=device),
         "input_zero_point": torch.zeros((), device=device),
         "bias": bias,
@@ -212,32 +186,16 @@ def _form(source: nn.Module, input_bits: int, format: WeightFormat) -> Form:
     return Form(source.weight.shape, input_bits, format, stride, padding, dilation, source.groups)
 
 
-def _empty_codes(form: Form, device: torch.device) -> dict[str, Tensor]:
-    if not form.format.dense:
-        return {"codes": torch.zeros(form.weight_shape, dtype=torch.int8, device=device)}
-    rows, columns = form.weight_shape[0], form.weight_shape[1:].numel()
-    groups, size = form.format.groups(columns), bitpack.packed_bytes(rows * columns, form.format.bits)
-    tensors = {
-        "codes": torch.zeros(size, dtype=torch.uint8, device=device),
-        "steps": torch.ones(rows, groups, dtype=torch.uint8, device=device),
-    }
-    if form.format.asymmetric:
-        tensors["offsets"] = torch.zeros(rows, groups, dtype=torch.int8, device=device)
-    return tensors
-
-
 def convert(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[str, QTensor]) -> nn.Module:
     """Replace, in place, every site that is quantized in `choices` by its state."""
     for name, choice in choices.items():
-        if choice.quantized:
-            site = empty_site(model.get_submodule(name), choice.input_grid.bits, storage(weights[name]))
-            model.set_submodule(name, site.fill(choice, weights[name]))
+        if isinstance(choice, Quantized):
+            if choice.input is None:
+                raise InputError(f"{name}: only its weight is quantized, which has no state to be stored")
+            weight = weights[name]
+            site = empty_site(model.get_submodule(name), choice.input.bits, weight.format.stored)
+            model.set_submodule(name, site.fill(choice.input, weight))
     return model
-
-
-def storage(weight: QTensor) -> WeightFormat:
-    """How the codes of a weight are stored: in int8, or packed."""
-    return INT8 if weight.grid is None else weight.grid.format
 
 
 def skeleton(model: nn.Module, formats: Mapping[str, tuple[WeightFormat, int]]) -> nn.Module:

@@ -26,7 +26,7 @@ from ..models.checkpoint.verify import problems
 from ..models.families import discovery
 from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
-from ..quantization.plan.choice import to_entry
+from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.planners import edited
 from ..quantization.search.resume import ResumeState, fingerprint_hash
@@ -138,7 +138,7 @@ def _summary(
         "scheme": plan.scheme,
         "method": plan.method,
         "selected_layers": [name for name, layer in plan.layers.items() if layer.selected],
-        "sites": [{"name": name, **to_entry(choice)} for name, choice in plan.sites.items()],
+        "sites": [{"name": name, **said(to_entry(choice))} for name, choice in plan.sites.items()],
         "skipped_bad": plan.calibration["skipped_bad"],
         "score": plan.score,
         "float_passes": round(passes, 2),

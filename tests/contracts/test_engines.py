@@ -3,7 +3,6 @@
 import copy
 import importlib
 import pkgutil
-from dataclasses import replace
 
 import pytest
 import tiny
@@ -14,7 +13,6 @@ from stablequant import engines
 from stablequant.engines import state
 from stablequant.engines.simulation import simulate
 from stablequant.models.families import discovery
-from stablequant.quantization.plan.choice import Choice
 from stablequant.quantization.plan.site import canonical_weight
 from stablequant.quantization.search import rounding_pass
 
@@ -42,7 +40,7 @@ def test_a_lowered_model_computes_as_the_simulation(engine, family, form, bits):
     sites = {site.name: site for site in discovery.discover(model)}
     choices, weights = tiny.max_plan(model, bits, waves=[tiny.wave(0)])
     if bits == (4, 8):
-        choices |= {name: replace(c, mid_rise=True) for name, c in choices.items() if sites[name].unpadded_conv}
+        choices |= {name: tiny.on_input(c, mid_rise=True) for name, c in choices.items() if sites[name].unpadded_conv}
     assert [engine.refuses(sites[name], choice) for name, choice in choices.items()] == [None] * len(choices)
     lowered = engine.lower(state.convert(copy.deepcopy(model), choices, weights))
     assert lowered.reasons == {}
@@ -79,15 +77,14 @@ CONVS = {
 
 
 @every_engine
-@pytest.mark.parametrize("mid_rise", [None, True], ids=["mid-tread", "mid-rise"])
+@pytest.mark.parametrize("mid_rise", [False, True], ids=["mid-tread", "mid-rise"])
 @pytest.mark.parametrize("kind", [*CONVS, "linear"])
 def test_a_site_that_is_refused_runs_as_it_is_and_has_that_reason(engine, kind, mid_rise):
     torch.manual_seed(0)
     module = nn.Linear(8, 12) if kind == "linear" else nn.Conv1d(8, 12, 3, **CONVS[kind])
     model = nn.ModuleDict({"layers": module})
     [site] = discovery.discover(model)
-    choice = Choice("layers", "", weight_bits=8, weight_method="max", rounding="nearest", input_bits=8)
-    choice = replace(choice, scale=0.02, zero_point=100, mid_rise=mid_rise)
+    choice = tiny.quantized(site, mid_rise=mid_rise)
     [weight] = rounding_pass.round_site(canonical_weight(module), [choice])
     x = torch.randn(2, 5, 8) if kind == "linear" else torch.randn(2, 8, 30)
     with torch.inference_mode(), simulate(model, {"layers": choice}, {"layers": weight}):

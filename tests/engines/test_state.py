@@ -1,7 +1,5 @@
 """The state of a quantized site: its reference against `simulate`, and the product that engines read against both."""
 
-from dataclasses import replace
-
 import pytest
 import tiny
 import torch
@@ -9,10 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from stablequant.engines.simulation import simulate
-from stablequant.engines.state import INT8, QuantizedSite, convert, empty_site, skeleton, storage
+from stablequant.engines.state import QuantizedSite, convert, empty_site, skeleton
 from stablequant.foundation.errors import InputError
-from stablequant.quantization.numerics.activation_grid import affine, quantize, unsigned_grid
-from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.numerics.activation_grid import quantize
+from stablequant.quantization.numerics.weight_rows import INT8
+from stablequant.quantization.plan.choice import InFloat
 from stablequant.quantization.plan.site import canonical_weight
 from stablequant.quantization.search import rounding_pass
 
@@ -28,22 +27,18 @@ MODULES = {
 BITS = [(8, 8), (6, 6), (4, 8), (3, 8), (2, 4)]
 
 
-def one_site(kind, bits=(8, 8), mid_rise=None):
+def one_site(kind, bits=(8, 8), mid_rise=False):
     """(a float module, an input, the choice for it, its weight, its state)"""
     torch.manual_seed(0)
     make, shape = MODULES[kind]
     module = make().requires_grad_(False)
-    scale, zero_point = affine(-2.0, 2.5, unsigned_grid(bits[1]))
-    choice = Choice("m", "", weight_bits=bits[0], weight_method="max", rounding="nearest", input_bits=bits[1])
-    if bits[0] <= 4:
-        choice = replace(choice, weight_group=16, weight_asymmetric=bits[0] == 4 or None)
-    choice = replace(choice, scale=scale, zero_point=zero_point, mid_rise=mid_rise)
+    choice = tiny.quantized(tiny.site_of(module), bits, mid_rise=mid_rise)
     [weight] = rounding_pass.round_site(canonical_weight(module), [choice])
-    site = empty_site(module, bits[1], storage(weight)).fill(choice, weight)
+    site = empty_site(module, bits[1], weight.format.stored).fill(choice.input, weight)
     return module, torch.randn(shape), choice, weight, site
 
 
-@pytest.mark.parametrize("mid_rise", [None, True], ids=["mid-tread", "mid-rise"])
+@pytest.mark.parametrize("mid_rise", [False, True], ids=["mid-tread", "mid-rise"])
 @pytest.mark.parametrize("bits", BITS, ids=str)
 @pytest.mark.parametrize("kind", MODULES)
 def test_the_reference_is_the_simulation(kind, bits, mid_rise):
@@ -57,14 +52,14 @@ def test_the_reference_is_the_simulation(kind, bits, mid_rise):
 
 @pytest.mark.parametrize("bits", BITS, ids=str)
 @pytest.mark.parametrize(
-    ("kind", "mid_rise"), [*((kind, None) for kind in MODULES), ("conv", True), ("linear", True)], ids=str
+    ("kind", "mid_rise"), [*((kind, False) for kind in MODULES), ("conv", True), ("linear", True)], ids=str
 )
 def test_an_engine_needs_no_more_than_whole_zero_points(kind, mid_rise, bits):
     _, x, choice, _, site = one_site(kind, bits, mid_rise)
     grid, product = site.input_grid(), site.product()
     assert isinstance(grid.zero_point, int)
     assert product.codes.dtype == torch.int8
-    assert grid.exact == choice.input_zero_point
+    assert grid.exact == choice.input.exact_zero
     codes = quantize(x, grid.scale, grid.exact, grid.codes).double() - grid.zero_point
     weight, form = product.codes.double(), site.form
     if form.is_conv:
@@ -118,7 +113,7 @@ def test_converting_swaps_the_quantized_sites_and_no_others():
     model = tiny.prepared(num_hidden_layers=1)
     choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
     left = next(iter(choices))
-    choices[left] = Choice("l", "conv", reason="left in float")
+    choices[left] = InFloat("l", "conv", "left in float")
     convert(model, choices, weights)
     found = {name for name, module in model.named_modules() if isinstance(module, QuantizedSite)}
     assert found == set(choices) - {left}

@@ -14,9 +14,8 @@ from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import checksums, problems
 from stablequant.models.families.discovery import discover
 from stablequant.quantization.plan.diff import diff_table
-from stablequant.quantization.plan.plan import read_plan
+from stablequant.quantization.plan.draft import read_draft
 from stablequant.quantization.planners.edited import EditedPlan
-from stablequant.workflows import evaluate
 
 VERSION = "transformers_version"
 WAVE = tiny.wave(3, 1600)
@@ -120,13 +119,13 @@ def test_damaged_plan(seed, folder, float_folder):
     path.write_bytes(damaged_json(whole.decode(), random.Random(seed)))
     try:
         sites = discover(model(float_folder))
-        refused = sentence(lambda: EditedPlan(read_plan(path), str(path)).check(sites))
-        for use in (report.plan_table, evaluate._calibration_hashes, lambda each: diff_table(each, each)):
+        refused = sentence(lambda: EditedPlan(read_draft(path), str(path)).check(sites))
+        for use in (report.plan_table, lambda each: diff_table(each, each)):
             told = sentence(lambda use=use: use(str(folder)))
             assert told is None or refused
         assert altered(folder) or same_json(path.read_bytes(), whole)
         if refused is None:
-            assert sentence(lambda: read_plan(path).to_json()) is None
+            assert sentence(lambda: read_draft(path).to_json()) is None
     finally:
         path.write_bytes(whole)
 

@@ -58,7 +58,7 @@ def test_threshold_decides_which_layers_are_selected(float_folder, speech, tmp_p
     calibrate(options(float_folder, speech, tmp_path / "q", threshold=1e9))
     made = plan(tmp_path / "q")
     assert not any(layer.selected or layer.candidates for layer in made.layers.values())
-    assert all(choice.clip_percent is None for choice in made.sites.values())
+    assert all(choice.input.clip_percent is None for choice in made.quantized().values())
     scores = sorted(layer.probe_score for layer in made.layers.values())
     middle = (scores[-2] + scores[-1]) / 2
     calibrate(options(float_folder, speech, tmp_path / "q", threshold=middle))
@@ -73,7 +73,7 @@ def test_a_selected_layer_takes_the_candidate_that_loses_least(calibrated):
         assert tried[layer.clip_percent] == min(tried.values())
         assert len(tried) == len(layer.candidates)
         assert all(0 <= share <= 0.5 and round(share * 100) == pytest.approx(share * 100) for share in tried)
-        clips = {choice.clip_percent for choice in made.quantized().values() if choice.layer == name}
+        clips = {choice.input.clip_percent for choice in made.quantized().values() if choice.layer == name}
         assert clips == {layer.clip_percent}
 
 

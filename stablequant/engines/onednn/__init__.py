@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from torch import nn
 
 from ...foundation import memory_pages
-from ...quantization.plan.choice import Choice
+from ...quantization.plan.choice import Quantized
 from ...quantization.plan.site import Site
 from ..base import Lowered
 from . import attention, encoder, extractor, kernels
 from .batching import batched_logits, can_batch
-from .modules import DILATED, MID_RISE, IntegerModule, use_kernels
+from .modules import DILATED, MID_RISE, WEIGHT_ONLY, IntegerModule, use_kernels
 
 __all__ = [
     "IntegerModule",
@@ -29,11 +29,13 @@ __all__ = [
 ]
 
 
-def refuses(site: Site, choice: Choice) -> str | None:
+def refuses(site: Site, choice: Quantized) -> str | None:
     """Why the kernels cannot run a site as chosen, None where they can."""
     if site.dilation != 1:
         return DILATED
-    return MID_RISE if choice.mid_rise and not site.unpadded_conv else None
+    if choice.input is None:
+        return WEIGHT_ONLY
+    return MID_RISE if choice.input.mid_rise and not site.unpadded_conv else None
 
 
 def lower(model: nn.Module) -> Lowered:

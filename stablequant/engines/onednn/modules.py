@@ -23,6 +23,7 @@ from .stopwatch import timed
 
 DILATED = "the integer kernels have no dilated convolution"
 MID_RISE = "mid_rise is for convolutions without padding; delete it"
+WEIGHT_ONLY = "the integer kernels need inputs on a grid"
 
 
 class IntegerModule(QuantizedSite):

@@ -22,7 +22,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from ...engines import onednn, state
 from ...engines.base import Engine
 from ...foundation.errors import InputError
-from ...quantization.numerics.weight_grid import WeightFormat, parse_format
+from ...quantization.numerics import weight_formats
+from ...quantization.numerics.weight_grid import WeightFormat
 from ...quantization.plan.plan import Plan
 from ..families.base import families
 from .values import value_problems
@@ -43,7 +44,7 @@ TYPES = {
 class StableQuantConfig(QuantizationConfigMixin):
     """quantization_config of a quantized folder: the scheme and each integer site's weight format and input bits.
 
-    `sites` is {name: "w8a8"}; for packed weights as "w4g64za8", see lattice.WeightFormat.
+    `sites` is {name: "w8a8"}; for packed weights as "w4g64za8", see numerics/weight_formats.py.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ def _format(name: str, text: Any) -> tuple[WeightFormat, int]:
     weight, _, bits = str(text).rpartition("a")
     if bits not in {"2", "3", "4", "5", "6", "7", "8"}:
         raise InputError(f"quantization_config in config.json says {text!r} of {name}; write the model again")
-    return parse_format(weight), int(bits)
+    return weight_formats.parse(weight), int(bits)
 
 
 def compare_keys(expected: Mapping[str, torch.Tensor], files: list[Path]) -> None:

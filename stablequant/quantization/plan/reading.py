@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from reprlib import repr as shortened
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-KINDS = {  # of values in JSON, in words
+T = TypeVar("T")
+JsonObject: TypeAlias = dict[str, Any]  # what json.loads gives: any mixture of what JSON has
+
+KINDS: dict[object, str] = {  # of values in JSON, in words
     str: "text",
     float: "a finite number",
     int: "a whole number",
@@ -21,15 +23,18 @@ KINDS = {  # of values in JSON, in words
     tuple: "a list",
 }
 
-_hints = cache(get_type_hints)
+
+@cache
+def _hints(cls: type) -> dict[str, object]:
+    return get_type_hints(cls)
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str) -> object:
     """What some JSON says; ValueError for a key that is there twice."""
     return json.loads(text, object_pairs_hook=_object)
 
 
-def entry_of(cls: Any, name: str, entry: Any) -> Any:
+def entry_of(cls: type[T], name: str, entry: object) -> T:
     """As `read`, and what is wrong names the site or layer."""
     try:
         return read(cls, entry)
@@ -37,19 +42,22 @@ def entry_of(cls: Any, name: str, entry: Any) -> Any:
         raise TypeError(f"{name}: {error}") from error
 
 
-def read(cls: Any, entry: dict[str, Any]) -> Any:
+def read(cls: type[T], entry: object) -> T:
+    """A dataclass of the fields in a JSON object."""
     if not isinstance(entry, dict):
         raise TypeError(f"{shortened(entry)} is not a JSON object")
-    unknown = set(entry) - {f.name for f in fields(cls)}
+    kind: type = cls
+    hints = _hints(kind)
+    unknown = set(entry) - set(hints)
     if unknown:
-        known = get_close_matches(sorted(unknown)[0], [f.name for f in fields(cls)], 1)
+        known = get_close_matches(sorted(unknown)[0], [*hints], 1)
         raise TypeError(f"unknown field {sorted(unknown)[0]!r}" + (f"; {known[0]!r} is one" if known else ""))
     if "candidates" in entry:
         entry = {**entry, "candidates": tuple((float(share), float(points)) for share, points in entry["candidates"])}
-    return cls(**{key: typed(key, value, _hints(cls)[key]) for key, value in entry.items()})
+    return cls(**{key: typed(key, value, hints[key]) for key, value in entry.items()})
 
 
-def typed(name: str, value: Any, hint: Any) -> Any:
+def typed(name: str, value: object, hint: object) -> object:
     """The value when it is of the type that the field has, and finite; an int will do for a float."""
     types = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
     if float in types and type(value) is int:
@@ -59,15 +67,15 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def mapping(value: Any, name: str) -> dict[str, Any]:
+def mapping(value: object, name: str) -> JsonObject:
     if not isinstance(value, dict):
         raise TypeError(f"{name} is {shortened(value)}, not {KINDS[dict]}")
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> JsonObject:
     """A JSON object; with a key twice, one of both would be lost in silence."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for key, value in pairs:
         if key in found:
             raise ValueError(f"{key!r} is there twice; remove one of them")

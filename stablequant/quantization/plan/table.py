@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...foundation.errors import InputError
-from .choice import Choice
-from .plan import Plan, read_plan
+from .draft import PLAN_FILE, Draft, read_draft
+from .entry import Entry
 
 
 def plan_table(folder: str) -> str:
@@ -16,20 +16,20 @@ def plan_table(folder: str) -> str:
     return "\n".join((*summary(plan), "", *_layers(plan), *_sites(plan)))
 
 
-def plan_of(folder: str) -> Plan:
-    """The plan of a quantized folder; InputError when it has none."""
-    path = Path(folder) / "plan.json"
+def plan_of(folder: str) -> Draft:
+    """The plan of a quantized folder as it stands; InputError when it has none."""
+    path = Path(folder) / PLAN_FILE
     if Path(folder).is_file():
         raise InputError(f"{folder}: a file; give the folder that `sfm-quant calibrate` wrote")
     if not path.is_file():
         raise InputError(f"{folder}: no plan.json here; give a folder that `sfm-quant calibrate` wrote")
-    return read_plan(path)
+    return read_draft(path)
 
 
-def summary(plan: Plan) -> Iterable[str]:
+def summary(plan: Draft) -> Iterable[str]:
     """What was quantized and on what it was calibrated, a line each."""
     about = plan.calibration
-    yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
+    yield f"{plan.scheme}, method {plan.method}: {plan.quantized} of {len(plan.sites)} sites quantized"
     if {"recordings", "seconds", "float_passes"} <= about.keys():
         audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s of audio"
         yield f"calibrated on {audio}; {about['float_passes']} float passes"
@@ -37,7 +37,7 @@ def summary(plan: Plan) -> Iterable[str]:
         yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
 
 
-def _layers(plan: Plan) -> Iterable[str]:
+def _layers(plan: Draft) -> Iterable[str]:
     if plan.layers:
         yield f"{'layer':48s} {'probe':>9s} {'selected':>9s} {'removed %':>10s}"
         for name, layer in plan.layers.items():
@@ -47,7 +47,7 @@ def _layers(plan: Plan) -> Iterable[str]:
         yield ""
 
 
-def _sites(plan: Plan) -> Iterable[str]:
+def _sites(plan: Draft) -> Iterable[str]:
     weight = f"{'bits':>9s} {'bytes':>10s}"
     yield f"{'site':60s} {weight} {'method':>10s} {'low':>10s} {'high':>10s} {'clipped %':>10s} {'SQNR dB':>8s}"
     for name, choice in plan.sites.items():
@@ -58,12 +58,11 @@ def _sites(plan: Plan) -> Iterable[str]:
     yield "clipped %: values outside [low, high]; many per cent are the dense end of GELU's short tail, below low."
 
 
-def _site(choice: Choice) -> str:
-    if not choice.quantized:
-        return f"float: {choice.reason}"
-    bits = "" if choice.weight_bits is None else f"{choice.weight_format}a{choice.input_bits}"
-    clipped = 100 * (choice.clipped_share or 0.0)
-    sqnr = "" if choice.input_sqnr_db is None else f"{choice.input_sqnr_db:.1f}"
-    weight = f"{bits:>9s} {'' if choice.weight_bytes is None else format(choice.weight_bytes, ','):>10s}"
-    low, high = ("" if limit is None else f"{limit:.4f}" for limit in (choice.low, choice.high))
-    return f"{weight} {choice.method or '':>10s} {low:>10s} {high:>10s} {clipped:10.4f} {sqnr:>8s}"
+def _site(entry: Entry) -> str:
+    if entry.reason is not None:
+        return f"float: {entry.reason}"
+    clipped = "" if entry.clipped_share is None else f"{100 * entry.clipped_share:.4f}"
+    sqnr = "" if entry.input_sqnr_db is None else f"{entry.input_sqnr_db:.1f}"
+    size = "" if entry.weight_bytes is None else f"{entry.weight_bytes:,}"
+    low, high = ("" if limit is None else f"{limit:.4f}" for limit in (entry.low, entry.high))
+    return f"{entry.bits:>9s} {size:>10s} {entry.method or '':>10s} {low:>10s} {high:>10s} {clipped:>10s} {sqnr:>8s}"

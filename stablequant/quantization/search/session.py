@@ -22,7 +22,7 @@ from ...models.source import folder_bytes
 from ..numerics.weight_grid import QTensor
 from ..observation import collect
 from ..observation.histogram import Histogram
-from ..plan.choice import Choice, LayerChoice
+from ..plan.choice import Choice, InFloat, LayerChoice
 from ..plan.plan import Plan
 from ..plan.site import Site
 from .choices import Choices
@@ -59,8 +59,8 @@ class SearchSession:
         """The plan that consists of these choices, with the evidence added."""
         layers = layers or {}
         scored = {
-            name: replace(c, probe_score=layers[c.layer].probe_score) if c.quantized and c.layer in layers else c
-            for name, c in choices.items()
+            name: _with_probe(choice, layers[choice.layer]) if choice.layer in layers else choice
+            for name, choice in choices.items()
         }
         about = {"name": self.trials.score.name, "unit": self.trials.score.unit, "threshold": self.options.threshold}
         return Plan(self.options.scheme, self.options.method, scored, layers, about, self.about)
@@ -117,6 +117,12 @@ def begin(
         passes=passes,
         roundings=Roundings(recognizer, sites, recordings, len(probe), Path(options.out), passes),
     )
+
+
+def _with_probe(choice: Choice, layer: LayerChoice) -> Choice:
+    if isinstance(choice, InFloat):
+        return choice
+    return replace(choice, measured=replace(choice.measured, probe_score=layer.probe_score))
 
 
 def _observed(

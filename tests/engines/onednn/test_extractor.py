@@ -1,7 +1,6 @@
 """The fused extractor against the same integer modules run one by one, and its float first layer against float64."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import tiny
@@ -51,7 +50,7 @@ def test_fused_equals_module_by_module_on_mid_rise_grids(family, form, count):
     model = tiny.prepared(family, form)
     choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
     first = [name for name in choices if "conv_layers" in name][:count]
-    choices |= {name: replace(choices[name], mid_rise=True) for name in first}
+    choices |= {name: tiny.on_input(choices[name], mid_rise=True) for name in first}
     plain, fused = both(tiny.integer(model, choices, weights))
     x = torch.from_numpy(tiny.wave(5, 30_011))[None]
     assert tiny.relative(fused(x), plain(x)) <= BOUND[8]

@@ -14,14 +14,12 @@ from stablequant.engines.onednn.modules import IntegerLinear
 from stablequant.engines.simulation import simulate
 from stablequant.engines.state import empty_site
 from stablequant.quantization.numerics.activation_grid import (
-    affine,
     quantize_weight,
     signed_grid,
     symmetric_scale,
-    unsigned_grid,
 )
-from stablequant.quantization.numerics.weight_grid import QTensor
-from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.numerics.weight_rows import INT8
+from stablequant.quantization.plan.choice import InFloat, InputChoice, input_choice
 from stablequant.quantization.plan.site import canonical_weight
 
 FLOAT_ROUNDING = 1e-5
@@ -39,31 +37,31 @@ def test_every_site_agrees_with_the_simulation(family, form, bits):
         with torch.inference_mode():
             with simulate(model, {name: choice}, weights):
                 expected = site(x)
-            found = on_kernels(site, choice, weights[name])(x)
+            found = on_kernels(site, choice.input, weights[name])(x)
         assert found.shape == expected.shape
         assert tiny.relative(found, expected) <= FLOAT_ROUNDING, name
 
 
-def on_kernels(module, choice, weight):
+def on_kernels(module, read, weight):
     """The integer module of a float one with these values."""
-    model = nn.ModuleDict({"m": empty_site(module, choice.input_bits).fill(choice, weight)})
+    model = nn.ModuleDict({"m": empty_site(module, read.bits).fill(read, weight)})
     assert onednn.use_kernels(model) == {}
     return model["m"]
 
 
-def filled(module, bits=(8, 8), low=-2.0, high=2.5, mid_rise=None):
+def filled(module, bits=(8, 8), low=-2.0, high=2.5, mid_rise=False):
     weight = canonical_weight(module)
     scale = symmetric_scale(weight.abs().amax(1), signed_grid(bits[0]))
-    grid_scale, zero_point = affine(low, high, unsigned_grid(bits[1]))
-    choice = Choice("m", "", weight_bits=bits[0], input_bits=bits[1], scale=grid_scale, zero_point=zero_point)
-    choice = replace(choice, mid_rise=mid_rise)
-    quantized = QTensor(quantize_weight(weight, scale, signed_grid(bits[0])), scale)
-    return on_kernels(module, choice, quantized), choice, quantized
+    read = input_choice(low, high, bits[1], "max", mid_rise=mid_rise)
+    codes = quantize_weight(weight, scale, signed_grid(bits[0]))
+    quantized = INT8.grid(scale, codes.shape[1]).hold(codes)
+    return on_kernels(module, read, quantized), read, quantized
 
 
 def agrees(module, x, **keywords):
     torch.manual_seed(1)
-    integer, choice, weight = filled(module, **keywords)
+    integer, read, weight = filled(module, **keywords)
+    choice = replace(tiny.quantized(tiny.site_of(module)), input=read)
     with torch.inference_mode():
         with simulate(nn.ModuleDict({"m": module}), {"m": choice}, {"m": weight}):
             expected = module(x)
@@ -143,9 +141,9 @@ def test_the_grouped_convolution_is_exact_in_integers():
     conv = nn.Conv1d(48, 48, 16, padding=8, groups=3, bias=False)
     codes = rng.integers(-127, 128, (48, 16 * 16))
     x = rng.integers(0, 256, (1, 48, 60)) - 100
-    choice = Choice("m", "", weight_bits=8, input_bits=8, scale=1.0, zero_point=100)
-    weight = QTensor(torch.from_numpy(codes.astype(np.int8)), torch.ones(48))
-    found = on_kernels(conv, choice, weight)(torch.from_numpy(x.astype(np.float32)))
+    read = InputChoice(8, "max", None, low=-100.0, high=155.0, scale=1.0, zero_point=100)
+    weight = INT8.grid(torch.ones(48), 256).hold(torch.from_numpy(codes.astype(np.int8)))
+    found = on_kernels(conv, read, weight)(torch.from_numpy(x.astype(np.float32)))
     padded = np.pad(x[0], ((0, 0), (8, 8)))
     expected = np.zeros((48, 61), np.int64)
     for o, t in np.ndindex(expected.shape):
@@ -190,7 +188,7 @@ def test_running_does_not_change_the_state_and_new_values_are_used():
     before = {name: tensor.clone() for name, tensor in integer.state_dict().items()}
     first = integer(x)
     assert all(torch.equal(tensor, before[name]) for name, tensor in integer.state_dict().items())
-    integer.fill(choice, QTensor(-weight.codes, weight.scale))
+    integer.fill(choice, weight.grid.hold(-weight.codes))
     assert torch.allclose(integer(x) - linear.bias, linear.bias - first, atol=1e-5)
 
 
@@ -230,7 +228,7 @@ def test_only_quantized_sites_are_swapped():
     model = tiny.prepared(num_hidden_layers=1)
     choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
     left = next(iter(choices))
-    choices[left] = Choice("l", "conv", reason="left in float")
+    choices[left] = InFloat("l", "conv", "left in float")
     tiny.integer(model, choices, weights)
     assert set(tiny.integer_sites(model)) == set(choices) - {left}
     assert isinstance(model.lm_head, IntegerLinear)

@@ -38,11 +38,12 @@ def test_calibration_keeps_every_site_that_it_has_seen(calibrated):
     choices = read_plan(calibrated[0] / "plan.json").quantized()
     assert set(found) == set(choices)
     for name, choice in choices.items():
+        read = choice.input
         seen = found[name]
         centres, counts = seen.occupied()
         # Only of the bins that the ends of the range lie in, a coarse form cannot say what is inside.
-        at_ends = sum(counts[np.abs(centres - end) <= seen.width / 2].sum() for end in (choice.low, choice.high))
-        difference = abs(seen.share_outside(choice.low, choice.high) - choice.clipped_share)
+        at_ends = sum(counts[np.abs(centres - end) <= seen.width / 2].sum() for end in (read.low, read.high))
+        difference = abs(seen.share_outside(read.low, read.high) - choice.measured.clipped_share)
         assert difference <= at_ends / seen.total + 1e-8
 
 
