@@ -77,10 +77,10 @@ def test_types_are_published():
     assert (Path(stablequant.__file__).parent / "py.typed").is_file()
 
 
-def test_example_of_the_readme_runs(tmp_path):
+def test_example_of_the_docs_runs(tmp_path):
     """On the embedded model, as it is written there."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"### As a library\n.*?```python\n(.*?)```", text, re.DOTALL)
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"## Python\n.*?```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "calibration").symlink_to(ROOT / "calibration")
     lines = python(example, tmp_path).splitlines()
     assert (tmp_path / "w8a8" / "plan.json").is_file()
