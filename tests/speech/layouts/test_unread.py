@@ -14,7 +14,7 @@ from stablequant.speech import audio, data_summary
 from stablequant.workflows import transcribe
 
 M4A = b"\0\0\0\x20ftypM4A " + bytes(2000)
-MODEL = Path(__file__).resolve().parents[2] / "calibration" / "model"
+MODEL = Path(__file__).resolve().parents[3] / "calibration" / "model"
 
 
 def m4a(path):
