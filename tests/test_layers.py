@@ -39,7 +39,6 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
 )
 UPWARD: set[tuple[str, str]] = set()  # (file, folder above it)
 IN_FUNCTIONS: set[tuple[str, str]] = {
-    ("report/page.py", "engines.onednn.stopwatch"),
     ("report/page.py", "report.panels"),
 }  # (file, module of ours): imports that only run later
 CIRCLES: set[str] = set()  # modules that import each other, by whatever way

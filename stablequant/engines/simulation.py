@@ -1,8 +1,8 @@
 """The plan in float32: weights moved to their grids, inputs quantized on the way in.
 
 `lower` leaves every quantized site its reference forward; `simulate` does the same to a float model, for a while.
-Every step is the arithmetic of the integer engine done in float32 on the same codes (grid.quantize is shared), so the
-two agree to the rounding of a float sum: sum(scale_x code_x * scale_w code_w) against scale_x scale_w sum(codes).
+Every step is the arithmetic of the integer engine done in float32 on the same codes (`quantize` is shared), so the two
+agree to the rounding of a float sum: sum(scale_x code_x * scale_w code_w) against scale_x scale_w sum(codes).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ reading codes as weights:
     bias              float32 (out,), 0 where the float module has none
 
 `forward` is the reference: inputs moved to their grid, weights dequantized, the float operator. An engine computes the
-same from `input_grid` and `product`, where every zero point is whole.
+same from `input_grid` and `integer_weight`, where every zero point is whole.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..quantization.plan.choice import Choice, InputChoice, Quantized
 
 
 @dataclass(frozen=True)
-class Form:
+class SiteForm:
     """What of a site is known before it has values; a linear layer has the geometry of a window of one."""
 
     weight_shape: torch.Size  # of the float weight
@@ -77,7 +77,7 @@ class InputGrid:
 
 
 @dataclass(frozen=True)
-class Product:
+class IntegerWeight:
     """What an engine multiplies: input scale * scales * sum((input code - zero_point) * codes) + bias."""
 
     codes: Tensor  # int8, in the shape of the float weight
@@ -93,7 +93,7 @@ class QuantizedSite(nn.Module):
     input_scale: Tensor
     input_zero_point: Tensor
 
-    def __init__(self, form: Form, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, form: SiteForm, tensors: Mapping[str, Tensor]) -> None:
         """A site that holds these tensors, by their names above."""
         super().__init__()
         self.form = form
@@ -124,13 +124,13 @@ class QuantizedSite(nn.Module):
         whole = math.ceil(exact)
         return InputGrid(float(self.input_scale), whole, whole - exact, unsigned_grid(self.form.input_bits))
 
-    def product(self) -> Product:
+    def integer_weight(self) -> IntegerWeight:
         """What an engine multiplies; the bias is right for every window that holds no padding (see `check`)."""
         codes, grid, bias = self.weight_codes(), self.input_grid(), self.bias.detach()
         if grid.mid_rise:
             sums = codes.flatten(1).sum(1, dtype=torch.int64).float()
             bias = bias + grid.below * grid.scale * self.scales * sums
-        return Product(codes, self.scales, bias)
+        return IntegerWeight(codes, self.scales, bias)
 
     def weight_codes(self) -> Tensor:
         """int8 codes in the shape of the float weight."""
@@ -175,15 +175,15 @@ def empty_site(source: nn.Module, input_bits: int, format: WeightFormat = INT8) 
     return QuantizedSite(form, tensors)
 
 
-def _form(source: nn.Module, input_bits: int, format: WeightFormat) -> Form:
+def _form(source: nn.Module, input_bits: int, format: WeightFormat) -> SiteForm:
     if isinstance(source, nn.Linear):
-        return Form(source.weight.shape, input_bits, format)
+        return SiteForm(source.weight.shape, input_bits, format)
     if not isinstance(source, nn.Conv1d):
         raise TypeError(f"a {type(source).__name__} cannot be quantized")
     if isinstance(source.padding, str) or source.padding_mode != "zeros":
         raise TypeError(f"padding {source.padding!r} ({source.padding_mode}) cannot be quantized")
     (stride,), (padding,), (dilation,) = source.stride, source.padding, source.dilation
-    return Form(source.weight.shape, input_bits, format, stride, padding, dilation, source.groups)
+    return SiteForm(source.weight.shape, input_bits, format, stride, padding, dilation, source.groups)
 
 
 def convert(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[str, QTensor]) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.onednn.stopwatch import time_split
 from ..foundation.errors import InputError
 from ..models.checkpoint import histograms, read
 from ..quantization.plan import table
@@ -98,7 +99,6 @@ def _layers(draft: Draft, folder: Path) -> dict[str, Any]:
 
 
 def _time(folder: str) -> dict[str, Any]:
-    from ..engines.onednn.stopwatch import time_split
     from . import panels
 
     recognizer = read.load(folder)

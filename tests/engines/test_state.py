@@ -56,28 +56,29 @@ def test_the_reference_is_the_simulation(kind, bits, mid_rise):
 )
 def test_an_engine_needs_no_more_than_whole_zero_points(kind, mid_rise, bits):
     _, x, choice, _, site = one_site(kind, bits, mid_rise)
-    grid, product = site.input_grid(), site.product()
+    grid, weight = site.input_grid(), site.integer_weight()
     assert isinstance(grid.zero_point, int)
-    assert product.codes.dtype == torch.int8
+    assert weight.codes.dtype == torch.int8
     assert grid.exact == choice.input.exact_zero
     codes = quantize(x, grid.scale, grid.exact, grid.codes).double() - grid.zero_point
-    weight, form = product.codes.double(), site.form
+    form, weight_codes = site.form, weight.codes.double()
     if form.is_conv:
-        sums = F.conv1d(codes, weight, None, form.stride, form.padding, form.dilation, form.groups).transpose(1, 2)
+        sums = F.conv1d(codes, weight_codes, None, form.stride, form.padding, form.dilation, form.groups)
+        sums = sums.transpose(1, 2)
     else:
-        sums = F.linear(codes, weight)
+        sums = F.linear(codes, weight_codes)
     assert torch.equal(sums, sums.round())
-    found = sums * (grid.scale * product.scales.double()) + product.bias
+    found = sums * (grid.scale * weight.scales.double()) + weight.bias
     assert tiny.relative(found, site(x).transpose(1, 2) if form.is_conv else site(x)) <= FLOAT_ROUNDING
 
 
 def test_on_a_mid_rise_grid_the_bias_holds_half_a_code_of_every_weight():
     site = one_site("conv", mid_rise=True)[-1]
-    grid, product = site.input_grid(), site.product()
+    grid, weight = site.input_grid(), site.integer_weight()
     assert grid.mid_rise
     assert grid.below == 0.5
-    silence = F.conv1d(torch.full((1, 20, 3), 0.5 * grid.scale), product.codes.float() * product.scales[:, None, None])
-    assert torch.allclose(product.bias - site.bias, silence[0, :, 0], atol=1e-6)
+    silence = F.conv1d(torch.full((1, 20, 3), 0.5 * grid.scale), weight.codes.float() * weight.scales[:, None, None])
+    assert torch.allclose(weight.bias - site.bias, silence[0, :, 0], atol=1e-6)
 
 
 def test_only_what_pads_nothing_may_be_mid_rise():

@@ -26,7 +26,7 @@ from .stopwatch import timed
 
 
 @dataclass(frozen=True)
-class Form:
+class LayerForm:
     """What a layer looks like."""
 
     pre_norm: bool
@@ -45,7 +45,7 @@ def fuse(model: nn.Module) -> dict[str, str]:
     for layer, reason in zip(layers, reasons.values(), strict=True):
         if reason is None:
             relative = hasattr(layer.attention, "gru_rel_pos_linear")
-            layer.form = Form(pre_norm, relative, getattr(layer, "adapter_layer", None) is not None)
+            layer.form = LayerForm(pre_norm, relative, getattr(layer, "adapter_layer", None) is not None)
             layer.forward = types.MethodType(_layer, layer)
     positional = getattr(encoder, "pos_conv_embed", None)
     if positional is not None:
@@ -99,7 +99,7 @@ def _layer(
     **keywords: Any,
 ) -> Any:
     """One layer on hidden_states (B, T, C), as the module's own forward computes it."""
-    form: Form = self.form
+    form: LayerForm = self.form
     if self.training or is_watched(self.attention):
         return _module_by_module(self, hidden_states, attention_mask, position_bias, keywords)
     lengths = packing.lengths()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...foundation.memory_pages import drop_mapped
 from ...quantization.numerics.activation_grid import quantize
-from ..state import Form, InputGrid, QuantizedSite
+from ..state import InputGrid, QuantizedSite, SiteForm
 from . import kernels
 from .kernels import GridPoint, Prepacked
 from .stopwatch import timed
@@ -31,7 +31,7 @@ class IntegerModule(QuantizedSite):
 
     input: InputGrid  # as of the last `prepare`
 
-    def __init__(self, form: Form, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, form: SiteForm, tensors: Mapping[str, Tensor]) -> None:
         super().__init__(form, tensors)
         self.prepare()
 
@@ -73,17 +73,17 @@ class IntegerLinear(IntegerModule):
     """x (..., in) float32 -> (..., out) float32."""
 
     def _prepack(self) -> tuple[Prepacked, ...]:
-        product = self.product()
-        return (kernels.prepack(product.codes, product.scales, product.bias),)
+        weight = self.integer_weight()
+        return (kernels.prepack(weight.codes, weight.scales, weight.bias),)
 
     def joined(self, *others: IntegerLinear) -> Prepacked:
         """The weights of this and other modules with the same input as one; packed on the first call."""
         parts = [self, *others]
         values = [each._values for each in parts]
         if self._joined is None or self._joined[0] != values:
-            products = [each.product() for each in parts]
+            weights = [each.integer_weight() for each in parts]
             codes, scales, biases = (
-                torch.cat([getattr(each, name) for each in products]) for name in ("codes", "scales", "bias")
+                torch.cat([getattr(each, name) for each in weights]) for name in ("codes", "scales", "bias")
             )
             self._joined = values, kernels.prepack(codes, scales, biases)
             for each in parts:
@@ -105,9 +105,9 @@ class IntegerConv(IntegerModule):
         return self.form.weight_shape[2]
 
     def _prepack(self) -> tuple[Prepacked, ...]:
-        product, groups = self.product(), self.form.groups
-        rows = product.codes.transpose(1, 2).flatten(1)  # (out, kernel * in / groups), as a window lies in memory
-        parts = zip(*(x.chunk(groups) for x in (rows, product.scales, product.bias)), strict=True)
+        weight, groups = self.integer_weight(), self.form.groups
+        rows = weight.codes.transpose(1, 2).flatten(1)  # (out, kernel * in / groups), as a window lies in memory
+        parts = zip(*(x.chunk(groups) for x in (rows, weight.scales, weight.bias)), strict=True)
         return tuple(kernels.prepack(codes, scales, bias) for codes, scales, bias in parts)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC
 
 from stablequant.engines import onednn
+from stablequant.engines.base import Lowered
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
-from stablequant.models.checkpoint import read
+from stablequant.models.checkpoint import hook, read
+from stablequant.models.families.base import families
 from stablequant.quantization.plan.plan import Plan
 
 writing = importlib.import_module("stablequant.models.checkpoint.write")  # the package has a function of that name
@@ -85,6 +87,26 @@ def test_the_integer_model_is_near_the_float_one(calibrated, float_folder):
 def test_the_extractor_is_fused_after_loading(calibrated):
     model = AutoModelForCTC.from_pretrained(calibrated[0])
     assert "forward" in vars(model.wav2vec2.feature_extractor)
+
+
+def test_a_load_prepares_and_lowers_once(calibrated, monkeypatch):
+    family, calls = families()["wav2vec2"], []
+    for owner, name in ((family, "prepare"), (hook.ENGINE, "lower")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
+    read.load(str(calibrated[0]))
+    assert calls == ["prepare", "lower"]
+
+
+def counted(function, calls):
+    return lambda *arguments: calls.append(function.__name__) or function(*arguments)
+
+
+def test_the_notices_are_the_reasons_of_the_engine(calibrated, monkeypatch):
+    slow = {"encoder.layers.0": "the activation is not GELU"}
+    monkeypatch.setattr(hook.ENGINE, "lower", lambda model: Lowered(model, slow))
+    recognizer = read.load(str(calibrated[0]))
+    assert recognizer.sites["integer"] == 0
+    assert "encoder.layers.0 runs module by module, slower: the activation is not GELU" in recognizer.notices[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, "auto"], ids=str)
