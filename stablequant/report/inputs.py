@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
+from ..foundation import reading
 from ..foundation.errors import InputError
 from ..foundation.options import NORMALIZERS
 from .words import Row
@@ -25,7 +25,7 @@ def evaluation(path: str, folder: str | None = None) -> dict[str, Any]:
     Where it is of several models, `folder` has to be one of them.
     """
     try:
-        result = _result(json.loads(_text(path)))
+        result = _result(reading.parsed(reading.text_of(Path(path), "what `sfm-quant eval --json` wrote")))
         _refuse_others(path, [each.model.path for each in result.models], folder)
         return {"rows": cells(result), "lines": list(sentences(result)), "normalize": result.normalize}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
@@ -40,7 +40,8 @@ def predictions(path: str, folder: str | None = None) -> tuple[Row, ...]:
 
     Of the answers of several models those of `folder` are taken, in rows that name their models.
     """
-    numbered = ((number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip())
+    text = reading.text_of(Path(path), "what `sfm-quant eval --predictions` wrote")
+    numbered = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
     rows = tuple(_row(f"{path}:{number}", line, folder) for number, line in numbered)
     if not rows:
         raise InputError(f"{path}: no predictions in it; give the file that `sfm-quant eval --predictions` wrote")
@@ -69,8 +70,8 @@ def _result(data: dict[str, Any]) -> Result:
         raise ValueError(f"no normalization {data['normalize']!r}")
     return Result(
         models=tuple(_compared(each) for each in data.get("models") or [_alone(data)]),
-        baseline=Measured(**data["baseline"]) if data["baseline"] else None,
-        data=Data(**data["data"]),
+        baseline=reading.read(Measured, data["baseline"]) if data["baseline"] else None,
+        data=reading.read(Data, data["data"]),
         environment=data["environment"],
         normalize=data["normalize"],
         warnings=tuple(data["warnings"]),
@@ -85,13 +86,13 @@ def _alone(data: dict[str, Any]) -> dict[str, Any]:
 
 def _compared(entry: dict[str, Any]) -> Compared:
     model = {key: value for key, value in entry.items() if key not in ("delta", "gates")}
-    delta = Delta(**entry["delta"]) if entry["delta"] else None
-    return Compared(Measured(**model), delta, tuple(Gate(**gate) for gate in entry["gates"]))
+    delta = reading.read(Delta, entry["delta"]) if entry["delta"] else None
+    return Compared(reading.read(Measured, model), delta, tuple(reading.read(Gate, gate) for gate in entry["gates"]))
 
 
 def _row(place: str, line: str, folder: str | None) -> Row:
     try:
-        data = json.loads(line)
+        data = reading.parsed(line)
         heard = f"pred_text{_suffix(place, data, folder)}"
         row = Row(
             name=str(data.get("audio_filepath", "")),
@@ -137,12 +138,3 @@ def _number(value: Any) -> float | None:
     """A finite number, None where there is none (the loudness of silence)."""
     number = math.nan if value is None else float(value)
     return number if math.isfinite(number) else None
-
-
-def _text(path: str) -> str:
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such file; give what `sfm-quant eval --json` or `--predictions` wrote")
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give a JSON file") from error

@@ -21,7 +21,7 @@ from ...quantization.plan.checking import choice_problem
 from ...quantization.plan.plan import PLAN_FILE, Plan, read_plan
 from .. import recognizers as models
 from ..folder_check import check
-from ..source import SETTINGS, in_folder
+from ..source import SETTINGS, in_folder, read_json
 from . import histograms as evidence
 from .hook import StableQuantConfig
 from .values import value_problems
@@ -127,13 +127,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no such folder; give one that `sfm-quant calibrate` wrote")
     if not path.is_file():
         raise InputError(f"{folder}: no {CONFIG_FILE} here; give a folder that `sfm-quant calibrate` wrote")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); copy the model again") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{path}: not a JSON object; copy the model again")
-    return settings
+    return read_json(path)
 
 
 def _settings_hash(settings: Mapping[str, Any]) -> str:

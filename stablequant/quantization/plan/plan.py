@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...foundation import reading
 from ...foundation.errors import InputError
-from . import reading
 from .choice import Choice, LayerChoice, said
 
 SCHEMA = 1
@@ -81,16 +81,8 @@ class Plan:
 def read_plan(path: Path) -> Plan:
     """The plan in a file, or in a folder that `sfm-quant calibrate` wrote."""
     path = path / PLAN_FILE if path.is_dir() else path
-    try:
-        if not path.exists():
-            raise InputError(f"{path}: no such file; give a plan.json, or a folder that `sfm-quant calibrate` wrote")
-        if not path.is_file():
-            raise InputError(f"{path}: a pipe or device, not a file; give a plan.json")
-        return Plan.from_json(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a plan (not UTF-8 text); give a plan.json") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    text = reading.text_of(path, "a plan.json, or a folder that `sfm-quant calibrate` wrote")
+    return Plan.from_json(text, str(path))
 
 
 def _check_about(plan: Plan) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...foundation.errors import InputError
-from .choice import Choice
+from ...foundation.tables import columns
+from .choice import Choice, LayerChoice
 from .plan import Plan, read_plan
 
 
@@ -39,31 +40,37 @@ def summary(plan: Plan) -> Iterable[str]:
 
 def _layers(plan: Plan) -> Iterable[str]:
     if plan.layers:
-        yield f"{'layer':48s} {'probe':>9s} {'selected':>9s} {'removed %':>10s}"
-        for name, layer in plan.layers.items():
-            clip = "" if layer.clip_percent is None else f"{layer.clip_percent:.2f}"
-            probe = "" if layer.probe_score is None else f"{layer.probe_score:.3f}"
-            yield f"{name:48s} {probe:>9s} {'yes' if layer.selected else 'no':>9s} {clip:>10s}"
+        head = ("layer", "probe", "selected", "removed %")
+        yield from columns([head, *(_layer(name, layer) for name, layer in plan.layers.items())], "<>>>")
         yield ""
 
 
+def _layer(name: str, layer: LayerChoice) -> tuple[str, ...]:
+    return name, _shown(layer.probe_score, ".3f"), "yes" if layer.selected else "no", _shown(layer.clip_percent, ".2f")
+
+
 def _sites(plan: Plan) -> Iterable[str]:
-    weight = f"{'bits':>9s} {'bytes':>10s}"
-    yield f"{'site':60s} {weight} {'method':>10s} {'low':>10s} {'high':>10s} {'clipped %':>10s} {'SQNR dB':>8s}"
-    for name, choice in plan.sites.items():
-        yield f"{name:60s} {_site(choice)}"
+    head = ("site", "bits", "bytes", "method", "low", "high", "clipped %", "SQNR dB")
+    yield from columns([head, *((name, *_site(choice)) for name, choice in plan.sites.items())], "<>>>>>>>")
     yield "bits: of weights and inputs; g64: groups of 64 weights share a step, z: and an offset."
     if plan.layers:
         yield "removed %: the largest values, left out before the range was searched."
     yield "clipped %: values outside [low, high]; many per cent are the dense end of GELU's short tail, below low."
 
 
-def _site(choice: Choice) -> str:
+def _site(choice: Choice) -> tuple[str, ...]:
     if not choice.quantized:
-        return f"float: {choice.reason}"
-    bits = "" if choice.weight_bits is None else f"{choice.weight_format}a{choice.input_bits}"
-    clipped = 100 * (choice.clipped_share or 0.0)
-    sqnr = "" if choice.input_sqnr_db is None else f"{choice.input_sqnr_db:.1f}"
-    weight = f"{bits:>9s} {'' if choice.weight_bytes is None else format(choice.weight_bytes, ','):>10s}"
-    low, high = ("" if limit is None else f"{limit:.4f}" for limit in (choice.low, choice.high))
-    return f"{weight} {choice.method or '':>10s} {low:>10s} {high:>10s} {clipped:10.4f} {sqnr:>8s}"
+        return (f"float: {choice.reason}",)
+    return (
+        "" if choice.weight_bits is None else f"{choice.weight_format}a{choice.input_bits}",
+        _shown(choice.weight_bytes, ","),
+        choice.method or "",
+        _shown(choice.low, ".4f"),
+        _shown(choice.high, ".4f"),
+        f"{100 * (choice.clipped_share or 0.0):.4f}",
+        _shown(choice.input_sqnr_db, ".1f"),
+    )
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC
 
 from stablequant.engines.onednn.convert import integer_sites
+from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
 from stablequant.models import recognizers as models
@@ -335,7 +336,7 @@ def interrupted(*_):
 BROKEN = [
     (writing, "model_card", full_disk),
     (writing, "model_card", interrupted),
-    (writing, "_swap", full_disk),
+    (files, "swap", full_disk),
     (transformers.PreTrainedModel, "save_pretrained", full_disk),
 ]
 
