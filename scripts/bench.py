@@ -55,9 +55,9 @@ from transformers.utils import logging as transformers_logging
 from stablequant.engines.onednn.stopwatch import time_split
 from stablequant.evaluation.peak_memory import own_peak_bytes, peak_rss_bytes
 from stablequant.foundation.options import CalibrateOptions
-from stablequant.models.recognizers import prepare
+from stablequant.models.families.wav2vec2 import prepare
 from stablequant.quantization.plan.plan import read_plan
-from stablequant.workflows import calibrate as calibration
+from stablequant.workflows.calibrate import calibrate
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000  # samples a second
@@ -154,10 +154,10 @@ def models(options: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, Pa
         return
     for shape in options.shapes:
         model, integer = build(shape, folder / shape, options.seed), folder / f"{shape}-w8a8"
-        yield model, integer, calibrate(model, integer, options)
+        yield model, integer, calibrate_apart(model, integer, options)
 
 
-def calibrate(model: Path, out: Path, options: argparse.Namespace) -> Calibration:
+def calibrate_apart(model: Path, out: Path, options: argparse.Namespace) -> Calibration:
     """Calibrate in a process of its own, so that its peak memory is that of calibration."""
     method, samples = ("stable", None) if options.calibration else ("max", 2)
     asked = CalibrateOptions(str(model), options.data, str(out), method=method, max_samples=samples, seed=options.seed)
@@ -176,7 +176,7 @@ def calibrate_here(asked: CalibrateOptions, threads: int) -> tuple[dict[str, Any
     """The calibrate JSON and the peak memory of this process."""
     torch.set_num_threads(threads)
     quiet()
-    return calibration.calibrate(asked), own_peak_bytes()
+    return calibrate(asked), own_peak_bytes()
 
 
 def footprint(folders: dict[str, Path], options: argparse.Namespace, rounds: int = 3) -> dict[str, Footprint]:

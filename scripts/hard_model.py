@@ -40,8 +40,8 @@ from torch import Tensor
 from transformers import AutoModelForCTC
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers
-from stablequant.models.recognizers import Recognizer
+from stablequant.models.checkpoint import read
+from stablequant.models.recognizer import Recognizer
 from stablequant.speech import audio
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,14 +65,14 @@ class Rescaling:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    source = recognizers.load(options.source)
+    source = read.load(options.source)
     waveforms = read_waveforms(options.data, source.sampling_rate, options.max_samples)
     outputs = extractor_outputs(source, waveforms)
     changes = [choose(source.model, outputs, each, options.channels, options.reach) for each in options.layers]
     write(source, changes, options.out)
     for change in changes:
         print(describe(change))
-    difference = compare(source, recognizers.load(options.out), waveforms)
+    difference = compare(source, read.load(options.out), waveforms)
     account = {"source": options.source, "out": options.out, "reach": options.reach, **difference}
     print(compact_json({**provenance(0), **account, "layers": changes}))
 
@@ -144,7 +144,7 @@ def rescaled(x: Tensor, channels: Tensor, factors: Tensor) -> Tensor:
 
 
 def write(source: Recognizer, changes: Sequence[Rescaling], out: str) -> None:
-    """The source's folder with the weights changed; loaded anew, because `models.load` folds weight_norm."""
+    """The source's folder with the weights changed; loaded anew, because `read.load` folds weight_norm."""
     model = AutoModelForCTC.from_pretrained(source.path, dtype=torch.float32)
     for change in changes:
         rescale(conv_layers(model), change)

@@ -22,8 +22,8 @@ import soundfile
 from provenance import compact_json, provenance
 
 from stablequant.evaluation import error_rates, peak_memory
-from stablequant.models import recognizers
-from stablequant.models.recognizers import Recognizer
+from stablequant.models.checkpoint import read
+from stablequant.models.recognizer import Recognizer
 from stablequant.speech import audio
 from stablequant.speech.audio import Utterance
 from stablequant.speech.pauses import PAD
@@ -34,7 +34,7 @@ NOISE = 1e-4  # standard deviation of the pauses: -80 dB of full scale
 
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    recognizer = recognizers.load(options.model)
+    recognizer = read.load(options.model)
     utterances = audio.read_utterances(options.data, require_text=True)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "long.flac")

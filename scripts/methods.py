@@ -32,12 +32,12 @@ from tqdm import tqdm
 from stablequant.evaluation import error_rates
 from stablequant.evaluation.error_rates import Comparison, Counts, Interval
 from stablequant.foundation.options import CalibrateOptions
-from stablequant.models import recognizers
-from stablequant.models.recognizers import Recognizer
+from stablequant.models.checkpoint import read
+from stablequant.models.recognizer import Recognizer
 from stablequant.quantization.plan.plan import Plan, read_plan
 from stablequant.speech import audio
 from stablequant.speech.audio import Utterance
-from stablequant.workflows import calibrate as calibration
+from stablequant.workflows.calibrate import calibrate
 
 METHODS = ("max", "percentile", "mse", "stable")
 
@@ -70,7 +70,7 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     sets = {name_of(data): audio.read_utterances(data, require_text=True) for data in options.evaluate}
-    base, rows = recognizers.load(options.model), []
+    base, rows = read.load(options.model), []
     reference = {name: count(base, found, options) for name, found in sets.items()}
     rows.append(Row("float32", "", base.bytes_on_disk, 1.0, base.sites, measure(reference, {}, options.seed)))
     for scheme, method in wanted(options):
@@ -115,7 +115,7 @@ def quantized(
 ) -> Row:
     """The row of one method: calibrate, recognise every set, compare."""
     plan = calibrated(scheme, method, options)
-    recognizer = recognizers.load(folder_of(scheme, method, options))
+    recognizer = read.load(folder_of(scheme, method, options))
     counts = {name: count(recognizer, found, options) for name, found in sets.items()}
     return Row(
         scheme,
@@ -145,7 +145,7 @@ def calibrated(scheme: str, method: str, options: argparse.Namespace) -> Plan:
         wanted = CalibrateOptions(
             options.model, options.calibrate, folder, bits, method, options.score, seed=options.seed, resume=True
         )
-        calibration.calibrate(replace(wanted, **more(others)))
+        calibrate(replace(wanted, **more(others)))
     return read_plan(plan)
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from stablequant import evaluate
 from stablequant.cli import main as cli
-from stablequant.evaluation import peak_memory as memory
+from stablequant.evaluation import peak_memory
 from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
@@ -45,9 +45,9 @@ def test_a_file_that_cannot_be_written_costs_no_other(model, speech, tmp_path, m
         real(path, text)
 
     monkeypatch.setattr(files, "write", write)
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: None)
-    paths = {name: str(tmp_path / name) for name in ("r.json", "p.jsonl", "j.xml")}
-    arguments = ["--json", paths["r.json"], "--predictions", paths["p.jsonl"], "--junit", paths["j.xml"]]
+    monkeypatch.setattr(peak_memory, "peak_rss_bytes", lambda *_: None)
+    outputs = {name: str(tmp_path / name) for name in ("r.json", "p.jsonl", "j.xml")}
+    arguments = ["--json", outputs["r.json"], "--predictions", outputs["p.jsonl"], "--junit", outputs["j.xml"]]
     done = CliRunner().invoke(cli.main, ["eval", str(model), "--data", str(speech), *arguments])
     assert done.exit_code == 3
     assert "p.jsonl: not written; No space left on device; free some space" in done.output
@@ -67,7 +67,7 @@ def test_what_c_code_prints_does_not_reach_the_json(model, speech):
 def test_evaluation_looks_nothing_up_after_the_work(calibrated, speech, tmp_path, monkeypatch):
     """The model's folder may be gone by then."""
     folder = shutil.copytree(calibrated[0], tmp_path / "model")
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: shutil.rmtree(folder))
+    monkeypatch.setattr(peak_memory, "peak_rss_bytes", lambda *_: shutil.rmtree(folder))
     found = evaluate(model=str(folder), data=str(speech))
     assert not folder.exists()
     assert found.model.bytes_on_disk == folder_bytes(calibrated[0])

@@ -6,6 +6,7 @@ Every bias and gain is drawn at random too, so that none of them can be forgotte
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ import torch
 import transformers
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-from stablequant.models import recognizers
-from stablequant.models.families import discovery
-from stablequant.quantization.numerics.activation_grid import affine, unsigned_grid
+from stablequant.engines import onednn, state
+from stablequant.models.families import discovery, wav2vec2
+from stablequant.models.recognizer import Recognizer
+from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.observation import collect
-from stablequant.quantization.plan.choice import Choice
-from stablequant.quantization.plan.site import canonical_weight
+from stablequant.quantization.plan.choice import Quantized, input_choice
+from stablequant.quantization.plan.site import Site, canonical_weight
 from stablequant.quantization.search import rounding_pass
+from stablequant.quantization.search.choices import weight_choice
 
 RATE = 16000
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
@@ -87,7 +90,7 @@ def build(family="wav2vec2", form="base", **changes):
 
 
 def prepared(family="wav2vec2", form="base", **changes):
-    return recognizers.prepare(build(family, form, **changes))
+    return wav2vec2.prepare(build(family, form, **changes))
 
 
 def wave(seed, samples=4000):
@@ -112,7 +115,7 @@ def save(folder, family="wav2vec2", form="base", **changes):
 
 def recognizer(family="wav2vec2", form="base", *, tmp_path, **changes):
     model = prepared(family, form, **changes)
-    return recognizers.Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
+    return Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
 
 
 def max_plan(model, bits=(8, 8), waves=None):
@@ -124,24 +127,41 @@ def max_plan(model, bits=(8, 8), waves=None):
     choices, weights = {}, {}
     for site in found:
         seen = gathered[site.name]
-        scale, zero_point = affine(seen.minimum, seen.maximum, unsigned_grid(bits[1]))
-        choices[site.name] = Choice(
-            site.layer,
-            site.kind,
-            weight_bits=bits[0],
-            weight_group=16 if bits[0] <= 4 else None,
-            weight_asymmetric=bits[0] == 4 or None,  # 3 and 2 bits lie around 0
-            weight_method="max",
-            rounding="nearest",
-            input_bits=bits[1],
-            low=seen.minimum,
-            high=seen.maximum,
-            scale=scale,
-            zero_point=zero_point,
-        )
+        choices[site.name] = quantized(site, bits, seen.minimum, seen.maximum)
         weight = canonical_weight(model.get_submodule(site.name))
         [weights[site.name]] = rounding_pass.round_site(weight, [choices[site.name]])
     return choices, weights
+
+
+def quantized(site, bits=(8, 8), low=-2.0, high=2.5, mid_rise=False):
+    """The choice for a site with this range; weights of 4 bits have offsets, and those of 3 and 2 lie around 0."""
+    format = weight_format(bits[0], 16, bits[0] == 4) if bits[0] <= 4 else weight_format(bits[0])
+    weight = weight_choice(site, format, "max", "nearest")
+    return Quantized(site.layer, site.kind, weight, input_choice(low, high, bits[1], "max", mid_rise=mid_rise))
+
+
+def site_of(module):
+    """A site for a module that stands alone."""
+    kind = "linear" if isinstance(module, torch.nn.Linear) else "conv"
+    rows, columns = canonical_weight(module).shape
+    return Site("m", "m", kind, rows, columns, *(1, 1, 0, 1, 1), reason=None)
+
+
+def on_input(choice, **changes):
+    """The choice with another input."""
+    return replace(choice, input=replace(choice.input, **changes))
+
+
+def integer(model, choices, weights):
+    """The model, converted in place, on integer kernels module by module."""
+    state.convert(model, choices, weights)
+    assert onednn.use_kernels(model) == {}
+    return model.requires_grad_(False).eval()
+
+
+def integer_sites(model):
+    """Names of the sites that run on integer kernels."""
+    return tuple(name for name, module in model.named_modules() if isinstance(module, onednn.IntegerModule))
 
 
 def site_inputs(model, names, waveform):

@@ -29,10 +29,10 @@ def transcribe(options: TranscribeOptions) -> None:
     cannot be read is reported on stderr and left out, and the exit code is 3.
     """
     quiet()
-    from ..models import recognizers
+    from ..models.checkpoint import read
     from ..workflows.transcribe import find, transcribe_files
 
-    recognizer = recognizers.load(options.model, options.target_lang)
+    recognizer = read.load(options.model, options.target_lang)
     for remark in recognizer.remarks:
         click.echo(f"Warning: {remark}", err=True)
     paths, unreadable = find(options.recordings), 0

@@ -75,6 +75,24 @@ def count_characters(references: Sequence[str], hypotheses: Sequence[str]) -> Co
     return _counts(jiwer.process_characters(list(references), list(hypotheses)).alignments)
 
 
+def errors_of_case(references: Sequence[str], hypotheses: Sequence[str], words: Counts) -> int:
+    """How many of the word errors `words` are none without regard to letter case.
+
+    Only utterances with errors and with a word in two cases are aligned again: lower case changes no other alignment.
+    """
+    pairs = zip(references, hypotheses, words.errors, strict=True)
+    mixed = [(reference, hypothesis, errors) for reference, hypothesis, errors in pairs if errors]
+    mixed = [each for each in mixed if _has_two_cases({*each[0].split(), *each[1].split()})]
+    if not mixed:
+        return 0
+    caseless = count_words([each[0].lower() for each in mixed], [each[1].lower() for each in mixed])
+    return int(sum(errors for _, _, errors in mixed) - caseless.errors.sum())
+
+
+def _has_two_cases(words: set[str]) -> bool:
+    return len({word.lower() for word in words}) < len(words)
+
+
 def _counts(alignments: list[list[jiwer.AlignmentChunk]]) -> Counts:
     kinds = ("equal", "substitute", "delete", "insert")
     rows = np.zeros((len(kinds), len(alignments)), np.int64)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..foundation.tables import columns
 from .error_rates import Interval
+from .predictions import Prediction, to_jsonl
 
 SCHEMA = 1
 
@@ -94,7 +95,7 @@ class Result:
     environment: dict[str, Any]
     normalize: str
     warnings: tuple[str, ...]
-    predictions: tuple[dict[str, Any], ...]  # a NeMo manifest with what was recognised
+    predictions: tuple[Prediction, ...]
 
     @property
     def model(self) -> Measured:
@@ -135,7 +136,7 @@ class Result:
         return json.dumps(found, indent=1, allow_nan=False) + "\n"
 
     def predictions_jsonl(self) -> str:
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.predictions)
+        return to_jsonl(self.predictions)
 
 
 def table(result: Result) -> str:

@@ -6,9 +6,9 @@ gives the hypothesis, the second is timed, after the others have had the caches.
 `Recognizer.transcribe` does: features, network and decoding, one utterance at a time, never padded. Loading and
 resampling the recording is not. That is the latency, and `speedup` is its ratio.
 
-A model that can pack also answers half a minute of utterances in one call, warmed up and timed likewise. Throughput
-is that of each model's better way (the float model has only the one: two utterances at once on a core each were no
-faster, scripts/LOG.md), and `speedup_packed` is its ratio.
+A model that takes several utterances in one call also answers half a minute of them so, warmed up and timed likewise.
+Throughput is that of each model's better way (the float model has only the one: two utterances at once on a core each
+were no faster, scripts/LOG.md), and `speedup_packed` is its ratio.
 
 An utterance too short for the model to give one frame counts as recognised as nothing: all its words are deletions.
 It has no time, and is left out of the speed.
@@ -24,9 +24,9 @@ from typing import TypeVar
 import numpy as np
 
 from ..foundation.errors import InputError
-from ..models.recognizers import PACK_SECONDS, Recognizer
+from ..models.recognizer import BATCH_SECONDS, Recognizer
 from ..speech import audio
-from ..speech.audio import Utterance
+from ..speech.audio import Facts, Utterance
 
 
 @dataclass(frozen=True)
@@ -36,60 +36,58 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Heard:
+class TimedUtterance:
     """An utterance and what each model answered, in the order of the models."""
 
     utterance: Utterance
     seconds: float
-    sha256: str
-    loudness_dbfs: float | None  # None: silence
+    facts: Facts
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Utterances that fit one packed call, and the seconds of each model to answer them so; None: it does not pack."""
+class Batch:
+    """Utterances that fit one call, and the seconds of each model to answer them in one; None: it cannot."""
 
-    heard: list[Heard]
-    packed_seconds: tuple[float | None, ...]
+    utterances: list[TimedUtterance]
+    batched_seconds: tuple[float | None, ...]
 
 
-def hear_all(utterances: Iterable[Utterance], recognizers: Sequence[Recognizer]) -> Iterator[Group]:
-    """Every model's answers, a group at a time: no more audio than that is held."""
+def timed_batches(utterances: Iterable[tuple[Utterance, Facts]], recognizers: Sequence[Recognizer]) -> Iterator[Batch]:
+    """Every model's answers, a batch at a time: no more audio than that is held."""
     rate, fewest = recognizers[0].sampling_rate, max(each.min_samples for each in recognizers)
-    heard: list[Heard] = []
+    timed: list[TimedUtterance] = []
     waveforms: list[np.ndarray] = []
-    for turn, utterance in enumerate(utterances):
-        waveform = audio.load(utterance, rate)
-        if heard and sum(map(len, waveforms)) + len(waveform) > PACK_SECONDS * rate:
-            yield Group(heard, _hear_packed(waveforms, recognizers, turn))
-            heard, waveforms = [], []
-        heard.append(_hear(utterance, waveform, recognizers, turn))
-        waveforms += [waveform] if len(waveform) >= fewest else []
-    if heard:
-        yield Group(heard, _hear_packed(waveforms, recognizers, len(heard)))
+    for turn, (utterance, facts) in enumerate(utterances):
+        if timed and sum(map(len, waveforms)) + facts.samples > BATCH_SECONDS * rate:
+            yield Batch(timed, _batched_seconds(waveforms, recognizers, turn))
+            timed, waveforms = [], []
+        answers = tuple(Answer("", None) for _ in recognizers)
+        if facts.samples >= fewest:
+            waveforms.append(audio.load(utterance, rate))
+            answers = _answers(utterance, waveforms[-1], recognizers, turn)
+        timed.append(TimedUtterance(utterance, facts.samples / rate, facts, answers))
+    if timed:
+        yield Batch(timed, _batched_seconds(waveforms, recognizers, len(timed)))
 
 
-def _hear(utterance: Utterance, waveform: np.ndarray, recognizers: Sequence[Recognizer], turn: int) -> Heard:
+def _answers(
+    utterance: Utterance, waveform: np.ndarray, recognizers: Sequence[Recognizer], turn: int
+) -> tuple[Answer, ...]:
     """Every model's answer to an utterance."""
-    if len(waveform) < max(each.min_samples for each in recognizers):
-        answers = [Answer("", None) for _ in recognizers]
-    else:
-        try:
-            answers = [Answer(*each) for each in _in_turn(recognizers, turn, lambda model: model.transcribe(waveform))]
-        except InputError as error:
-            raise InputError(f"{utterance.id}: {error}") from error
-    seconds = len(waveform) / recognizers[0].sampling_rate
-    return Heard(utterance, seconds, audio.content_hash(waveform), audio.loudness_dbfs(waveform), tuple(answers))
+    try:
+        return tuple(Answer(*each) for each in _in_turn(recognizers, turn, lambda model: model.transcribe(waveform)))
+    except InputError as error:
+        raise InputError(f"{utterance.id}: {error}") from error
 
 
-def _hear_packed(
+def _batched_seconds(
     waveforms: list[np.ndarray], recognizers: Sequence[Recognizer], turn: int
 ) -> tuple[float | None, ...]:
-    """The seconds of each model that packs to answer them in one call."""
-    packing = [each for each in recognizers if each.packs and waveforms]
-    answers = iter(_in_turn(packing, turn, lambda model: model.transcribe_all(waveforms)))
-    return tuple(next(answers)[1] if each in packing else None for each in recognizers)
+    """The seconds of each model to answer them in one call; None where it cannot."""
+    batching = [each for each in recognizers if each.batched and waveforms]
+    answers = iter(_in_turn(batching, turn, lambda model: model.transcribe_all(waveforms)))
+    return tuple(next(answers)[1] if each in batching else None for each in recognizers)
 
 
 T = TypeVar("T")

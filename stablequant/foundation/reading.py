@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from reprlib import repr as shortened
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import InputError
 
-KINDS = {  # of values in JSON, in words
+T = TypeVar("T")
+JsonObject: TypeAlias = dict[str, Any]  # what json.loads gives: any mixture of what JSON has
+
+KINDS: dict[object, str] = {  # of values in JSON, in words
     str: "text",
     float: "a finite number",
     int: "a whole number",
@@ -24,7 +26,10 @@ KINDS = {  # of values in JSON, in words
     tuple: "a list",
 }
 
-_hints = cache(get_type_hints)
+
+@cache
+def _hints(cls: type) -> dict[str, object]:
+    return get_type_hints(cls)
 
 
 def text_of(path: Path, what: str) -> str:
@@ -41,12 +46,12 @@ def text_of(path: Path, what: str) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str) -> object:
     """What some JSON says; ValueError for a key that is there twice."""
     return json.loads(text, object_pairs_hook=_object)
 
 
-def entry_of(cls: Any, name: str, entry: Any) -> Any:
+def entry_of(cls: type[T], name: str, entry: object) -> T:
     """As `read`, and what is wrong names the site or layer."""
     try:
         return read(cls, entry)
@@ -54,17 +59,20 @@ def entry_of(cls: Any, name: str, entry: Any) -> Any:
         raise TypeError(f"{name}: {error}") from error
 
 
-def read(cls: Any, entry: dict[str, Any]) -> Any:
+def read(cls: type[T], entry: object) -> T:
+    """A dataclass of the fields in a JSON object."""
     if not isinstance(entry, dict):
         raise TypeError(f"{shortened(entry)} is not a JSON object")
-    unknown = set(entry) - {f.name for f in fields(cls)}
+    kind: type = cls
+    hints = _hints(kind)
+    unknown = set(entry) - set(hints)
     if unknown:
-        known = get_close_matches(sorted(unknown)[0], [f.name for f in fields(cls)], 1)
+        known = get_close_matches(sorted(unknown)[0], [*hints], 1)
         raise TypeError(f"unknown field {sorted(unknown)[0]!r}" + (f"; {known[0]!r} is one" if known else ""))
-    return cls(**{key: typed(key, value, _hints(cls)[key]) for key, value in entry.items()})
+    return cls(**{key: typed(key, value, hints[key]) for key, value in entry.items()})
 
 
-def typed(name: str, value: Any, hint: Any) -> Any:
+def typed(name: str, value: object, hint: object) -> object:
     """The value when it is of the type that the field has, and finite; an int will do for a float."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     types = tuple(get_origin(kind) or kind for kind in kinds)
@@ -79,25 +87,25 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def _parts(name: str, value: Any, kind: Any, parts: tuple[Any, ...]) -> Any:
+def _parts(name: str, value: object, kind: object, parts: tuple[object, ...]) -> object:
     """What a list or an object holds, as the types of its parts say."""
-    if kind is dict and type(value) is dict:
+    if kind is dict and isinstance(value, dict):
         return {key: typed(f"{key} of {name}", each, parts[1]) for key, each in value.items()}
-    hints = parts[:1] * len(value) if Ellipsis in parts else parts
-    if kind is not tuple or type(value) is not list or len(value) != len(hints):
+    hints = parts[:1] * len(value) if Ellipsis in parts and isinstance(value, list) else parts
+    if kind is not tuple or not isinstance(value, list) or len(value) != len(hints):
         raise TypeError(f"{name} is {shortened(value)}, not {KINDS.get(kind, 'what belongs there')}")
     return tuple(typed(name, each, hint) for each, hint in zip(value, hints, strict=True))
 
 
-def mapping(value: Any, name: str) -> dict[str, Any]:
+def mapping(value: object, name: str) -> JsonObject:
     if not isinstance(value, dict):
         raise TypeError(f"{name} is {shortened(value)}, not {KINDS[dict]}")
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> JsonObject:
     """A JSON object; with a key twice, one of both would be lost in silence."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for key, value in pairs:
         if key in found:
             raise ValueError(f"{key!r} is there twice; remove one of them")

@@ -15,13 +15,16 @@ FOLDERS = {  # of each kind of method, in this package
     "rounding": "quantization.rounding",
     "planners": "quantization.planners",
     "layouts": "speech.layouts",
+    "families": "models.families",
+    "tasks": "models.tasks",
 }
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """The methods of a kind ("ranges", "planners", "rounding", "layouts"), sorted."""
+    """The methods of a kind ("ranges", "planners", "layouts", ...), sorted; a folder's SHARED names are none."""
     package = importlib.import_module(f"{PACKAGE}.{FOLDERS[kind]}")
-    return tuple(sorted(info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")))
+    found = {info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")}
+    return tuple(sorted(found - set(getattr(package, "SHARED", ()))))
 
 
 def get(kind: str, name: str) -> ModuleType:

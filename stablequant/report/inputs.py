@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ..evaluation.predictions import ModelAnswer, Prediction, read
 from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
 from ..foundation import reading
 from ..foundation.errors import InputError
@@ -24,8 +23,9 @@ def evaluation(path: str, folder: str | None = None) -> dict[str, Any]:
 
     Where it is of several models, `folder` has to be one of them.
     """
+    text = reading.text_of(Path(path), "what `sfm-quant eval --json` wrote")
     try:
-        result = _result(reading.parsed(reading.text_of(Path(path), "what `sfm-quant eval --json` wrote")))
+        result = _result(reading.mapping(reading.parsed(text), "the result"))
         _refuse_others(path, [each.model.path for each in result.models], folder)
         return {"rows": cells(result), "lines": list(sentences(result)), "normalize": result.normalize}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
@@ -36,16 +36,8 @@ def evaluation(path: str, folder: str | None = None) -> dict[str, Any]:
 
 
 def predictions(path: str, folder: str | None = None) -> tuple[Row, ...]:
-    """The rows of `sfm-quant eval --predictions`; other manifests with `text` and `pred_text` do as well.
-
-    Of the answers of several models those of `folder` are taken, in rows that name their models.
-    """
-    text = reading.text_of(Path(path), "what `sfm-quant eval --predictions` wrote")
-    numbered = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-    rows = tuple(_row(f"{path}:{number}", line, folder) for number, line in numbered)
-    if not rows:
-        raise InputError(f"{path}: no predictions in it; give the file that `sfm-quant eval --predictions` wrote")
-    return rows
+    """The rows of `sfm-quant eval --predictions`, of several models with the answers of the one in `folder`."""
+    return tuple(_row(each, _answer(place, each, folder)) for place, each in read(path))
 
 
 def layer_bytes(folder: Path, layers: Iterable[str]) -> dict[str, int]:
@@ -90,38 +82,25 @@ def _compared(entry: dict[str, Any]) -> Compared:
     return Compared(reading.read(Measured, model), delta, tuple(reading.read(Gate, gate) for gate in entry["gates"]))
 
 
-def _row(place: str, line: str, folder: str | None) -> Row:
-    try:
-        data = reading.parsed(line)
-        heard = f"pred_text{_suffix(place, data, folder)}"
-        row = Row(
-            name=str(data.get("audio_filepath", "")),
-            reference=data["text"],
-            heard=data[heard],
-            heard_in_float=data.get("baseline_pred_text"),
-            speaker=None if data.get("speaker") is None else str(data["speaker"]),
-            seconds=_number(data.get("duration")),
-            loudness=_number(data.get("loudness_dbfs")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{place}: not a row of `sfm-quant eval --predictions` ({type(error).__name__}: {error}); give that file"
-        ) from error
-    for text in (row.reference, row.heard, row.heard_in_float or ""):
-        if not isinstance(text, str):
-            raise InputError(f"{place}: a transcript is {text!r}, not a string; mend the row")
-    return row
+def _row(prediction: Prediction, answer: ModelAnswer) -> Row:
+    return Row(
+        name=prediction.audio_filepath,
+        reference=prediction.text,
+        heard=answer.text,
+        heard_in_float=None if prediction.baseline is None else prediction.baseline.text,
+        speaker=prediction.speaker,
+        seconds=prediction.duration,
+        loudness=prediction.loudness_dbfs,
+    )
 
 
-def _suffix(place: str, data: dict[str, Any], folder: str | None) -> str:
-    """What the fields of the model in `folder` end with, in a row of several; one that stands alone may have moved."""
-    named = {key.removeprefix("model"): value for key, value in data.items() if re.fullmatch(r"model(_\d+)?", key)}
-    if folder is None or len(named) < 2:
-        return ""
-    _refuse_others(place, list(named.values()), folder)
-    return next(suffix for suffix, path in named.items() if _same(path, folder))
+def _answer(place: str, prediction: Prediction, folder: str | None) -> ModelAnswer:
+    """That of the model in `folder`; one that stands alone may have moved."""
+    answers = prediction.answers
+    if folder is None or len(answers) < 2:
+        return answers[0]
+    _refuse_others(place, [each.model for each in answers], folder)
+    return next(each for each in answers if _same(each.model, folder))
 
 
 def _refuse_others(place: str, models: list[Any], folder: str | None) -> None:
@@ -132,9 +111,3 @@ def _refuse_others(place: str, models: list[Any], folder: str | None) -> None:
 
 def _same(path: Any, folder: str) -> bool:
     return Path(str(path)).resolve() == Path(folder).resolve()
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, None where there is none (the loudness of silence)."""
-    number = math.nan if value is None else float(value)
-    return number if math.isfinite(number) else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..quantization.observation.histogram import Histogram
-from ..quantization.plan.choice import Choice, LayerChoice
+from ..quantization.plan.choice import InFloat, InputChoice, LayerChoice, Measured, Quantized
 from ..quantization.plan.plan import Plan
 
 UNSEEN = LayerChoice(selected=False, why="")
@@ -32,7 +32,8 @@ class Seen:
 
     layer: str
     sites: tuple[str, ...]
-    choice: Choice
+    read: InputChoice
+    measured: Measured
     histogram: Histogram
 
 
@@ -46,11 +47,12 @@ def seen(plan: Plan, histograms: Mapping[str, Histogram]) -> list[Seen]:
     """What the quantized sites saw, in forward order; q, k and v read the same and are shown once."""
     found: dict[tuple[object, ...], Seen] = {}
     for name, choice in plan.quantized().items():
-        if name in histograms:
+        read = choice.input
+        if name in histograms and read is not None:
             h = histograms[name]
-            same = (choice.layer, choice.low, choice.high, h.minimum, h.maximum, h.counts.tobytes())
+            same = (choice.layer, read.low, read.high, h.minimum, h.maximum, h.counts.tobytes())
             before = found[same].sites if same in found else ()
-            found[same] = Seen(choice.layer, (*before, name), choice, h)
+            found[same] = Seen(choice.layer, (*before, name), read, choice.measured, h)
     return list(found.values())
 
 
@@ -64,19 +66,26 @@ def short(name: str) -> str:
 def _layer(plan: Plan, name: str, size: int | None) -> Layer:
     probed = plan.layers.get(name, UNSEEN)
     choices = [choice for choice in plan.quantized().values() if choice.layer == name]
-    removed = [choice.clip_percent for choice in choices if choice.clip_percent is not None]
+    inputs = [choice.input for choice in choices if choice.input is not None]
+    removed = [read.clip_percent for read in inputs if read.clip_percent is not None]
+    reasons = (c.reason for c in plan.sites.values() if isinstance(c, InFloat) and c.layer == name)
     return Layer(
         name=short(name),
         probe_score=probed.probe_score,
         selected=probed.selected,
-        why=probed.why or next((str(c.reason) for c in plan.sites.values() if c.layer == name and c.reason), ""),
-        methods=_all(str(choice.method) for choice in choices),
-        bits=_all(f"w{choice.weight_bits}a{choice.input_bits}" for choice in choices),
+        why=probed.why or next(reasons, ""),
+        methods=_all(read.method or "by hand" for read in inputs),
+        bits=_all(bits_of(choice) for choice in choices),
         removed_percent=max(removed, default=None),
-        input_sqnr_db=_least(choice.input_sqnr_db for choice in choices),
-        weight_sqnr_db=_least(choice.weight_sqnr_db for choice in choices),
+        input_sqnr_db=_least(choice.measured.input_sqnr_db for choice in choices),
+        weight_sqnr_db=_least(choice.measured.weight_sqnr_db for choice in choices),
         bytes=size,
     )
+
+
+def bits_of(choice: Quantized) -> str:
+    """w8a8, without the groups of the weights."""
+    return f"w{choice.weight.format.bits}" + ("" if choice.input is None else f"a{choice.input.bits}")
 
 
 def _all(values: Iterable[str]) -> str:

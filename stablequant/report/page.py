@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..foundation.errors import InputError
-from ..models import recognizers
-from ..models.checkpoint import histograms
+from ..models.checkpoint import histograms, read
 from ..quantization.plan import table
-from ..quantization.plan.plan import Plan
+from ..quantization.plan.draft import PLAN_FILE, Draft
+from ..quantization.plan.plan import of_draft
 from ..workflows.evaluate import environment
 from . import inputs, layers
 from .words import SPEAKERS, Words
@@ -81,9 +81,10 @@ def _words(words: Words) -> dict[str, Any]:
     }
 
 
-def _layers(plan: Plan, folder: Path) -> dict[str, Any]:
+def _layers(draft: Draft, folder: Path) -> dict[str, Any]:
     from . import panels
 
+    plan = of_draft(draft, str(folder / PLAN_FILE))
     names = dict.fromkeys(choice.layer for choice in plan.sites.values())
     sizes = inputs.layer_bytes(folder, names)
     rows = layers.layers(plan, sizes)
@@ -91,7 +92,7 @@ def _layers(plan: Plan, folder: Path) -> dict[str, Any]:
         "layers": rows,
         "other_bytes": sizes.get(inputs.OTHERS),
         "plots": list(panels.of_layers(plan, rows)),
-        "sites": plan.sites,
+        "sites": draft.sites,
         "histograms": panels.of_histograms(layers.seen(plan, histograms.read(folder)), rows),
     }
 
@@ -100,9 +101,9 @@ def _time(folder: str) -> dict[str, Any]:
     from ..engines.onednn.stopwatch import time_split
     from . import panels
 
-    recognizer = recognizers.load(folder)
+    recognizer = read.load(folder)
     noise = np.random.default_rng(0).standard_normal(SECONDS * recognizer.sampling_rate).astype(np.float32)
-    split = time_split(recognizer.model, recognizer.input_values(noise))
+    split = time_split(recognizer.model, recognizer.inputs(noise)["input_values"])
     about = environment(0)
     return {
         "panel": panels.of_time(split),

@@ -98,10 +98,10 @@ def _bars(
 
 
 def _histogram(found: Seen) -> Panel:
-    choice, values = found.choice, found.histogram
+    read, values = found.read, found.histogram
     title = ", ".join(site.removeprefix(f"{found.layer}.") for site in found.sites)
     about = (
-        f"range {choice.low:.4g} to {choice.high:.4g} ({choice.method}), values {values.minimum:.4g} to "
-        f"{values.maximum:.4g}, {100 * (choice.clipped_share or 0):.3g} % outside"
+        f"range {read.low:.4g} to {read.high:.4g} ({read.method or 'by hand'}), values {values.minimum:.4g} to "
+        f"{values.maximum:.4g}, {100 * (found.measured.clipped_share or 0):.3g} % outside"
     )
-    return Panel(title, about, histogram(f"{short(found.layer)}: {title}", values, choice))
+    return Panel(title, about, histogram(f"{short(found.layer)}: {title}", values, read))

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..quantization.observation.histogram import Histogram
-from ..quantization.plan.choice import Choice
+from ..quantization.plan.choice import InputChoice
 
 PALETTE = {"#000001": "currentColor", "#000002": "var(--line)", "#000003": "var(--one)", "#000004": "var(--two)"}
 INK, LINE, *SERIES = PALETTE
@@ -73,7 +73,7 @@ def bars(
         return _svg(figure, _printable(title))
 
 
-def histogram(title: str, values: Histogram, choice: Choice) -> str:
+def histogram(title: str, values: Histogram, read: InputChoice) -> str:
     """Shares of a site's input values in %, on a logarithmic scale, and its range shaded."""
     index = np.flatnonzero(values.counts)
     places = np.arange(index[0], index[-1] + 1)
@@ -82,9 +82,9 @@ def histogram(title: str, values: Histogram, choice: Choice) -> str:
     floor = shares[shares > 0].min() / 2
     with style.context(["default", SETTINGS]):
         figure, axes = _axes(1.6)
-        axes.axvspan(float(choice.low or 0), float(choice.high or 0), color=SERIES[1], alpha=0.2, linewidth=0)
-        for limit in (choice.low, choice.high):
-            axes.axvline(float(limit or 0), color=SERIES[1], linewidth=1)
+        axes.axvspan(read.low, read.high, color=SERIES[1], alpha=0.2, linewidth=0)
+        for limit in (read.low, read.high):
+            axes.axvline(limit, color=SERIES[1], linewidth=1)
         axes.stairs(np.maximum(shares, floor), edges, baseline=floor, fill=True, color=SERIES[0])
         axes.set_yscale("log")
         axes.set_ylim(bottom=floor)

@@ -53,7 +53,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Utterance:
+class AlignedUtterance:
     row: Row
     errors: tuple[int, ...]  # of each hypothesis
     columns: tuple[Column, ...]
@@ -94,7 +94,7 @@ class Words:
         answers = zip(*(row.hypotheses for row in self.rows), strict=True)
         self.counts = [error_rates.count_words(references, hypotheses) for hypotheses in answers]
 
-    def worst(self) -> list[Utterance]:
+    def worst(self) -> list[AlignedUtterance]:
         """The utterances that lost most words to quantization, then those with most errors."""
         errors = np.stack([counts.errors for counts in self.counts])
         order = np.lexsort((-errors[-1], errors[0] - errors[-1]))
@@ -115,13 +115,13 @@ class Words:
         groups = self._groups(places)
         return sorted(groups, key=lambda group: group.wer[-1] if group.points is None else group.points, reverse=True)
 
-    def _utterance(self, place: int, errors: np.ndarray) -> Utterance:
+    def _utterance(self, place: int, errors: np.ndarray) -> AlignedUtterance:
         row = self.rows[place]
         columns = align(row.reference, *row.hypotheses)
         first = next(n for n, column in enumerate(columns) if column.kinds[-1] != "hit")
         start = max(0, min(first - 5, len(columns) - COLUMNS))
         shown = columns[start : start + COLUMNS]
-        return Utterance(row, tuple(map(int, errors)), tuple(shown), len(columns) - len(shown))
+        return AlignedUtterance(row, tuple(map(int, errors)), tuple(shown), len(columns) - len(shown))
 
     def _in_parts(self, values: Sequence[float | None], unit: str) -> list[Group]:
         """Groups of about as many utterances each, in order of a value; those without one are in none."""

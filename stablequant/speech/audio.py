@@ -20,22 +20,23 @@ from types import ModuleType
 
 from ..foundation import progress, registry
 from ..foundation.errors import InputError
+from . import unknown_data
 from .layouts._entries import SUFFIXES, Entry, Utterance
-from .waveforms import STDIN, blocks, content_hash, irregular, length, load, loudness_dbfs, samples
+from .waveforms import STDIN, Facts, blocks, facts, irregular, length, load
 
 __all__ = [
     "SUFFIXES",
+    "Facts",
     "Listing",
     "Utterance",
     "blocks",
-    "content_hash",
-    "decodable",
+    "decoded",
+    "facts",
     "listing",
     "load",
-    "loudness_dbfs",
     "read_utterances",
-    "recording",
     "told",
+    "whole_file",
 ]
 
 TOLD = 20  # sentences in one message; who has more mends these first
@@ -98,22 +99,25 @@ def _of_headers(utterances: Iterable[Utterance]) -> Iterator[str]:
             yield str(error)
 
 
-def decodable(found: Listing, *, skip_bad: bool) -> Listing:
-    """What can be decoded of it: each recording is read once, so that the last cannot waste the work on the others.
+def decoded(
+    found: Listing, sampling_rate: int, *, skip_bad: bool, most: int | None = None
+) -> tuple[Listing, list[Facts]]:
+    """What can be decoded of it, with the facts of each utterance (of its first `most` samples).
 
-    Raises InputError with all that cannot; with `skip_bad` they are problems, unless nothing else is there.
+    Each recording is read once, before any work, so that the last cannot waste the work on the others. Raises
+    InputError with all that cannot be decoded; with `skip_bad` they are problems, unless nothing else is there.
     """
-    good, problems = [], []
+    good, of_each, problems = [], [], []
     for utterance in progress.bar(found.utterances, desc="checking recordings", unit="file"):
         try:
-            samples(utterance)
+            of_each.append(facts(utterance, sampling_rate, most))
             good.append(utterance)
         except InputError as error:
             problems.append(str(error))
     if problems and not (skip_bad and good):
         raise InputError("\n".join(told(problems)))
     told_once = list(dict.fromkeys([*found.problems, *problems]))
-    return replace(found, utterances=good, problems=told_once, skipped=found.skipped + len(problems))
+    return replace(found, utterances=good, problems=told_once, skipped=found.skipped + len(problems)), of_each
 
 
 def survey(data: str | Path, *, require_text: bool) -> Listing:
@@ -148,7 +152,7 @@ def detect(path: Path) -> ModuleType:
     if path.is_dir() and not any(path.iterdir()):
         raise InputError(f"{path}: an empty folder; give a manifest or a folder of recordings as the data")
     titles = ", ".join(layout.TITLE for layout in layouts)
-    raise InputError(f"{path}: not data in a known layout; give one of these: {titles}")
+    raise InputError(unknown_data.sentence(path) or f"{path}: not data in a known layout; give one of these: {titles}")
 
 
 def told(problems: list[str]) -> list[str]:
@@ -184,7 +188,7 @@ def piped(name: str) -> Iterator[Utterance]:
         yield Utterance(name, Path(file.name), None, None, offset=0.0, duration=None, source=source)
 
 
-def recording(path: str | Path) -> Utterance:
+def whole_file(path: str | Path) -> Utterance:
     """A whole file of which nothing is known but its path."""
     if Path(path).is_dir():
         raise InputError(f"{path}: a folder; give recordings, as in {Path(path) / '*.wav'}")
@@ -221,8 +225,11 @@ def _advice(entry: Utterance) -> str:
     absolute = entry.path.is_absolute() and folder.resolve() not in entry.path.parents
     if "\\" in entry.path.name or absolute:
         ends = (Path(*parts[n:]) for n in range(len(parts)))
-        if near := next((end for end in ends if (folder / end).is_file()), None):
-            return f"here it is {near.as_posix()}, write that, with / between folders"
+        if near := next((end for end in ends if irregular(folder / end) is None), None):
+            return f"here it is `{near.as_posix()}`, write that, with / between folders"
+    for above in [] if absolute else folder.resolve().parents:
+        if irregular(there := above / os.path.relpath(entry.path, folder)) is None:
+            return f"from the folder of the list it is `{os.path.relpath(there, folder)}`, write that"
     if "\\" in entry.path.name:
         return "it is a path of Windows, write / between folders"
     if absolute and not entry.path.parent.is_dir():

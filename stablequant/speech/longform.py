@@ -1,9 +1,9 @@
-"""A recording of any length in bounded memory: pieces are heard in calls of half a minute, and joined if they overlap.
+"""A recording of any length in bounded memory: recognised in pieces of at most half a minute, joined if they overlap.
 
-What a pause separates are stretches, each with a path of its own: no symbol and no word goes over a pause. Pieces of
+What a pause separates are stretches, each with symbols of its own: no symbol and no word goes over a pause. Pieces of
 one stretch overlap (pauses.py), and their paths are joined on a frame in the inner half of the overlap, where neither
 piece is near its end. The best frame is blank in both and far from any frame on which the two disagree: a symbol that
-one hears a frame earlier than the other is then neither lost nor heard twice. Ties go to the middle, the quietest.
+one has a frame earlier than the other is then neither lost nor written twice. Ties go to the middle, the quietest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models.recognizers import PACK_SECONDS, Recognizer
+from ..models.recognizer import BATCH_SECONDS, Recognizer
 from ..models.tasks import ctc
 from .pauses import Piece, pieces
 
@@ -22,36 +22,36 @@ ENOUGH = 10  # frames of agreement on either side; more do not make a join bette
 
 @dataclass(frozen=True)
 class Stretch:
-    """What is heard between two pauses."""
+    """What is recognised between two pauses."""
 
     start: int  # its first sample in the recording
-    path: np.ndarray  # (frames,) the best symbol of each
+    symbols: np.ndarray  # (frames,) the best of each
 
 
 def stretches(recognizer: Recognizer, blocks: Iterable[np.ndarray]) -> Iterator[Stretch]:
     """The stretches of a waveform at the recogniser's rate that comes in blocks (samples,), in order."""
     last = None
-    for piece, path in _heard(recognizer, pieces(blocks, recognizer.sampling_rate, recognizer.stride)):
+    for piece, symbols in _recognised(recognizer, pieces(blocks, recognizer.sampling_rate, recognizer.stride)):
         if last is not None and piece.shared:
             offset = (piece.start - last.start) // recognizer.stride
-            last = Stretch(last.start, joined(last.path, path, offset, recognizer.blank))
+            last = Stretch(last.start, joined(last.symbols, symbols, offset, recognizer.blank))
         else:
             if last is not None:
                 yield last
-            last = Stretch(piece.start, path)
+            last = Stretch(piece.start, symbols)
     if last is not None:
         yield last
 
 
 def joined(left: np.ndarray, right: np.ndarray, offset: int, blank: int) -> np.ndarray:
-    """One path of two whose overlap begins at frame `offset` of the left and frame 0 of the right."""
+    """The symbols of two pieces whose overlap begins at frame `offset` of the left and frame 0 of the right."""
     shared = min(len(left) - offset, len(right))
     at = _join(left[offset : offset + shared], right[:shared], blank)
     return np.concatenate([left[: offset + at], right[at:]])
 
 
 def _join(left: np.ndarray, right: np.ndarray, blank: int) -> int:
-    """The frame of an overlap, (frames,) of either path, from which on the right one is taken."""
+    """The frame of an overlap, (frames,) of either piece, from which on the right one is taken."""
     frames = np.arange(len(left))
     differ = np.flatnonzero(left != right)
     nearest = np.abs(frames[:, None] - differ).min(1, initial=ENOUGH)
@@ -60,11 +60,11 @@ def _join(left: np.ndarray, right: np.ndarray, blank: int) -> int:
     return int(np.lexsort([off_middle, -nearest, ~silent, outer])[0])
 
 
-def _heard(recognizer: Recognizer, found: Iterable[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
-    """Each piece with its path; those that fit one call are heard in one, those too short for a frame not at all."""
+def _recognised(recognizer: Recognizer, found: Iterable[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
+    """Each piece with its symbols, as many in a call as fit; those too short for a frame are left out."""
     waiting: list[Piece] = []
     for piece in (each for each in found if len(each.waveform) >= recognizer.min_samples):
-        if sum(len(each.waveform) for each in [*waiting, piece]) > PACK_SECONDS * recognizer.sampling_rate:
+        if sum(len(each.waveform) for each in [*waiting, piece]) > BATCH_SECONDS * recognizer.sampling_rate:
             yield from _answered(recognizer, waiting)
             waiting = []
         waiting.append(piece)

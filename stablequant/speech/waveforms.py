@@ -1,4 +1,4 @@
-"""One recording as a mono waveform, whole or by blocks, its length and what identifies it.
+"""One recording as a mono waveform, whole or by blocks, and what one pass over it finds.
 
 What a waveform may be, decided once for calibration and evaluation:
 
@@ -10,6 +10,7 @@ What a waveform may be, decided once for calibration and evaluation:
 - a length in a header: a claim. What is there is decoded to its end; a recording that a header or a list has longer by
   more than a second was cut off, and is refused.
 - any length: `load` reads it whole, so memory is the only limit (64 kB a second at 16 kHz); `blocks` does not.
+- any sampling rate: resampled by soxr's stream, whose samples do not depend on how the sound is cut into blocks.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
+import soxr
 
 from ..foundation.errors import InputError
 from .decoding import kinds
 from .decoding.opening import LOUDEST, Sound, opened
 from .layouts._entries import Utterance
 
-__all__ = ["blocks", "content_hash", "irregular", "length", "load", "loudness_dbfs", "samples"]
+__all__ = ["Facts", "blocks", "facts", "irregular", "length", "load"]
 
 STDIN = "-"
 ROUNDING = 0.1  # seconds: manifests round durations; a segment that ends this near to the file's end ends with it
@@ -36,21 +38,37 @@ MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off
 BLOCK = 10.0  # seconds that `blocks` reads at a time
 CHANNELS = 8  # of which so much is read; of more there are shorter blocks
 CANCELLED = 1e-3  # of the power that the mean of unrelated channels has
-REACH = 10  # of resample_poly's filter on either side, in samples of the lower rate
 
 
-def load(utterance: Utterance, sampling_rate: int) -> np.ndarray:
-    """The utterance as float32 mono (samples,) at `sampling_rate` Hz: channels averaged, then resampled (polyphase).
+@dataclass(frozen=True)
+class Facts:
+    """What one pass over a recording finds, at the sampling rate that it was asked for."""
+
+    samples: int
+    sha256: str  # of the samples as little-endian float32: the same for a copied or renamed recording
+    loudness_dbfs: float | None  # root mean square; a square wave of full scale has 0, and silence None
+    constant: bool  # one value throughout, as digital silence is: normalised, nothing is left of it
+
+
+def load(utterance: Utterance, sampling_rate: int, most: int | None = None) -> np.ndarray:
+    """The utterance as float32 mono (samples,) at `sampling_rate` Hz: channels averaged, then resampled.
+
+    With `most` only its first samples, and what follows them is not decoded.
 
     Raises InputError when the file is missing, empty, corrupt or cut off, when the offset lies past its end, and when
     samples are not sound.
     """
-    waveform, rate = samples(utterance)
-    return _resample(waveform, rate, sampling_rate)
+    parts, count = [np.zeros(0, np.float32)], 0
+    for block in blocks(utterance, sampling_rate):
+        parts.append(block)
+        count += len(block)
+        if most is not None and count >= most:
+            break
+    return np.concatenate(parts)[:most]
 
 
 def blocks(utterance: Utterance, sampling_rate: int) -> Iterator[np.ndarray]:
-    """What `load` gives, piece by piece in bounded memory: some seconds (samples,) at a time, equal to it when joined.
+    """The same samples as `load`, some seconds (samples,) at a time, so that memory is bounded.
 
     Raises InputError like `load`, but at the block where the reason is met.
     """
@@ -77,22 +95,22 @@ def length(utterance: Utterance) -> float:
         return (end - start) / sound.rate
 
 
-def content_hash(waveform: np.ndarray) -> str:
-    """SHA-256 (hex) of a waveform (samples,) as little-endian float32: the same for a copied or renamed recording."""
-    return hashlib.sha256(np.ascontiguousarray(waveform, dtype="<f4").tobytes()).hexdigest()
+def facts(utterance: Utterance, sampling_rate: int, most: int | None = None) -> Facts:
+    """Of what `load` gives, or of its first `most` samples, in bounded memory; all of it is decoded.
 
-
-def loudness_dbfs(waveform: np.ndarray) -> float | None:
-    """Root mean square of a waveform (samples,) in dB, where a square wave of full scale has 0; None for silence."""
-    power = float(np.square(waveform, dtype=np.float64).mean()) if len(waveform) else 0.0
-    return 10 * math.log10(power) if power else None
-
-
-def samples(utterance: Utterance) -> tuple[np.ndarray, int]:
-    """Its samples (frames,), float32, channels averaged, and their rate; raises what `load` does."""
-    with _opened(utterance) as sound:
-        parts = list(_mono(_span(sound, utterance), utterance))
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32), sound.rate
+    Raises InputError like `load`.
+    """
+    digest, count, power, low, high = hashlib.sha256(), 0, 0.0, math.inf, -math.inf
+    for block in blocks(utterance, sampling_rate):
+        part = block if most is None else block[: max(0, most - count)]
+        if not len(part):
+            continue
+        digest.update(np.ascontiguousarray(part, dtype="<f4").tobytes())
+        count += len(part)
+        power += float(np.square(part, dtype=np.float64).sum())
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+    loudness = 10 * math.log10(power / count) if power else None
+    return Facts(count, digest.hexdigest(), loudness, constant=not low < high)
 
 
 @contextmanager
@@ -207,26 +225,11 @@ def _mono(blocks: Iterable[np.ndarray], utterance: Utterance) -> Iterator[np.nda
 
 
 def _resampled(waveforms: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
-    """`_resample` of a waveform that comes in blocks: each is resampled with as much around it as the filter reaches.
-
-    All bounds are multiples of `step`, the samples after which input and output meet again.
-    """
-    step = rate // math.gcd(rate, target)
-    reach = step * (1 + -(-REACH * max(rate, target) // target) // step)
-    held, done = np.zeros(0, np.float32), 0  # samples; those of them that are here only for the filter
+    """A waveform that comes in blocks, at another rate; the samples are the same for any size of the blocks."""
+    if rate == target:
+        yield from waveforms
+        return
+    stream = soxr.ResampleStream(rate, target, 1, dtype="float32")
     for waveform in waveforms:
-        held = np.concatenate([held, waveform])
-        end = (len(held) - reach) // step * step
-        if end > done:
-            yield _resample(held, rate, target)[done * target // rate : end * target // rate]
-            keep = max(0, end - reach)
-            held, done = held[keep:], end - keep
-    yield _resample(held, rate, target)[done * target // rate :]
-
-
-def _resample(waveform: np.ndarray, rate: int, target: int) -> np.ndarray:
-    if rate == target or not len(waveform):
-        return waveform
-    common = math.gcd(rate, target)
-    resampled: np.ndarray = resample_poly(waveform, target // common, rate // common)
-    return resampled.astype(np.float32, copy=False)
+        yield stream.resample_chunk(waveform)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

@@ -2,8 +2,8 @@
 
     model -> sites -> statistics (one pass) -> planner -> Plan -> rounding -> integer weights -> folder
 
-The planner decides (planners/stable.py is the paper's), with what `Calibration` offers it: ranges from the histograms,
-scores of trials on the probe recordings, and an account of what those cost in float passes.
+The planner decides (planners/stable.py is the paper's), with what a `SearchSession` offers it: ranges from the
+histograms, scores of trials on the probe recordings, and an account of what those cost in float passes.
 """
 
 from __future__ import annotations
@@ -17,27 +17,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..foundation import progress, registry, signals
+from ..foundation import registry, signals
 from ..foundation.errors import InputError
 from ..foundation.options import LIMITS, CalibrateOptions
 from ..models import checkpoint
-from ..models import recognizers as models
+from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
-from ..models.families import discovery as sites
-from ..models.recognizers import Recognizer
+from ..models.families import discovery
+from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
-from ..quantization.plan.choice import to_entry
+from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
-from ..quantization.planners import edited as given
+from ..quantization.planners import edited
 from ..quantization.search.resume import ResumeState, fingerprint_hash
-from ..quantization.search.scores import Recording
+from ..quantization.search.scores import CalibrationUtterance
 from ..quantization.search.session import Planner, begin
-from ..speech import audio
-
-MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says otherwise
-MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
+from .calibration_data import held_out, read_recordings
 
 
 def calibrate(options: CalibrateOptions) -> dict[str, Any]:
@@ -53,7 +48,7 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
 def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
     began = time.monotonic()
     recognizer = _float_model(options)
-    planner.check(sites.discover(recognizer.model))  # before the recordings are read, not after
+    planner.check(discovery.discover(recognizer.model))  # before the recordings are read, not after
     recordings, about = read_recordings(options, recognizer)
     fingerprint = _fingerprint(options, recognizer, recordings, about)
     about["inputs_sha256"] = fingerprint_hash(fingerprint)
@@ -62,8 +57,8 @@ def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
     checkpoint.tell_replaced(options.out)
     journal = ResumeState(_journal_folder(options.out), fingerprint, options.resume)
 
-    recordings, held_out = _held_out(recordings, options)
-    session = begin(recognizer, recordings, journal, options, about, held_out)
+    recordings, held_apart = held_out(recordings, options)
+    session = begin(recognizer, recordings, journal, options, about, held_apart)
     plan, weights = session.roundings.round(planner.plan(session))
     plan = session.scored(plan, weights)
     for sentence in planner.remarks(plan):
@@ -74,70 +69,14 @@ def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
     return _summary(options, plan, recognizer, session.passes.spent, time.monotonic() - began)
 
 
-def read_recordings(options: CalibrateOptions, recognizer: Recognizer) -> tuple[list[Recording], dict[str, Any]]:
-    """The calibration recordings and what the plan says of them; each is read once here, so bad ones stop it early."""
-    found = _listing(options)
-    utterances = found.utterances
-    recordings, hashes, seconds, short, silent = [], [], 0.0, 0, 0
-    utterances.sort(key=lambda each: each.id)  # the order of the list decides nothing
-    for utterance in progress.bar(utterances, desc="reading recordings", unit="file"):
-        waveform = _read(utterance, recognizer.sampling_rate, options)
-        if len(waveform) < recognizer.min_samples:
-            short += 1
-            continue
-        silent += bool(waveform.min() == waveform.max())  # also a constant: normalised, nothing is left of it
-        hashes.append(audio.content_hash(waveform))
-        seconds += len(waveform) / recognizer.sampling_rate
-        read = lambda u=utterance: _read(u, recognizer.sampling_rate, options)  # noqa: E731
-        recordings.append(Recording(utterance.id, read, utterance.text))
-    if len(recordings) == silent:
-        raise InputError(
-            f"{options.data}: nothing to calibrate on: of {len(utterances)} recordings {short} are shorter than "
-            f"{1000 * recognizer.min_samples / recognizer.sampling_rate:.0f} ms and {silent} are silent"
-        )
-    about = {
-        "data": options.data,
-        "recordings": len(recordings),
-        "seconds": round(seconds, 3),
-        "skipped_too_short": short,
-        "silent": silent,
-        "skipped_bad": found.skipped,
-        "seed": options.seed,
-        "audio_sha256": sorted(hashes),
-        **({} if recognizer.target_lang is None else {"target_lang": recognizer.target_lang}),
-    }
-    return recordings, about
-
-
-def _listing(options: CalibrateOptions) -> audio.Listing:
-    """What can be used of the data; what is left out is told at once."""
-    found = audio.listing(
-        options.data,
-        require_text=options.needs_text(),
-        max_samples=options.max_samples or MAX_RECORDINGS,
-        seed=options.seed,
-        skip_bad=options.skip_bad,
-    )
-    found = audio.decodable(found, skip_bad=options.skip_bad)
-    for sentence in audio.told(found.problems):
-        warnings.warn(f"left out: {sentence}", stacklevel=1)
-    return found
-
-
-def _read(utterance: audio.Utterance, sampling_rate: int, options: CalibrateOptions) -> np.ndarray:
-    waveform = audio.load(utterance, sampling_rate)
-    # A transcript covers the whole recording, so only the score that needs none may cut it.
-    return waveform if options.needs_text() else waveform[: int(MAX_SECONDS * sampling_rate)]
-
-
 def _planned(options: CalibrateOptions) -> tuple[CalibrateOptions, Planner]:
     """The planner; with a given plan, also the options that it was made with."""
     if options.plan is None:
         return options, _planner(options)
-    edited = given.read(options.plan)
-    threshold = edited.wanted.score.get("threshold", options.threshold)
-    made_with = replace(options, scheme=edited.scheme, method=edited.wanted.method, threshold=threshold)
-    return made_with, Planner(edited.plan, edited.check, edited.remarks)
+    plan = edited.read(options.plan)
+    threshold = plan.wanted.score.get("threshold", options.threshold)
+    made_with = replace(options, scheme=plan.scheme, method=plan.wanted.method, threshold=threshold)
+    return made_with, Planner(plan.plan, plan.check, plan.remarks)
 
 
 def _planner(options: CalibrateOptions) -> Planner:
@@ -145,7 +84,7 @@ def _planner(options: CalibrateOptions) -> Planner:
 
 
 def _float_model(options: CalibrateOptions) -> Recognizer:
-    recognizer = models.load(options.model, options.target_lang)
+    recognizer = read.load(options.model, options.target_lang)
     if recognizer.scheme != "float32":
         raise InputError(
             f"{options.model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
@@ -153,15 +92,6 @@ def _float_model(options: CalibrateOptions) -> Recognizer:
     for remark in recognizer.remarks:
         warnings.warn(remark, stacklevel=1)
     return recognizer
-
-
-def _held_out(recordings: list[Recording], options: CalibrateOptions) -> tuple[list[Recording], list[Recording]]:
-    """The recordings that calibrate, and those that are held out: every other one where a bound asks for them."""
-    if options.max_wer_increase is None:
-        return recordings, []
-    if len(recordings) < 2:
-        raise InputError(f"{options.data}: --max-wer-increase needs recordings of its own; give at least 2")
-    return recordings[::2], recordings[1::2]
 
 
 def _journal_folder(out: str) -> Path:
@@ -184,12 +114,15 @@ def _finished(options: CalibrateOptions, fingerprint: dict[str, Any]) -> Plan | 
 
 
 def _fingerprint(
-    options: CalibrateOptions, recognizer: Recognizer, recordings: Sequence[Recording], about: dict[str, Any]
+    options: CalibrateOptions,
+    recognizer: Recognizer,
+    recordings: Sequence[CalibrationUtterance],
+    about: dict[str, Any],
 ) -> dict[str, Any]:
     keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {
         **{key: getattr(options, key) for key in keep},
-        **({} if options.plan is None else {"plan": given.read(options.plan).wanted.to_json()}),
+        **({} if options.plan is None else {"plan": edited.read(options.plan).wanted.to_json()}),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
         "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them
@@ -205,7 +138,7 @@ def _summary(
         "scheme": plan.scheme,
         "method": plan.method,
         "selected_layers": [name for name, layer in plan.layers.items() if layer.selected],
-        "sites": [{"name": name, **to_entry(choice)} for name, choice in plan.sites.items()],
+        "sites": [{"name": name, **said(to_entry(choice))} for name, choice in plan.sites.items()],
         "skipped_bad": plan.calibration["skipped_bad"],
         "score": plan.score,
         "float_passes": round(passes, 2),

@@ -1,6 +1,6 @@
 """What models cost and gain: word errors, speed, bytes and memory, beside the model they were made from.
 
-How speed is measured is in hearing.py, how sure one may be of the errors in metrics.py.
+How speed is measured is in timing.py, how sure one may be of the errors in error_rates.py.
 
 References and hypotheses are compared as they are by default ("none"): it is what the model's own vocabulary was
 trained to write, nothing is forgiven silently, and a difference between two models shows in full. A warning says when
@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluation import error_rates as metrics
-from ..evaluation import peak_memory as memory
+from ..evaluation import error_rates, peak_memory
 from ..evaluation.environment import environment
 from ..evaluation.error_rates import Counts
+from ..evaluation.predictions import ModelAnswer, Prediction
 from ..evaluation.result import Compared, Data, Delta, Gate, Measured, Result
-from ..evaluation.timing import Group, Heard, hear_all
+from ..evaluation.timing import Batch, TimedUtterance, timed_batches
 from ..foundation import progress
 from ..foundation.errors import InputError
 from ..foundation.options import EvaluateOptions
-from ..models import recognizers as models
-from ..models.recognizers import Recognizer
-from ..models.tasks import ctc
+from ..models.checkpoint import read
+from ..models.recognizer import Recognizer
+from ..models.tasks import ctc_words
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
@@ -42,22 +42,25 @@ class Tally:
     """What one model made of all utterances."""
 
     words: Counts
+    of_case: int  # of the word errors, those that are none without regard to letter case
     characters: Counts
     seconds: np.ndarray  # (answered utterances,), the same utterances for every model
-    group_seconds: np.ndarray  # (groups,), likewise
+    batch_seconds: np.ndarray  # (batches,), likewise
 
 
 def evaluate(options: EvaluateOptions) -> Result:
     """Run the models, and the baseline beside them, over the data. Raises InputError for a bad model or bad data."""
-    found = _listing(options)
+    listed = _listing(options)
     recognizers = _load(options)
+    found, facts = audio.decoded(listed, recognizers[0].sampling_rate, skip_bad=options.skip_bad)
     with _threads(options.threads):
         where = environment(options.seed)  # all that can fail comes before the work
-        groups = list(hear_all(progress.bar(found.utterances, desc="recognise", unit="utt"), recognizers))
-        longest = max(each.seconds for group in groups for each in group.heard)
+        pairs = list(zip(found.utterances, facts, strict=True))
+        batches = list(timed_batches(progress.bar(pairs, desc="recognise", unit="utt"), recognizers))
+        longest = max(each.seconds for batch in batches for each in batch.utterances)
         threads = torch.get_num_threads()
-        peaks = [memory.peak_rss_bytes(each.folder, longest, threads, each.target_lang) for each in recognizers]
-    return _result(options, found, recognizers, groups, peaks, where)
+        peaks = [peak_memory.peak_rss_bytes(each.folder, longest, threads, each.target_lang) for each in recognizers]
+    return _result(options, found, recognizers, batches, peaks, where)
 
 
 def _listing(options: EvaluateOptions) -> Listing:
@@ -69,23 +72,23 @@ def _listing(options: EvaluateOptions) -> Listing:
         seed=options.seed,
         skip_bad=options.skip_bad,
     )
-    normalize = metrics.normalizer(options.normalize)
+    normalize = error_rates.normalizer(options.normalize)
     if not any(normalize(each.text or "") for each in found.utterances):
         raise InputError(f"{options.data}: the transcripts hold no words to count errors against; give others")
-    return audio.decodable(found, skip_bad=options.skip_bad)
+    return found
 
 
 def _load(options: EvaluateOptions) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    recognizers = [models.load(path, options.target_lang) for path in paths if path is not None]
-    rate = recognizers[0].sampling_rate
-    for each in recognizers:
+    loaded = [read.load(path, options.target_lang) for path in paths if path is not None]
+    rate = loaded[0].sampling_rate
+    for each in loaded:
         if each.sampling_rate != rate:
             raise InputError(
                 f"{each.path}: takes {each.sampling_rate} Hz and the model {rate} Hz; compare models of one rate"
             )
-    return recognizers
+    return loaded
 
 
 @contextmanager
@@ -102,30 +105,30 @@ def _result(
     options: EvaluateOptions,
     found: Listing,
     recognizers: list[Recognizer],
-    groups: list[Group],
+    batches: list[Batch],
     peaks: list[int | None],
     where: dict[str, Any],
 ) -> Result:
-    normalize = metrics.normalizer(options.normalize)
-    tallies = [_tally(groups, place, normalize) for place in range(len(recognizers))]
-    heard = [each for group in groups for each in group.heard]
+    normalize = error_rates.normalizer(options.normalize)
+    tallies = [_tally(batches, place, normalize) for place in range(len(recognizers))]
+    timed = [each for batch in batches for each in batch.utterances]
     if not len(tallies[0].seconds):
         raise InputError(f"{options.data}: every recording is too short for the model; give longer ones")
-    answered = sum(each.seconds for each in heard if each.answers[0].seconds is not None)
+    answered = sum(each.seconds for each in timed if each.answers[0].seconds is not None)
     measured = [_measured(*each, answered, options.seed) for each in zip(recognizers, tallies, peaks, strict=True)]
     compared = _compared(options, measured, tallies)
     return Result(
         models=compared,
         baseline=measured[-1] if options.baseline else None,
-        data=_data(heard, tallies[0].words, found.skipped),
+        data=_data(timed, tallies[0].words, found.skipped),
         environment=where,
         normalize=options.normalize,
         warnings=(
             *(f"left out: {sentence}" for sentence in audio.told(found.problems)),
-            *_warnings(options, recognizers, measured, tallies[0], groups),
+            *_warnings(options, recognizers, measured, tallies[0], timed),
             *_wide_intervals(compared),
         ),
-        predictions=tuple(_prediction(each, options) for each in heard),
+        predictions=tuple(_prediction(each, options) for each in timed),
     )
 
 
@@ -142,24 +145,26 @@ def _compared(options: EvaluateOptions, measured: list[Measured], tallies: list[
     )
 
 
-def _tally(groups: list[Group], place: int, normalize: Callable[[str], str]) -> Tally:
+def _tally(batches: list[Batch], place: int, normalize: Callable[[str], str]) -> Tally:
     """Errors and times of the model at `place`."""
-    heard = [each for group in groups for each in group.heard]
-    references = [normalize(each.utterance.text or "") for each in heard]
-    hypotheses = [normalize(each.answers[place].text) for each in heard]
-    alone = [[s for each in group.heard if (s := each.answers[place].seconds) is not None] for group in groups]
-    packed = [group.packed_seconds[place] for group in groups]
+    timed = [each for batch in batches for each in batch.utterances]
+    references = [normalize(each.utterance.text or "") for each in timed]
+    hypotheses = [normalize(each.answers[place].text) for each in timed]
+    alone = [[s for each in batch.utterances if (s := each.answers[place].seconds) is not None] for batch in batches]
+    batched = [batch.batched_seconds[place] for batch in batches]
+    words = error_rates.count_words(references, hypotheses)
     return Tally(
-        words=metrics.count_words(references, hypotheses),
-        characters=metrics.count_characters(references, hypotheses),
+        words=words,
+        of_case=error_rates.errors_of_case(references, hypotheses, words),
+        characters=error_rates.count_characters(references, hypotheses),
         seconds=np.concatenate([np.array(each) for each in alone]),
-        group_seconds=_better_way(np.array([sum(each) for each in alone]), packed),
+        batch_seconds=_better_way(np.array([sum(each) for each in alone]), batched),
     )
 
 
-def _better_way(alone: np.ndarray, packed: Sequence[float | None]) -> np.ndarray:
-    """The seconds of all groups one utterance at a time or packed, whichever is less in all."""
-    together = np.array([one if many is None else many for one, many in zip(alone, packed, strict=True)])
+def _better_way(alone: np.ndarray, batched: Sequence[float | None]) -> np.ndarray:
+    """The seconds of all batches, one utterance at a time or in one call, whichever is less in all."""
+    together = np.array([one if many is None else many for one, many in zip(alone, batched, strict=True)])
     return together if together.sum() < alone.sum() else alone
 
 
@@ -173,13 +178,13 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
         revision=recognizer.revision,
         target_lang=recognizer.target_lang,
         wer_percent=tally.words.percent(),
-        wer_ci95=metrics.interval(tally.words, seed),
+        wer_ci95=error_rates.interval(tally.words, seed),
         cer_percent=tally.characters.percent(),
         substitutions=int(tally.words.substitutions.sum()),
         deletions=int(tally.words.deletions.sum()),
         insertions=int(tally.words.insertions.sum()),
         rtfx=audio_seconds / float(tally.seconds.sum()),
-        rtfx_packed=audio_seconds / float(tally.group_seconds.sum()),
+        rtfx_packed=audio_seconds / float(tally.batch_seconds.sum()),
         latency_ms={"p50": float(p50), "p95": float(p95)},
         peak_rss_bytes=peak,
         sites=recognizer.sites,
@@ -187,16 +192,16 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
 
 
 def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed: int) -> Delta:
-    worse = metrics.compare(ours.words, theirs.words, seed)
-    faster = metrics.ratio(theirs.seconds, ours.seconds, seed)
-    packed = metrics.ratio(theirs.group_seconds, ours.group_seconds, seed)
+    worse = error_rates.compare(ours.words, theirs.words, seed)
+    faster = error_rates.ratio(theirs.seconds, ours.seconds, seed)
+    batched = error_rates.ratio(theirs.batch_seconds, ours.batch_seconds, seed)
     return Delta(
         wer_percent_points=worse.points,
         wer_ci95=worse.ci95,
         p_value=worse.p_value,
         speedup=faster.value,
         speedup_ci95=faster.ci95,
-        speedup_packed=packed.value,
+        speedup_packed=batched.value,
         compression=baseline.bytes_on_disk / model.bytes_on_disk,
         compression_float32=baseline.float32_bytes / model.bytes_on_disk,
     )
@@ -214,12 +219,12 @@ def _gates(options: EvaluateOptions, delta: Delta) -> tuple[Gate, ...]:
     )
 
 
-def _data(heard: list[Heard], words: Counts, skipped: int) -> Data:
-    content = sorted(f"{each.sha256} {each.utterance.text}\n" for each in heard)
+def _data(timed: list[TimedUtterance], words: Counts, skipped: int) -> Data:
+    content = sorted(f"{each.facts.sha256} {each.utterance.text}\n" for each in timed)
     return Data(
-        utterances=len(heard),
+        utterances=len(timed),
         words=int(words.units.sum()),
-        audio_seconds=sum(each.seconds for each in heard),
+        audio_seconds=sum(each.seconds for each in timed),
         sha256=hashlib.sha256("".join(content).encode(errors="backslashreplace")).hexdigest(),
         skipped_bad=skipped,
     )
@@ -230,19 +235,18 @@ def _warnings(
     recognizers: list[Recognizer],
     measured: list[Measured],
     tally: Tally,
-    groups: list[Group],
+    timed: list[TimedUtterance],
 ) -> Iterator[str]:
     """What a reader of the numbers should know, a sentence each."""
-    heard = [each for group in groups for each in group.heard]
     for recognizer in recognizers:
         yield from (*recognizer.remarks, *recognizer.notices)
-    short = sum(each.answers[0].seconds is None for each in heard)
+    short = sum(each.answers[0].seconds is None for each in timed)
     if short:
-        yield f"{short} of {len(heard)} recordings are too short for the model and are scored as empty transcripts"
-    if empty := sum(not (each.utterance.text or "").strip() for each in heard):
-        yield f"{empty} of {len(heard)} transcripts are empty; all that is recognised there counts as inserted"
+        yield f"{short} of {len(timed)} recordings are too short for the model and are scored as empty transcripts"
+    if empty := sum(not (each.utterance.text or "").strip() for each in timed):
+        yield f"{empty} of {len(timed)} transcripts are empty; all that is recognised there counts as inserted"
     for recognizer in recognizers:
-        if seen := recognizer.calibrated_on & {one.sha256 for one in heard}:
+        if seen := recognizer.calibrated_on & {one.facts.sha256 for one in timed}:
             yield (
                 f"{len(seen)} of these recordings were used to calibrate {recognizer.path}, so its WER is optimistic; "
                 "evaluate on others"
@@ -251,16 +255,15 @@ def _warnings(
         if each.peak_rss_bytes is None:
             yield f"{each.path}: its peak memory could not be measured, the process for it failed"
     if options.normalize == "none":
-        yield from _unwritable(recognizers[0], [each.utterance.text or "" for each in heard])
-    caseless = _tally(groups, 0, lambda text: metrics.normalizer(options.normalize)(text).lower())
-    if 2 * caseless.words.errors.sum() < tally.words.errors.sum():
+        yield from _unwritable(recognizers[0], [each.utterance.text or "" for each in timed])
+    if 2 * tally.of_case > tally.words.errors.sum():
         yield "most word errors are of letter case only; --normalize basic or english ignores case"
 
 
 def _unwritable(recognizer: Recognizer, references: list[str]) -> Iterator[str]:
     """Whether the transcripts are in another writing, or of another language, than the model's."""
     words = [word for text in references for word in text.split()]
-    wrong = ctc.unwritable(words, recognizer.processor.tokenizer)
+    wrong = ctc_words.unwritable(words, recognizer.processor.tokenizer)
     if len(wrong) > UNWRITABLE * len(words):
         some = ", ".join(sorted(set(wrong))[:3])
         yield (
@@ -281,33 +284,27 @@ def _wide_intervals(compared: tuple[Compared, ...]) -> Iterator[str]:
                 )
 
 
-def _inside(limit: float, interval: metrics.Interval) -> bool:
+def _inside(limit: float, interval: error_rates.Interval) -> bool:
     return interval[0] < limit < interval[1]
 
 
-def _prediction(heard: Heard, options: EvaluateOptions) -> dict[str, Any]:
-    """A row of a NeMo manifest; `time` is the seconds of the model's timed answer, null when there is none."""
-    row = {
-        "audio_filepath": _path(heard.utterance),
-        "offset": heard.utterance.offset,
-        "duration": heard.seconds,
-        "loudness_dbfs": heard.loudness_dbfs,
-        "text": heard.utterance.text,
-    }
-    if heard.utterance.speaker is not None:
-        row["speaker"] = heard.utterance.speaker
+def _prediction(timed: TimedUtterance, options: EvaluateOptions) -> Prediction:
     paths = (options.model, *options.others, *([options.baseline] if options.baseline else []))
-    for name, path, answer in zip(_fields(options), paths, heard.answers, strict=True):
-        row |= {name.format("model"): path, name.format("pred_text"): answer.text, name.format("time"): answer.seconds}
-    return row
+    answers = [
+        ModelAnswer(path, answer.text, answer.seconds) for path, answer in zip(paths, timed.answers, strict=True)
+    ]
+    return Prediction(
+        audio_filepath=_path(timed.utterance),
+        offset=timed.utterance.offset,
+        duration=timed.seconds,
+        loudness_dbfs=timed.facts.loudness_dbfs,
+        text=timed.utterance.text or "",
+        speaker=timed.utterance.speaker,
+        baseline=answers.pop() if options.baseline else None,
+        answers=tuple(answers),
+    )
 
 
 def _path(utterance: Utterance) -> str:
     """Of the file; a recording that lies inside a data set has none, and its place there is no path."""
     return str(utterance.path.resolve()) if utterance.content is None else utterance.source
-
-
-def _fields(options: EvaluateOptions) -> list[str]:
-    """How the fields of each model are named: pred_text, pred_text_2, ..., baseline_pred_text."""
-    others = [f"{{}}_{number}" for number, _ in enumerate(options.others, start=2)]
-    return ["{}", *others, *(["baseline_{}"] if options.baseline else [])]

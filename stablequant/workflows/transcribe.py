@@ -1,6 +1,6 @@
 """What a model hears in recordings: half a minute of short ones in one call if the model packs, a long one in pieces.
 
-A recording of up to LONG seconds is heard whole, as `eval` hears it. A longer one is never held whole: it is cut at
+A recording of up to LONG seconds is recognised whole, as by `eval`. A longer one is never held whole: it is cut at
 its pauses (pauses.py), and its words are those of its pieces (longform.py).
 """
 
@@ -17,14 +17,14 @@ import numpy as np
 
 from ..foundation import progress
 from ..foundation.errors import InputError
-from ..models.recognizers import PACK_SECONDS, Recognizer
-from ..models.tasks import ctc
+from ..models.recognizer import BATCH_SECONDS, Recognizer
+from ..models.tasks import ctc, ctc_words
 from ..speech import audio
 from ..speech.audio import Utterance
 from ..speech.layouts._entries import is_audio, is_unread, unread
 from ..speech.longform import Stretch, stretches
 
-LONG = PACK_SECONDS  # what lasts longer is heard in pieces
+LONG = BATCH_SECONDS  # what lasts longer is recognised in pieces
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Transcript:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-Heard = tuple[str, "Transcript | InputError"]  # path, and what is said or why it cannot be read
-Sound = tuple[str, "np.ndarray | Transcript | InputError"]  # a waveform is still to be heard
+Transcribed = tuple[str, "Transcript | InputError"]  # path, and what is said or why it cannot be read
+Pending = tuple[str, "np.ndarray | Transcript | InputError"]  # a waveform is still to be recognised
 
 
 def find(paths: Iterable[str]) -> list[str]:
@@ -57,12 +57,12 @@ def find(paths: Iterable[str]) -> list[str]:
     return [recording for path in paths for recording in (_inside(path) if Path(path).is_dir() else [path])]
 
 
-def transcribe_files(recognizer: Recognizer, paths: Iterable[str], *, words: bool = False) -> Iterator[Heard]:
+def transcribe_files(recognizer: Recognizer, paths: Iterable[str], *, words: bool = False) -> Iterator[Transcribed]:
     """What is said in each recording, in order, or why it cannot be read; "-" is a recording on standard input."""
-    waiting: list[Sound] = []
+    waiting: list[Pending] = []
     for path in paths:
         sound = _read(recognizer, path, words)
-        if _samples([*waiting, (path, sound)]) > PACK_SECONDS * recognizer.sampling_rate:
+        if _samples([*waiting, (path, sound)]) > BATCH_SECONDS * recognizer.sampling_rate:
             yield from _answer(recognizer, waiting, words)
             waiting = []
         waiting.append((path, sound))
@@ -84,7 +84,7 @@ def _read(recognizer: Recognizer, path: str, words: bool) -> np.ndarray | Transc
     """The waveform of a recording, or of a long one at once what is said."""
     try:
         pipe = path == audio.STDIN or Path(path).is_fifo()
-        with audio.piped(path) if pipe else nullcontext(audio.recording(path)) as utterance:
+        with audio.piped(path) if pipe else nullcontext(audio.whole_file(path)) as utterance:
             if (seconds := audio.length(utterance)) > LONG:
                 return _long(recognizer, utterance, seconds, words)
             return audio.load(utterance, recognizer.sampling_rate)
@@ -97,16 +97,16 @@ def _long(recognizer: Recognizer, utterance: Utterance, seconds: float, words: b
     with progress.bar(total=round(seconds), desc=utterance.id, unit="s") as bar:
         for stretch in stretches(recognizer, blocks):
             found.append(stretch)
-            end = stretch.start + len(stretch.path) * recognizer.stride
+            end = stretch.start + len(stretch.symbols) * recognizer.stride
             bar.update(min(bar.total, end // recognizer.sampling_rate) - bar.n)
     return _transcript(recognizer, utterance.id, seconds, found, words)
 
 
-def _samples(sounds: Iterable[Sound]) -> int:
+def _samples(sounds: Iterable[Pending]) -> int:
     return sum(len(sound) for _, sound in sounds if isinstance(sound, np.ndarray))
 
 
-def _answer(recognizer: Recognizer, waiting: list[Sound], words: bool) -> Iterator[Heard]:
+def _answer(recognizer: Recognizer, waiting: list[Pending], words: bool) -> Iterator[Transcribed]:
     long_enough = [s for _, s in waiting if isinstance(s, np.ndarray) and len(s) >= recognizer.min_samples]
     logits = iter(recognizer.logits_all(long_enough))
     for path, sound in waiting:
@@ -114,24 +114,24 @@ def _answer(recognizer: Recognizer, waiting: list[Sound], words: bool) -> Iterat
             yield path, sound
             continue
         try:
-            heard = [Stretch(0, ctc.best(next(logits)))] if len(sound) >= recognizer.min_samples else []
-            yield path, _transcript(recognizer, path, len(sound) / recognizer.sampling_rate, heard, words)
+            spoken = [Stretch(0, ctc.best(next(logits)))] if len(sound) >= recognizer.min_samples else []
+            yield path, _transcript(recognizer, path, len(sound) / recognizer.sampling_rate, spoken, words)
         except InputError as error:
             yield path, InputError(f"{path}: {error}")
 
 
 def _transcript(
-    recognizer: Recognizer, path: str, seconds: float, heard: Sequence[Stretch], words: bool
+    recognizer: Recognizer, path: str, seconds: float, spoken: Sequence[Stretch], words: bool
 ) -> Transcript:
-    texts = [ctc.text(each.path, recognizer.processor.tokenizer) for each in heard]
-    timed = tuple(_words(recognizer, heard)) if words else None
+    texts = [ctc.decode(each.symbols, recognizer.processor.tokenizer) for each in spoken]
+    timed = tuple(_words(recognizer, spoken)) if words else None
     return Transcript(path, round(seconds, 3), " ".join(filter(None, texts)), timed)
 
 
-def _words(recognizer: Recognizer, heard: Iterable[Stretch]) -> Iterator[Word]:
-    letters = ctc.alphabet(recognizer.processor.tokenizer)
-    for stretch in heard:
-        for span in ctc.words(stretch.path, letters):
+def _words(recognizer: Recognizer, spoken: Iterable[Stretch]) -> Iterator[Word]:
+    letters = ctc_words.alphabet(recognizer.processor.tokenizer)
+    for stretch in spoken:
+        for span in ctc_words.words(stretch.symbols, letters):
             samples = (stretch.start + frame * recognizer.stride for frame in (span.first, span.end))
             start, end = (round(each / recognizer.sampling_rate, 3) for each in samples)
             yield Word(span.word, start, end)

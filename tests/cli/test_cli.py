@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from stablequant.cli import main as cli
-from stablequant.evaluation import peak_memory as memory
+from stablequant.evaluation import peak_memory
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.speech import data_summary
@@ -280,7 +280,7 @@ def test_a_bug_is_no_failed_gate():
 
 
 def test_calibrate_then_inspect_and_eval(model, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "peak_rss_bytes", lambda *_: 1)
+    monkeypatch.setattr(peak_memory, "peak_rss_bytes", lambda *_: 1)
     out = tmp_path / "w8a8"
     made = invoke("calibrate", model, "--data", data, "--out", out, "--method", "max", "--json", "-")
     assert made.exit_code == 0, made.stderr

@@ -8,12 +8,12 @@ import tiny
 from stablequant.foundation import registry
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.families import discovery
-from stablequant.quantization.numerics.activation_grid import affine
+from stablequant.quantization.numerics.activation_grid import affine, signed_grid
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.planners import stable
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
-from stablequant.workflows.calibrate import read_recordings
+from stablequant.workflows.calibration_data import read_recordings
 
 PLANNERS = [(name, "stable") for name in registry.names("planners") if name not in ("uniform", "edited")]
 PLANNERS += [("uniform", method) for method in registry.names("ranges")]
@@ -49,7 +49,7 @@ def test_every_site_is_decided_in_forward_order(planned):
     session, plan, _ = planned
     found = discovery.discover(session.recognizer.model)
     assert list(plan.sites) == [site.name for site in found]
-    assert [choice.reason for choice in plan.sites.values()] == [site.reason for site in found]
+    assert [getattr(choice, "reason", None) for choice in plan.sites.values()] == [site.reason for site in found]
 
 
 def test_the_plan_says_which_scheme_and_method_it_is_of(planned):
@@ -57,7 +57,7 @@ def test_the_plan_says_which_scheme_and_method_it_is_of(planned):
     assert plan.method == method
     if planner != "mixed":
         assert plan.scheme == scheme
-        assert {(c.weight_bits, c.input_bits) for c in plan.quantized().values()} == {BITS[scheme]}
+        assert {(c.weight.format.bits, c.input.bits) for c in plan.quantized().values()} == {BITS[scheme]}
 
 
 def test_bits_that_are_mixed_stay_under_their_limit_and_use_it(planned):
@@ -66,7 +66,7 @@ def test_bits_that_are_mixed_stay_under_their_limit_and_use_it(planned):
         average = plan.average_bits()
         assert 0.9 * LIMIT < average <= LIMIT
         assert plan.scheme == f"w{average:.2f}a8"
-        assert len({c.weight_bits for c in plan.quantized().values()}) > 1
+        assert len({c.weight.format.bits for c in plan.quantized().values()}) > 1
 
 
 def test_the_plan_survives_json_byte_for_byte(planned):
@@ -83,11 +83,11 @@ def test_the_same_plan_twice(planned, speech, tmp_path):
 def test_grid_points_and_evidence_follow_from_the_ranges(planned):
     session, plan, _ = planned
     for name, choice in plan.quantized().items():
-        seen = session.histograms[name]
-        assert (choice.scale, choice.zero_point) == affine(choice.low, choice.high, choice.input_grid)
-        assert seen.minimum - seen.width <= choice.low <= choice.high <= seen.maximum + seen.width
-        assert choice.clipped_share == pytest.approx(seen.share_outside(choice.low, choice.high), abs=1e-8)
-        assert choice.input_sqnr_db > 0
+        seen, read = session.histograms[name], choice.input
+        assert (read.scale, read.zero_point) == affine(read.low, read.high, read.grid)
+        assert seen.minimum - seen.width <= read.low <= read.high <= seen.maximum + seen.width
+        assert choice.measured.clipped_share == pytest.approx(seen.share_outside(read.low, read.high), abs=1e-8)
+        assert choice.measured.input_sqnr_db > 0
 
 
 def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned):
@@ -96,9 +96,9 @@ def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned)
     for name, layer in plan.layers.items():
         assert layer.why
         assert layer.selected == (layer.clip_percent is not None) == bool(layer.candidates)
-        clips = {choice.clip_percent for choice in plan.quantized().values() if choice.layer == name}
+        clips = {choice.input.clip_percent for choice in plan.quantized().values() if choice.layer == name}
         assert clips == {layer.clip_percent}
-        scores = {choice.probe_score for choice in plan.quantized().values() if choice.layer == name}
+        scores = {choice.measured.probe_score for choice in plan.quantized().values() if choice.layer == name}
         assert scores == {layer.probe_score}
 
 
@@ -108,11 +108,10 @@ def test_integer_weights_are_there_for_every_quantized_site(planned):
     assert set(weights) == set(plan.quantized())
     for name, weight in weights.items():
         choice = plan.sites[name]
-        assert choice.weight_sqnr_db > 0
-        if choice.weight_format.dense:
-            assert weight.grid.format == choice.weight_format
-        else:
-            assert int(weight.codes.abs().max()) <= choice.weight_grid.high
+        assert choice.measured.weight_sqnr_db > 0
+        assert weight.format == choice.weight.format
+        if not weight.format.coarse:
+            assert int(weight.codes.abs().max()) <= signed_grid(weight.format.bits).high
 
 
 def test_the_whole_plan_is_scored(planned):
@@ -121,6 +120,6 @@ def test_the_whole_plan_is_scored(planned):
     verified = session.scored(plan, weights)
     assert 0 < verified.score["whole_model"] < 100
     assert verified.sites == plan.sites
-    if planner != "mixed" and not any(c.weight_format.dense for c in plan.quantized().values()):
+    if planner != "mixed" and not any(c.weight.format.coarse for c in plan.quantized().values()):
         # the budget is that of the ranges; sensitivities and Gram matrices come on top
         assert verified.calibration["float_passes"] <= stable.BUDGET

@@ -7,13 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.foundation import registry
-from stablequant.quantization.numerics import weight_fit, weight_grid
-from stablequant.quantization.numerics.activation_grid import signed_grid, symmetric_scale
-from stablequant.quantization.numerics.weight_grid import WeightFormat
+from stablequant.quantization.numerics.weight_formats import weight_format
+from stablequant.quantization.ranges import max as largest
 
 METHODS = registry.names("rounding")
-FORMATS = tuple(WeightFormat(bits) for bits in range(2, 9)) + tuple(
-    WeightFormat(bits, 8, asymmetric) for bits in (2, 3, 4) for asymmetric in (False, True)
+FORMATS = tuple(weight_format(bits) for bits in range(2, 9)) + tuple(
+    weight_format(bits, 8, asymmetric) for bits in (2, 3, 4) for asymmetric in (False, True)
 )
 every_method = pytest.mark.parametrize("method", METHODS)
 formats = st.sampled_from(FORMATS)
@@ -25,10 +24,7 @@ def weight(seed, rows=4, columns=30):
 
 def points(w, format):
     """The grid that calibration gives a weight."""
-    if format.dense:
-        return weight_fit.fit(w, format)
-    grid = signed_grid(format.bits)
-    return weight_grid.row_grid(symmetric_scale(w.abs().amax(1), grid), format.bits, w.shape[1])
+    return format.fit(w, largest.weights)
 
 
 def grams(seed, columns=30, frames=80):
@@ -54,7 +50,7 @@ def test_codes_are_int8_and_on_the_lattice_that_was_given(method, seed, format):
     assert found.codes.dtype == torch.int8
     assert found.codes.shape == w.shape
     assert torch.equal(found.scale, on.scale)
-    assert found.grid is (on if format.dense else None)
+    assert found.grid is on
     steps = (found.codes.double() - on.of().offset.double()) / on.of().step.double()
     assert torch.equal(steps, steps.round())
     assert 0 <= float(steps.min()) <= float(steps.max()) <= format.top
@@ -72,7 +68,7 @@ def test_a_weight_that_is_on_the_lattice_already_stays(method, seed, format):
 def test_the_float_weight_is_left_as_it_was_and_the_result_is_the_same_twice(method):
     w = weight(0)
     before = w.clone()
-    first, second = (round_weight(method, w, points(w, WeightFormat(4, 8, True))) for _ in range(2))
+    first, second = (round_weight(method, w, points(w, weight_format(4, 8, True))) for _ in range(2))
     assert torch.equal(w, before)
     assert torch.equal(first.codes, second.codes)
 
@@ -81,7 +77,7 @@ def test_the_float_weight_is_left_as_it_was_and_the_result_is_the_same_twice(met
 @given(seed=st.integers(0, 99))
 def test_several_lattices_at_once_give_what_each_gives_alone(method, seed):
     w = weight(seed)
-    grids = [points(w, WeightFormat(bits, 8, True)) for bits in (4, 3, 2)]
+    grids = [points(w, weight_format(bits, 8, True)) for bits in (4, 3, 2)]
     together = registry.get("rounding", method).round_weight(w, grids, grams(seed))
     assert [each.grid for each in together] == grids
     for on, found in zip(grids, together, strict=True):
@@ -92,7 +88,7 @@ def test_several_lattices_at_once_give_what_each_gives_alone(method, seed):
 def test_zeros_stay_zero(method):
     w = weight(0)
     w[2] = 0
-    found = round_weight(method, w, points(w, WeightFormat(8)))
+    found = round_weight(method, w, points(w, weight_format(8)))
     assert not found.codes[2].any()
 
 
@@ -104,7 +100,7 @@ def test_inputs_that_are_silent_do_no_harm(method, dead):
     for half in gram:
         half[:dead] = 0
         half[:, :dead] = 0
-    on = points(w, WeightFormat(3, 8))
+    on = points(w, weight_format(3, 8))
     [found] = registry.get("rounding", method).round_weight(w, [on], gram)
     assert found.dequantize().isfinite().all()
 
@@ -123,7 +119,7 @@ def test_nearest_leaves_no_point_of_the_lattice_nearer(seed, format):
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_compensated_rounding_has_less_error_in_the_output_than_nearest(bits):
     w, gram = weight(1, 32, 96), grams(1, 96, 2000)
-    on = points(w, WeightFormat(bits, 32, True) if bits < 8 else WeightFormat(8))
+    on = points(w, weight_format(bits, 32, True) if bits < 8 else weight_format(8))
 
     def error(method):
         [found] = registry.get("rounding", method).round_weight(w, [on], gram)

@@ -7,14 +7,12 @@ from torch import nn
 from stablequant.engines.simulation import simulate
 from stablequant.foundation.errors import InputError
 from stablequant.quantization.numerics.activation_grid import (
-    affine,
     quantize_weight,
     signed_grid,
     symmetric_scale,
-    unsigned_grid,
 )
-from stablequant.quantization.numerics.weight_grid import QTensor
-from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.numerics.weight_rows import INT8
+from stablequant.quantization.plan.choice import InFloat
 from stablequant.quantization.plan.site import canonical_weight
 
 MODULES = {
@@ -35,19 +33,18 @@ def one_site(make, bits):
     weight = canonical_weight(model["site"])
     scale = symmetric_scale(weight.abs().amax(1), signed_grid(bits[0]))
     # The range is narrower than the values, so some are clipped.
-    low, high = -1.5, 2.0
-    scale_zero = affine(low, high, unsigned_grid(bits[1]))
-    choice = Choice("site", "", weight_bits=bits[0], input_bits=bits[1], scale=scale_zero[0], zero_point=scale_zero[1])
-    return model, x, choice, QTensor(quantize_weight(weight, scale, signed_grid(bits[0])), scale)
+    choice = tiny.quantized(tiny.site_of(model["site"]), bits, -1.5, 2.0)
+    codes = quantize_weight(weight, scale, signed_grid(bits[0]))
+    return model, x, choice, INT8.grid(scale, codes.shape[1]).hold(codes)
 
 
 def integer_reference(module, x, choice, weight):
     """The site in numpy integers, then one float64 scaling: (batch, ..., out)."""
-    top = choice.input_grid.high
-    codes = np.floor(x.numpy() * np.float32(1 / choice.scale) + np.float32(choice.zero_point + 0.5))
-    codes = np.clip(codes, 0, top).astype(np.int64) - choice.zero_point
+    read, top = choice.input, choice.input.grid.high
+    codes = np.floor(x.numpy() * np.float32(1 / read.scale) + np.float32(read.zero_point + 0.5))
+    codes = np.clip(codes, 0, top).astype(np.int64) - read.zero_point
     w = weight.codes.numpy().astype(np.int64)
-    scale = weight.scale.double().numpy() * choice.scale
+    scale = weight.scale.double().numpy() * read.scale
     bias = 0.0 if module.bias is None else module.bias.double().numpy()
     if isinstance(module, nn.Linear):
         return codes @ w.T * scale + bias
@@ -76,7 +73,7 @@ def test_the_result_is_that_of_integers(kind, bits):
 def test_a_site_that_stays_in_float_is_not_touched():
     model, x, _, _ = one_site(MODULES["linear"], (8, 8))
     expected = model["site"](x)
-    with simulate(model, {"site": Choice("site", "linear", reason="so")}, {}):
+    with simulate(model, {"site": InFloat("site", "linear", "so")}, {}):
         assert torch.equal(model["site"](x), expected)
 
 

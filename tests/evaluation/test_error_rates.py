@@ -162,3 +162,22 @@ def test_interval_lies_within_the_rates_of_single_utterances_and_repeats(pairs, 
     rates = 100 * np.array(errors) / np.array(units)
     assert rates.min() - 1e-9 <= low <= high <= rates.max() + 1e-9
     assert error_rates.interval(counts(errors, units), seed) == (low, high)
+
+
+words = st.lists(st.sampled_from(["a", "A", "b", "B", "ab", "Ab", "Ä", "ä"]), max_size=6).map(" ".join)
+
+
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=4))
+def test_errors_of_case_are_those_that_lower_case_takes_away(pairs):
+    references, hypotheses = zip(*pairs, strict=True)
+    counts = error_rates.count_words(references, hypotheses)
+    lower = error_rates.count_words([each.lower() for each in references], [each.lower() for each in hypotheses])
+    found = error_rates.errors_of_case(references, hypotheses, counts)
+    assert found == counts.errors.sum() - lower.errors.sum()
+
+
+def test_nothing_is_aligned_again_where_no_word_has_two_cases(monkeypatch):
+    references, hypotheses = ["ONE two", "A b c"], ["ONE too", "A b c"]
+    counts = error_rates.count_words(references, hypotheses)
+    monkeypatch.setattr(error_rates, "count_words", None)
+    assert error_rates.errors_of_case(references, hypotheses, counts) == 0

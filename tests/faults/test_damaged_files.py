@@ -10,13 +10,12 @@ from damage import damaged_bytes, damaged_json, seeds
 
 from stablequant import report
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers
+from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import checksums, problems
 from stablequant.models.families.discovery import discover
 from stablequant.quantization.plan.diff import diff_table
-from stablequant.quantization.plan.plan import read_plan
+from stablequant.quantization.plan.draft import read_draft
 from stablequant.quantization.planners.edited import EditedPlan
-from stablequant.workflows import evaluate
 
 VERSION = "transformers_version"
 WAVE = tiny.wave(3, 1600)
@@ -43,7 +42,7 @@ def sentence(act):
 
 def used(folder):
     """Load the model and use it; a config may ask for more samples than there are."""
-    recognizer = recognizers.load(str(folder))
+    recognizer = read.load(str(folder))
     if recognizer.min_samples <= len(WAVE):
         assert recognizer.logits(WAVE).isfinite().all()
 
@@ -120,20 +119,20 @@ def test_damaged_plan(seed, folder, float_folder):
     path.write_bytes(damaged_json(whole.decode(), random.Random(seed)))
     try:
         sites = discover(model(float_folder))
-        refused = sentence(lambda: EditedPlan(read_plan(path), str(path)).check(sites))
-        for use in (report.plan_table, evaluate._calibration_hashes, lambda each: diff_table(each, each)):
+        refused = sentence(lambda: EditedPlan(read_draft(path), str(path)).check(sites))
+        for use in (report.plan_table, lambda each: diff_table(each, each)):
             told = sentence(lambda use=use: use(str(folder)))
             assert told is None or refused
         assert altered(folder) or same_json(path.read_bytes(), whole)
         if refused is None:
-            assert sentence(lambda: read_plan(path).to_json()) is None
+            assert sentence(lambda: read_draft(path).to_json()) is None
     finally:
         path.write_bytes(whole)
 
 
 def model(float_folder, kept={}):  # noqa: B006
     if not kept:
-        kept[float_folder] = recognizers.load(str(float_folder)).model
+        kept[float_folder] = read.load(str(float_folder)).model
     return kept[float_folder]
 
 

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import checkpoint, recognizers
+from stablequant.models import checkpoint
+from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import problems
 from stablequant.quantization.plan.plan import Plan, read_plan
 from stablequant.quantization.search.resume import ResumeState
@@ -41,21 +42,21 @@ def sharded(folder, place):
 
 
 def test_an_index_of_files_in_the_folder_is_read(quantized_folder, calibrated):
-    found = recognizers.load(str(sharded(quantized_folder, "shard.safetensors"))).logits(tiny.wave(1))
-    assert torch.equal(found, recognizers.load(str(calibrated[0])).logits(tiny.wave(1)))
+    found = read.load(str(sharded(quantized_folder, "shard.safetensors"))).logits(tiny.wave(1))
+    assert torch.equal(found, read.load(str(calibrated[0])).logits(tiny.wave(1)))
 
 
 @pytest.mark.parametrize("place", ["../secret.safetensors", "/etc/passwd", "sub/x.safetensors", "", ".", "nothing"])
 def test_an_index_that_leads_elsewhere_is_refused(place, quantized_folder):
     shutil.copy(quantized_folder / "model.safetensors", quantized_folder.parent / "secret.safetensors")
     folder = sharded(quantized_folder, place)
-    refused(lambda: recognizers.load(str(folder)), "model.safetensors.index.json: names", "not a file of this folder")
+    refused(lambda: read.load(str(folder)), "model.safetensors.index.json: names", "not a file of this folder")
 
 
 @pytest.mark.parametrize("index", ["[]", "{", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
 def test_an_index_that_is_none_is_refused(index, quantized_folder):
     (quantized_folder / "model.safetensors.index.json").write_text(index)
-    refused(lambda: recognizers.load(str(quantized_folder)), "model.safetensors.index.json: not ")
+    refused(lambda: read.load(str(quantized_folder)), "model.safetensors.index.json: not ")
 
 
 def test_links_to_files_are_followed_as_the_hub_cache_needs(quantized_folder, tmp_path):
@@ -63,7 +64,7 @@ def test_links_to_files_are_followed_as_the_hub_cache_needs(quantized_folder, tm
     for path in list(quantized_folder.iterdir()):
         path.rename(tmp_path / "blobs" / path.name)
         path.symlink_to(tmp_path / "blobs" / path.name)
-    assert recognizers.load(str(quantized_folder)).scheme == "w8a8"
+    assert read.load(str(quantized_folder)).scheme == "w8a8"
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.json", "plan.json"])
@@ -74,7 +75,7 @@ def test_a_pipe_or_device_in_a_model_never_hangs(kind, name, quantized_folder):
         os.mkfifo(quantized_folder / name)
     else:
         (quantized_folder / name).symlink_to("/dev/zero")
-    refused(lambda: recognizers.load(str(quantized_folder)), f"{name}: a pipe or device, not a file")
+    refused(lambda: read.load(str(quantized_folder)), f"{name}: a pipe or device, not a file")
     if name == "config.json":  # without it the folder is nobody's
         refused(lambda: problems(quantized_folder), name)
     else:
@@ -88,7 +89,7 @@ def test_a_model_that_asks_for_code_is_refused_and_the_code_not_run(name, float_
     kinds = ("AutoConfig", "AutoModelForCTC", "AutoTokenizer", "AutoFeatureExtractor")
     (folder / name).write_text(json.dumps(settings | {"auto_map": dict.fromkeys(kinds, "evil.Evil")}))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Evil: pass\n")
-    refused(lambda: recognizers.load(str(folder)), f"{folder / name}: asks for code of its own (auto_map)")
+    refused(lambda: read.load(str(folder)), f"{folder / name}: asks for code of its own (auto_map)")
     assert not (tmp_path / "run").exists()
 
 
@@ -102,7 +103,7 @@ def test_a_pickle_in_the_place_of_weights_is_not_run(float_folder, tmp_path):
     (folder / "model.safetensors").unlink()
     Run.place = tmp_path / "run"
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Run(), protocol=2))
-    refused(lambda: recognizers.load(str(folder)), "the weights cannot be loaded")
+    refused(lambda: read.load(str(folder)), "the weights cannot be loaded")
     assert not Run.place.exists()
 
 

@@ -66,13 +66,13 @@ def test_elsewhere_than_on_linux_nothing_happens(mapped, monkeypatch, tmp_path):
 
 KEPT = """
 import ctypes, resource, sys, torch
-from stablequant.foundation import memory_pages as pages
+from stablequant.foundation import memory_pages
 class Mallinfo(ctypes.Structure):  # mallinfo2 of glibc 2.33
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks a b c d e f".split()]
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = Mallinfo
 if sys.argv[1] == "keep":
-    pages.keep_freed_blocks()
+    memory_pages.keep_freed_blocks()
 before = libc.mallinfo2().hblks
 block = torch.empty(30 << 20, dtype=torch.uint8)
 mapped = libc.mallinfo2().hblks - before

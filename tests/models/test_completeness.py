@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from stablequant.foundation.errors import InputError
 from stablequant.models import completeness
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 
@@ -27,12 +27,12 @@ def test_what_is_read_is_what_has_a_gradient(family, form):
 def test_a_checkpoint_without_what_is_not_read_is_whole(family, form, tmp_path):
     """As facebook/wav2vec2-base-960h, which has no mask embedding; and two loads give one model."""
     folder = tiny.save(tmp_path, family, form, mask_time_prob=0.05)
-    expected = models.load(str(folder)).logits(tiny.wave(0))
+    expected = read.load(str(folder)).logits(tiny.wave(0))
     weights = load_file(folder / "model.safetensors")
     dropped = [name for name in weights if name.endswith("masked_spec_embed")]
     assert len(dropped) == 1
     save_file({k: v for k, v in weights.items() if k not in dropped}, folder / "model.safetensors", {"format": "pt"})
-    first, second = models.load(str(folder)), models.load(str(folder))
+    first, second = read.load(str(folder)), read.load(str(folder))
     assert torch.equal(first.logits(tiny.wave(0)), expected)
     assert not first.model.state_dict()[dropped[0]].any()
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
@@ -51,11 +51,11 @@ def old_name(name):
 def test_names_of_2021(family, tmp_path):
     """weight_g and weight_v of the positional convolution, and another mask embedding."""
     folder = tiny.save(tmp_path, family)
-    expected = models.load(str(folder)).logits(tiny.wave(0))
+    expected = read.load(str(folder)).logits(tiny.wave(0))
     weights = {old_name(name): each for name, each in load_file(folder / "model.safetensors").items()}
     assert any(name.endswith("weight_g") for name in weights)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert torch.equal(models.load(str(folder)).logits(tiny.wave(0)), expected)
+    assert torch.equal(read.load(str(folder)).logits(tiny.wave(0)), expected)
 
 
 @pytest.mark.parametrize("part", ["weight_g", "weight_v"])
@@ -65,7 +65,7 @@ def test_half_of_a_weight_norm_is_not_enough(tmp_path, part):
     kept = {name: each for name, each in weights.items() if not name.endswith(part)}
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="missing from the file"):
-        models.load(str(folder))
+        read.load(str(folder))
 
 
 def test_names_behind_a_prefix(tmp_path):
@@ -73,4 +73,4 @@ def test_names_behind_a_prefix(tmp_path):
     weights = {f"module.{name}": each for name, each in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="begin with 'module'"):
-        models.load(str(folder))
+        read.load(str(folder))

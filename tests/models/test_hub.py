@@ -11,15 +11,15 @@ import tiny
 
 CODE = """
 import json, sys, warnings
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
 answers = []
 for path in sys.argv[1:]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            found = models.load(path)
+            found = read.load(path)
             answers.append({"revision": found.revision, "bytes": found.bytes_on_disk, "folder": found.folder})
-        except models.InputError as error:
+        except read.InputError as error:
             answers.append({"error": str(error)})
     answers[-1]["warnings"] = [str(each.message) for each in caught]
 print(json.dumps(answers))

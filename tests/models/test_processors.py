@@ -21,10 +21,8 @@ from transformers import (
 )
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers as models
-from stablequant.models.tasks import ctc
-from stablequant.quantization.search import scores as score
-from stablequant.quantization.search.scores import Recording
+from stablequant.models.checkpoint import read
+from stablequant.models.tasks import ctc, ctc_words
 
 LETTERS = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
 LANGUAGES = {"eng": (*LETTERS[:5], *"ABC"), "deu": (*LETTERS[:5], *"ABÄÖÜ")}
@@ -51,7 +49,7 @@ def tokenized(folder, symbols, **options):
 
 def refused(folder, *words, **options):
     with pytest.raises(InputError) as error:
-        models.load(str(folder), **options)
+        read.load(str(folder), **options)
     assert str(error.value).startswith(str(folder))
     for word in words:
         assert word in str(error.value)
@@ -70,19 +68,18 @@ def permuted(folder, order):
 
 def test_the_tokenizers_blank_is_everybodys(folder, tmp_path):
     """The blank last, and config.json says first: text, words, score and what is written go by the tokenizer."""
-    plain = models.load(str(tiny.save(tmp_path / "plain")))
-    other = models.load(str(permuted(folder, (*range(1, 8), 0))))
+    plain = read.load(str(tiny.save(tmp_path / "plain")))
+    other = read.load(str(permuted(folder, (*range(1, 8), 0))))
     assert (other.blank, other.model.config.pad_token_id, plain.blank) == (7, 7, 0)
     [remark] = other.remarks
     assert "the blank is 7 ('<pad>') by the tokenizer, which is used, and 0 ('<s>') by pad_token_id" in remark
     assert plain.remarks == ()
     waveform = tiny.wave(0)
     assert other.transcribe(waveform) == plain.transcribe(waveform)
-    recording = Recording("0", lambda: waveform, None)
     parts = []
     for each in (plain, other):
-        logits = each.logits(waveform)
-        parts.append(score.SCORES["logits"].measure(each, recording, logits, torch.zeros_like(logits)))
+        answer = each.answer(each.inputs(waveform))
+        parts.append(each.task.divergence(answer, torch.zeros_like(answer.logits)))
     assert parts[0] == pytest.approx(parts[1], rel=1e-5)
 
 
@@ -101,11 +98,11 @@ def test_special_symbols_beyond_the_head_are_usual(folder):
     weights |= {name: each[:6].contiguous() for name, each in weights.items() if name.startswith("lm_head")}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     edit(folder / "config.json", vocab_size=6)
-    assert models.load(str(folder)).remarks == ()
+    assert read.load(str(folder)).remarks == ()
 
 
 def test_symbols_that_nobody_names(folder):
-    [remark] = models.load(str(tokenized(folder, LETTERS[:7]))).remarks
+    [remark] = read.load(str(tokenized(folder, LETTERS[:7]))).remarks
     assert "the head writes 8 symbols and the tokenizer names only 7" in remark
     assert "<unk>" in remark
 
@@ -121,10 +118,10 @@ def test_two_symbols_of_one_number(folder):
 @pytest.mark.parametrize("delimiter", ["|", " ", "_", "▁", "<space>"])
 def test_text_and_words_have_the_folders_delimiter(folder, delimiter):
     tokenized(folder, (*LETTERS[:4], delimiter, *"ABC"), word_delimiter_token=delimiter)
-    recognizer = models.load(str(folder))
+    recognizer = read.load(str(folder))
     path = np.array([5, 6, 4, 0, 4, 7, 4])
-    assert ctc.text(path, recognizer.processor.tokenizer) == "AB C"
-    words = ctc.words(path, ctc.alphabet(recognizer.processor.tokenizer))
+    assert ctc.decode(path, recognizer.processor.tokenizer) == "AB C"
+    words = ctc_words.words(path, ctc_words.alphabet(recognizer.processor.tokenizer))
     assert [(each.word, each.first, each.end) for each in words] == [("AB", 0, 2), ("C", 5, 6)]
 
 
@@ -142,12 +139,12 @@ VOCABULARIES = {
 @pytest.mark.parametrize(("symbols", "options"), VOCABULARIES.values(), ids=VOCABULARIES)
 def test_words_joined_by_spaces_are_the_text(symbols, options, tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({each: place for place, each in enumerate(symbols)}))
-    letters = ctc.alphabet(Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), **options))
+    letters = ctc_words.alphabet(Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), **options))
 
     @given(st.lists(st.integers(0, len(symbols) - 1), max_size=30))
     def holds(path):
-        words = ctc.words(np.array(path, int), letters)
-        assert " ".join(each.word for each in words) == ctc.text(np.array(path, int), letters.tokenizer)
+        words = ctc_words.words(np.array(path, int), letters)
+        assert " ".join(each.word for each in words) == ctc.decode(np.array(path, int), letters.tokenizer)
         assert all(0 <= each.first < each.end <= len(path) for each in words)
         assert all(a.first <= b.first for a, b in pairwise(words))
 
@@ -162,7 +159,7 @@ def test_two_files_of_the_feature_extractor(folder):
     (folder / "preprocessor_config.json").write_text(
         json.dumps(nested | {"do_normalize": False, "sampling_rate": 8000})
     )
-    recognizer = models.load(str(folder))
+    recognizer = read.load(str(folder))
     assert recognizer.sampling_rate == 16000
     [remark] = recognizer.remarks
     assert "preprocessor_config.json says another do_normalize and sampling_rate than processor_config.json" in remark
@@ -199,11 +196,11 @@ def multilingual(tmp_path_factory):
 
 @pytest.mark.parametrize("language", ["eng", "deu"])
 def test_a_language_gives_what_transformers_gives(multilingual, language):
-    recognizer = models.load(str(multilingual), language)
+    recognizer = read.load(str(multilingual), language)
     expected = Wav2Vec2ForCTC.from_pretrained(multilingual, ignore_mismatched_sizes=True).eval()
     expected.load_adapter(language)
     with torch.inference_mode():
-        logits = expected(recognizer.input_values(tiny.wave(0))).logits[0]
+        logits = expected(recognizer.inputs(tiny.wave(0))["input_values"]).logits[0]
     assert tiny.relative(recognizer.logits(tiny.wave(0)), logits) <= 1e-5
     assert (recognizer.target_lang, recognizer.remarks[0]) == (
         language,
@@ -212,7 +209,7 @@ def test_a_language_gives_what_transformers_gives(multilingual, language):
 
 
 def test_without_a_choice_it_is_the_tokenizers(multilingual):
-    assert models.load(str(multilingual)).target_lang == "eng"
+    assert read.load(str(multilingual)).target_lang == "eng"
 
 
 def test_a_language_that_is_not_there(multilingual):
@@ -262,7 +259,7 @@ def test_a_language_model_is_named_and_not_inherited(folder, sign, speech, tmp_p
         edit(folder / "processor_config.json", processor_class="Wav2Vec2ProcessorWithLM")
     else:
         (folder / "4gram.arpa").write_text("")
-    [remark] = models.load(str(folder)).remarks
+    [remark] = read.load(str(folder)).remarks
     assert "has a language model" in remark
     if sign != "class":
         return

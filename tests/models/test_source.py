@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers as models
 from stablequant.models import source
+from stablequant.models.checkpoint import read
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_weights_are_those_that_transformers_opens(folder, make, names, monk
     monkeypatch.setattr(
         torch, "load", lambda path, *more, **options: opened.add(str(path)) or load(path, *more, **options)
     )
-    recognizer = models.load(str(folder))
+    recognizer = read.load(str(folder))
     assert {Path(path).name for path in opened} == {name for name in names if not name.endswith(".index.json")}
     settings = {"config.json", "processor_config.json", "tokenizer_config.json", "vocab.json"}
     assert recognizer.bytes_on_disk == sum((folder / name).stat().st_size for name in names | settings)
@@ -81,17 +81,17 @@ def test_the_weights_are_those_that_transformers_opens(folder, make, names, monk
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_parameters_count_in_float32_whatever_the_file_has(folder, dtype):
-    whole = models.load(str(folder))
+    whole = read.load(str(folder))
     weights = load_file(folder / "model.safetensors")
     save_file({name: each.to(dtype) for name, each in weights.items()}, folder / "model.safetensors", {"format": "pt"})
-    half = models.load(str(folder))
+    half = read.load(str(folder))
     assert half.float32_bytes == whole.float32_bytes == 4 * sum(each.numel() for each in weights.values())
     assert half.bytes_on_disk < 0.6 * whole.bytes_on_disk
 
 
 def refused(path, *words):
     with pytest.raises(InputError) as error:
-        models.load(str(path))
+        read.load(str(path))
     message = str(error.value)
     assert message.startswith(str(path)), message
     assert "\n" not in message
@@ -151,7 +151,7 @@ def test_code_in_a_pickle_is_not_run(folder):
 
 def test_an_index_beside_the_weights_that_nobody_reads(folder):
     (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"lm_head.weight": "gone.bin"}}')
-    models.load(str(folder))
+    read.load(str(folder))
 
 
 def test_the_type_of_a_model_is_known_before_its_weights(folder):
@@ -163,4 +163,4 @@ def test_the_type_of_a_model_is_known_before_its_weights(folder):
 
 def test_folder_bytes_are_those_of_a_loaded_model(folder):
     shutil.copy(folder / "model.safetensors", folder / "best.safetensors")
-    assert source.folder_bytes(folder) == models.load(str(folder)).bytes_on_disk
+    assert source.folder_bytes(folder) == read.load(str(folder)).bytes_on_disk

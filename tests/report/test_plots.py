@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stablequant.quantization.observation import histogram
-from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.plan.choice import input_choice
 from stablequant.report import plots
 
 HOSTILE = ["\0\x1b\n", '</svg><script>alert("1")</script>', "$\\frac{", "語 \udc80 #000003", "x" * 200, ""]
@@ -42,7 +42,7 @@ def test_names_from_the_data_stay_text(name):
 
 def test_a_histogram_shows_its_range():
     values = histogram.histogram_of(torch.tensor([0.0, 1.0, 1.0, 50.0]))
-    svg = plots.histogram("conv", values, Choice("l", "conv", low=-0.5, high=2.0))
+    svg = plots.histogram("conv", values, input_choice(-0.5, 2.0, 8, "max"))
     assert texts(svg)[0] == "conv"
     assert "% of values" in texts(svg)
     assert svg.count("var(--two)") >= 3  # the area, and a line at each end
@@ -51,7 +51,7 @@ def test_a_histogram_shows_its_range():
 @pytest.mark.parametrize("values", [[0.0], [-1e30, 1e30], [1e-30], [-5.0, -5.0]])
 def test_histograms_of_any_size(values):
     seen = histogram.coarse(histogram.histogram_of(torch.tensor(values)), 128)
-    assert parsed(plots.histogram("x", seen, Choice("l", "conv", low=min(values), high=max(values))))
+    assert parsed(plots.histogram("x", seen, input_choice(min(values), max(values), 8, "max")))
 
 
 def test_colours_are_the_pages_and_nothing_is_fetched():

@@ -1,8 +1,10 @@
 from dataclasses import replace
 
 import pytest
+import tiny
 
 from stablequant.models.checkpoint import histograms
+from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.plan.plan import read_plan
 from stablequant.report.layers import layers, seen, short
 
@@ -25,7 +27,9 @@ def test_every_layer_once_the_extractor_first(plan):
 
 def test_a_layer_is_as_exact_as_its_weakest_site_and_names_all_its_bits(plan):
     name = "wav2vec2.encoder.layers.0.attention.q_proj"
-    worse = replace(plan.sites[name], input_sqnr_db=1.0, weight_bits=4, clip_percent=0.5)
+    site = tiny.on_input(plan.sites[name], clip_percent=0.5)
+    weight = replace(site.weight, format=weight_format(4))
+    worse = replace(site, weight=weight, measured=replace(site.measured, input_sqnr_db=1.0))
     found = next(
         each for each in layers(replace(plan, sites=plan.sites | {name: worse}), {}) if each.name == "layers.0"
     )

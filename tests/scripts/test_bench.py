@@ -20,7 +20,7 @@ import peers  # noqa: E402
 import shapes  # noqa: E402
 from provenance import compact_json  # noqa: E402
 
-from stablequant.models import recognizers  # noqa: E402
+from stablequant.models.checkpoint import read  # noqa: E402
 
 
 def test_speedup_is_the_median_of_the_ratios_of_second_answers_within_rounds():
@@ -109,8 +109,10 @@ def test_command_on_two_folders(float_folder, calibrated, capsys):
 
 def test_shapes_can_be_calibrated(tmp_path, speech):
     model = shapes.build("tiny", tmp_path / "tiny")
-    assert recognizers.load(str(model)).processor.tokenizer.vocab_size == len(shapes.VOCABULARY)
-    cost = bench.calibrate(model, tmp_path / "w8a8", Namespace(calibration=False, data=str(speech), seed=0, threads=1))
+    assert read.load(str(model)).processor.tokenizer.vocab_size == len(shapes.VOCABULARY)
+    cost = bench.calibrate_apart(
+        model, tmp_path / "w8a8", Namespace(calibration=False, data=str(speech), seed=0, threads=1)
+    )
     assert (cost.method, cost.recordings) == ("max", 2)
     assert cost.peak_rss_bytes > 1e8
     assert "with max on 2 recordings" in bench.describe(cost)

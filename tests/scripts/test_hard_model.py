@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import hard_model  # noqa: E402
 
 from stablequant import InputError  # noqa: E402
-from stablequant.models import recognizers  # noqa: E402
+from stablequant.models.checkpoint import read  # noqa: E402
 
 LAYERS = (1, 2)
 REACH = 20.0
@@ -24,7 +24,7 @@ REACH = 20.0
 
 @pytest.fixture(scope="module", params=["base", "large"])
 def source(request, tmp_path_factory):
-    return recognizers.load(str(tiny.save(tmp_path_factory.mktemp("source"), form=request.param)))
+    return read.load(str(tiny.save(tmp_path_factory.mktemp("source"), form=request.param)))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def changes(source, outputs):
 
 def test_outliers_have_the_size_asked_for(source, outputs, tmp_path):
     hard_model.write(source, changes(source, outputs), str(tmp_path))
-    after = hard_model.extractor_outputs(recognizers.load(str(tmp_path)), [tiny.wave(seed) for seed in range(3)])
+    after = hard_model.extractor_outputs(read.load(str(tmp_path)), [tiny.wave(seed) for seed in range(3)])
     for layer in range(6):
         grown = float(after[layer].max() / outputs[layer].max())
         assert grown == pytest.approx(REACH if layer in LAYERS else 1, rel=0.5)  # GELU is no ReLU near 0
@@ -46,7 +46,7 @@ def test_outliers_have_the_size_asked_for(source, outputs, tmp_path):
 
 def test_with_relu_the_function_is_exactly_the_same(source, outputs, tmp_path):
     hard_model.write(source, changes(source, outputs), str(tmp_path))
-    changed = recognizers.load(str(tmp_path))
+    changed = read.load(str(tmp_path))
     for recognizer in (source, changed):
         for layer in hard_model.conv_layers(recognizer.model):
             layer.activation = torch.nn.ReLU()
@@ -77,4 +77,4 @@ def test_command(float_folder, speech, tmp_path, capsys):
     account = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [layer["layer"] for layer in account["layers"]] == [1]
     assert account["relative_logit_difference"] < 0.2
-    assert recognizers.load(out).scheme == "float32"
+    assert read.load(out).scheme == "float32"

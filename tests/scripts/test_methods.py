@@ -43,7 +43,7 @@ def test_rows_and_reuse(command, capsys, monkeypatch):
     def refuse(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(methods.calibration, "calibrate", refuse)
+    monkeypatch.setattr(methods, "calibrate", refuse)
     monkeypatch.setattr(methods, "answer", refuse)
     methods.main([*command, "--reuse"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == first["rows"]
@@ -51,7 +51,7 @@ def test_rows_and_reuse(command, capsys, monkeypatch):
 
 def test_answers_of_other_weights_are_not_reused(calibrated, float_folder, speech):
     utterances = methods.audio.read_utterances(speech, require_text=True)
-    float_model, quantized = methods.recognizers.load(str(float_folder)), methods.recognizers.load(str(calibrated[0]))
+    float_model, quantized = methods.read.load(str(float_folder)), methods.read.load(str(calibrated[0]))
     names = {methods.fingerprint(each, utterances) for each in (float_model, quantized)}
     assert len(names) == 2
     assert methods.fingerprint(float_model, utterances[1:]) not in names

@@ -155,22 +155,23 @@ def corrupt(tmp_path):
 
 def test_corrupt_recordings_are_found_before_the_work_and_all_told(corrupt):
     with pytest.raises(InputError) as error:
-        audio.decodable(audio.listing(corrupt, require_text=True), skip_bad=False)
+        audio.decoded(audio.listing(corrupt, require_text=True), 16000, skip_bad=False)
     first, second = str(error.value).splitlines()
     assert "b.flac: cannot be decoded" in first
     assert "c.wav: has samples that are NaN" in second
 
 
 def test_corrupt_recordings_are_left_out_and_counted(corrupt):
-    found = audio.decodable(audio.listing(corrupt, require_text=True), skip_bad=True)
+    found, facts = audio.decoded(audio.listing(corrupt, require_text=True), 16000, skip_bad=True)
     assert [each.id for each in found.utterances] == ["a.wav"]
+    assert facts == [audio.facts(found.utterances[0], 16000)]
     assert (len(found.problems), found.skipped) == (2, 3)
 
 
 def test_nothing_but_corrupt_recordings_is_refused(corrupt):
     (corrupt.parent / "a.wav").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.wav: the file is empty"):
-        audio.decodable(audio.listing(corrupt, require_text=True), skip_bad=True)
+        audio.decoded(audio.listing(corrupt, require_text=True), 16000, skip_bad=True)
 
 
 def test_skip_bad_with_nothing_left_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 from speech.layouts.examples import common_voice, put
 
-from stablequant.speech import data_summary as _summary
+from stablequant.speech import data_summary
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def mixed(tmp_path):
 
 
 def test_good_ones_are_counted_and_all_problems_told(mixed):
-    found = _summary.summary(str(mixed))
+    found = data_summary.summary(str(mixed))
     histogram = {each["from"]: each["utterances"] for each in found.pop("histogram") if each["utterances"]}
     problems = found.pop("problems")
     assert histogram == {0: 1, 1: 1, 60: 1}
@@ -42,7 +42,7 @@ def test_good_ones_are_counted_and_all_problems_told(mixed):
 
 
 def test_table(mixed):
-    lines = _summary.table(_summary.summary(str(mixed))).splitlines()
+    lines = data_summary.table(data_summary.summary(str(mixed))).splitlines()
     assert lines[0].startswith("layout      nemo: a NeMo manifest")
     assert lines[1:5] == [
         "utterances  3, 1 with a transcript",
@@ -50,16 +50,16 @@ def test_table(mixed):
         "speakers    1",
         "seconds     0.50 to 70.00, median 1.50",
     ]
-    assert lines[6] == f"     0-1 s        1 {'#' * 40}"
-    assert lines[8] == "     2-5 s        0"
-    assert lines[14] == f"     60+ s        1 {'#' * 40}"
+    assert lines[6] == f"  0-1 s  1  {'#' * 40}"
+    assert lines[8] == "  2-5 s  0"
+    assert lines[14] == f"  60+ s  1  {'#' * 40}"
     assert lines[16] == "problems    4"
     assert len(lines) == 21
 
 
 @pytest.mark.parametrize(("hours", "told"), [(2.5, "2.50 h"), (0.5, "30.0 min"), (0.001, "3.6 s")])
 def test_the_length_of_the_audio(mixed, hours, told):
-    assert f"audio       {told}\n" in _summary.table({**_summary.summary(str(mixed)), "hours": hours})
+    assert f"audio       {told}\n" in data_summary.table({**data_summary.summary(str(mixed)), "hours": hours})
 
 
 @pytest.mark.parametrize("suffix", ["flac", "mp3", "wav"])
@@ -69,7 +69,7 @@ def test_a_recording_that_was_copied_by_half_is_found(tmp_path, suffix):
     soundfile.write(whole, noise, 16000)
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     entries = ({"audio_filepath": each.name, "duration": 10.0} for each in (whole, half))
-    found = _summary.summary(str(put(tmp_path / "manifest.jsonl", *map(json.dumps, entries))))
+    found = data_summary.summary(str(put(tmp_path / "manifest.jsonl", *map(json.dumps, entries))))
     assert found["utterances"] == 1
     assert len(found["problems"]) == 1
     assert "half" in found["problems"][0]
@@ -80,7 +80,7 @@ def test_a_header_that_promises_more_is_found(tmp_path, suffix):
     whole, half = tmp_path / f"whole.{suffix}", tmp_path / f"half.{suffix}"
     soundfile.write(whole, np.zeros(80_000), 16000)
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    found = _summary.summary(str(tmp_path))
+    found = data_summary.summary(str(tmp_path))
     assert found["utterances"] == 1
     assert re.search(r"half\.\w+: holds 2\.\d+ s of the 5\.0\d\d s its header promises; copy", *found["problems"])
 
@@ -91,14 +91,14 @@ def test_a_recording_from_a_pipe_is_whole(tmp_path):
     content = bytearray((tmp_path / "a.wav").read_bytes())
     content[40:44] = b"\xff\xff\xff\xff"
     (tmp_path / "a.wav").write_bytes(content)
-    assert _summary.summary(str(tmp_path))["hours"] == pytest.approx(5 / 3600, abs=1e-5)
+    assert data_summary.summary(str(tmp_path))["hours"] == pytest.approx(5 / 3600, abs=1e-5)
 
 
 def test_nothing_good_is_told_too(tmp_path):
-    found = _summary.summary(str(put(tmp_path / "list.jsonl", "{")))
+    found = data_summary.summary(str(put(tmp_path / "list.jsonl", "{")))
     assert (found["utterances"], found["seconds"], len(found["problems"])) == (0, None, 1)
-    assert "seconds" not in _summary.table(found)
+    assert "seconds" not in data_summary.table(found)
 
 
 def test_speakers_of_common_voice(tmp_path):
-    assert _summary.summary(str(common_voice(tmp_path)))["speakers"] == 1
+    assert data_summary.summary(str(common_voice(tmp_path)))["speakers"] == 1

@@ -1,7 +1,5 @@
 """Long recordings: joins, and the answers of real models in pieces against those to the whole."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import tiny
@@ -16,21 +14,21 @@ BLANK = 0
 
 
 def sparse(rng, frames):
-    """A path as CTC models have it: mostly blank."""
+    """Symbols as CTC models have them: mostly blank."""
     return np.where(rng.random(frames) < 0.2, rng.integers(1, 5, frames), BLANK)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(8, 200))
-def test_equal_paths_join_to_the_path(seed, overlap):
-    path = sparse(np.random.default_rng(seed), 400)
-    assert np.array_equal(joined(path[: 100 + overlap], path[100:], 100, BLANK), path)
+def test_equal_symbols_join_to_the_whole(seed, overlap):
+    symbols = sparse(np.random.default_rng(seed), 400)
+    assert np.array_equal(joined(symbols[: 100 + overlap], symbols[100:], 100, BLANK), symbols)
 
 
 def test_ends_that_hear_otherwise_do_not_change_the_join():
-    path = sparse(np.random.default_rng(0), 400)
-    left, right = path[:300].copy(), path[100:].copy()
+    symbols = sparse(np.random.default_rng(0), 400)
+    left, right = symbols[:300].copy(), symbols[100:].copy()
     left[270:], right[:30] = 7, 8
-    assert np.array_equal(joined(left, right, 100, BLANK), path)
+    assert np.array_equal(joined(left, right, 100, BLANK), symbols)
 
 
 def test_a_symbol_at_another_frame_is_neither_lost_nor_doubled():
@@ -43,8 +41,8 @@ def test_a_symbol_at_another_frame_is_neither_lost_nor_doubled():
 
 
 def test_a_symbol_that_lasts_over_the_join_stays_one():
-    path = np.full(100, 5)
-    assert np.array_equal(joined(path, path, 0, BLANK), path)
+    symbols = np.full(100, 5)
+    assert np.array_equal(joined(symbols, symbols, 0, BLANK), symbols)
 
 
 def test_of_an_overlap_without_agreement_one_of_both_is_taken_at_the_middle():
@@ -61,34 +59,34 @@ def short(monkeypatch):
     """Pieces of a second, so that a tiny recording is a long one."""
     for name, seconds in {"LONGEST": 2.0, "SHORTEST": 0.8, "MARGIN": 0.4}.items():
         monkeypatch.setattr(pauses, name, seconds)
-    monkeypatch.setattr(longform, "PACK_SECONDS", 2.0)
+    monkeypatch.setattr(longform, "BATCH_SECONDS", 2.0)
 
 
 class Loud:
     """Writes symbol 1 in the frames that are loud, blank in the others."""
 
     sampling_rate, stride, min_samples = tiny.RATE, 320, 400
-    processor = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=BLANK))
+    blank = BLANK
 
     def __init__(self):
         self.calls = []
 
     def logits_all(self, waveforms):
         self.calls.append([len(each) for each in waveforms])
-        return [torch.nn.functional.one_hot(torch.from_numpy(self.path(each))) for each in waveforms]
+        return [torch.nn.functional.one_hot(torch.from_numpy(self.symbols(each))) for each in waveforms]
 
     @staticmethod
-    def path(waveform):
+    def symbols(waveform):
         frames = [waveform[at : at + 400] for at in range(0, len(waveform) - 399, 320)]
         return np.array([int(np.abs(each).max() > 0.5) for each in frames], np.int64)
 
 
-def test_speech_without_a_pause_gives_the_path_of_the_whole(short):
+def test_speech_without_a_pause_gives_the_symbols_of_the_whole(short):
     waveform = tiny.wave(0, 10 * tiny.RATE) * np.repeat(np.linspace(1.5, 0.5, 1000), tiny.RATE // 100)
     (found,) = stretches(Loud(), blocks(waveform.astype(np.float32)))
     assert found.start == 0
-    assert np.array_equal(found.path, Loud.path(waveform))
-    assert set(found.path) == {0, 1}
+    assert np.array_equal(found.symbols, Loud.symbols(waveform))
+    assert set(found.symbols) == {0, 1}
 
 
 def test_pauses_part_the_stretches_and_calls_hold_no_more_than_one_may(short):
@@ -110,8 +108,8 @@ def test_what_is_too_short_for_a_frame_is_heard_as_nothing(samples):
 
 @pytest.mark.parametrize(("family", "form"), [("wav2vec2", "base"), ("hubert", "large"), ("wav2vec2", "adapter")])
 def test_frames_of_overlapping_pieces_lie_on_each_other(short, tmp_path, family, form):
-    """The path has a frame for every stride of the whole, whatever the form of the model."""
+    """There is a frame for every stride of the whole, whatever the form of the model."""
     recognizer = tiny.recognizer(family, form, tmp_path=tmp_path)
     waveform = tiny.wave(0, 6 * tiny.RATE)
     (found,) = stretches(recognizer, blocks(waveform))
-    assert len(found.path) == len(recognizer.logits(waveform))
+    assert len(found.symbols) == len(recognizer.logits(waveform))

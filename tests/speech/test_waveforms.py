@@ -1,4 +1,4 @@
-import re
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -150,13 +150,37 @@ def test_blocks_are_the_waveform(tmp_path, monkeypatch, rate, suffix):
     assert len(blocks) > 5
     assert max(map(len, blocks)) < 1.5 * 16000
     whole = audio.load(found, 16000)
-    assert np.concatenate(blocks) == pytest.approx(whole, abs=1e-5)
+    assert np.array_equal(np.concatenate(blocks), whole)
 
 
 @pytest.mark.parametrize(("offset", "duration"), [(0.0, 12.0), (3.5, None), (2.0, 11.5), (29.95, None)])
 def test_blocks_of_a_segment(tmp_path, offset, duration):
     found = utterance(write(tmp_path / "a.wav", tone(30.0, 44100), 44100), offset, duration)
-    assert np.concatenate(list(audio.blocks(found, 16000))) == pytest.approx(audio.load(found, 16000), abs=1e-5)
+    assert np.array_equal(np.concatenate(list(audio.blocks(found, 16000))), audio.load(found, 16000))
+
+
+@pytest.mark.parametrize("target", [8000, 16000, 44100])
+@pytest.mark.parametrize("rate", [7999, 8000, 16000, 22050, 48000, 96000])
+def test_samples_do_not_depend_on_the_size_of_blocks(tmp_path, monkeypatch, rate, target):
+    samples = 0.3 * np.random.default_rng(0).standard_normal(rate + 17).astype(np.float32)
+    found = utterance(write(tmp_path / "a.wav", np.clip(samples, -1, 1), rate))
+    whole, facts = audio.load(found, target), audio.facts(found, target)
+    assert len(whole) == pytest.approx((rate + 17) * target / rate, abs=1)
+    for seconds in (2, 0.31, 0.0123):
+        monkeypatch.setattr(waveforms, "BLOCK", seconds)
+        assert np.array_equal(audio.load(found, target), whole)
+        assert replace(audio.facts(found, target), loudness_dbfs=facts.loudness_dbfs) == facts
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("most", [0, 1, 100, 23456, 90000])
+def test_first_samples_are_those_of_the_whole_and_nothing_after_them_is_decoded(tmp_path, monkeypatch, rate, most):
+    monkeypatch.setattr(waveforms, "BLOCK", 0.5)
+    found = utterance(write(tmp_path / "a.wav", tone(5.0, rate), rate))
+    first = audio.load(found, 16000)[:most]
+    assert audio.facts(found, 16000, most).samples == len(first)
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[: 44 + 2 * rate * 4])  # the last second is gone
+    assert np.array_equal(audio.load(found, 16000, min(most, 48000)), first[:48000])
 
 
 def test_blocks_of_nothing(tmp_path):
@@ -177,18 +201,20 @@ def test_blocks_refuse_what_load_refuses(tmp_path):
         list(audio.blocks(utterance(write(tmp_path / "c.wav", tone(25.0)), duration=40.0), 16000))
 
 
-def test_content_hash_knows_a_copy_by_another_name_and_format(tmp_path):
+def test_hash_knows_a_copy_by_another_name_and_format(tmp_path):
     samples = (tone() * 2**15).astype(np.int16)
     paths = [write(tmp_path / "a.wav", samples), write(tmp_path / "b.flac", samples), write(tmp_path / "c.wav")]
-    hashes = [audio.content_hash(audio.load(utterance(path), 16000)) for path in paths]
+    hashes = [audio.facts(utterance(path), 16000).sha256 for path in paths]
     assert hashes[0] == hashes[1] != hashes[2]
-    assert re.fullmatch("[0-9a-f]{64}", hashes[0])
+    assert hashes[0] == hashlib.sha256(audio.load(utterance(paths[0]), 16000).astype("<f4").tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
     ("waveform", "loudness"),
     [(np.ones(9), 0.0), (np.full(9, -0.1), -20.0), (tone(1.0), -9.03), (np.zeros(9), None), (np.zeros(0), None)],
 )
-def test_loudness(waveform, loudness):
-    found = audio.loudness_dbfs(waveform.astype(np.float32))
-    assert found == (None if loudness is None else pytest.approx(loudness, abs=0.01))
+def test_loudness(tmp_path, waveform, loudness):
+    found = audio.facts(utterance(write(tmp_path / "a.wav", waveform, subtype="FLOAT")), 16000)
+    assert found.loudness_dbfs == (None if loudness is None else pytest.approx(loudness, abs=0.01))
+    assert found.constant == (len(set(waveform)) < 2)
+    assert found.samples == len(waveform)

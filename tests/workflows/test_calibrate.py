@@ -14,6 +14,7 @@ from stablequant.models import checkpoint
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.search import session, trials
+from stablequant.speech import waveforms
 from stablequant.workflows import calibrate as workflow
 from stablequant.workflows.calibrate import calibrate
 
@@ -57,7 +58,7 @@ def test_threshold_decides_which_layers_are_selected(float_folder, speech, tmp_p
     calibrate(options(float_folder, speech, tmp_path / "q", threshold=1e9))
     made = plan(tmp_path / "q")
     assert not any(layer.selected or layer.candidates for layer in made.layers.values())
-    assert all(choice.clip_percent is None for choice in made.sites.values())
+    assert all(choice.input.clip_percent is None for choice in made.quantized().values())
     scores = sorted(layer.probe_score for layer in made.layers.values())
     middle = (scores[-2] + scores[-1]) / 2
     calibrate(options(float_folder, speech, tmp_path / "q", threshold=middle))
@@ -72,7 +73,7 @@ def test_a_selected_layer_takes_the_candidate_that_loses_least(calibrated):
         assert tried[layer.clip_percent] == min(tried.values())
         assert len(tried) == len(layer.candidates)
         assert all(0 <= share <= 0.5 and round(share * 100) == pytest.approx(share * 100) for share in tried)
-        clips = {choice.clip_percent for choice in made.quantized().values() if choice.layer == name}
+        clips = {choice.input.clip_percent for choice in made.quantized().values() if choice.layer == name}
         assert clips == {layer.clip_percent}
 
 
@@ -179,6 +180,7 @@ def test_resuming_with_other_recordings_is_refused(change, interrupted, float_fo
     data = folder / "speech"
     if change == "renamed":  # the journal counts recordings in their order
         (data / "0.wav").rename(data / "9.wav")
+        (data / "0.txt").rename(data / "9.txt")
     elif change == "another transcript":
         (data / "0.txt").write_text("C C C")
     else:
@@ -247,6 +249,15 @@ def test_short_and_silent_recordings_among_others_are_counted(float_folder, spee
     about = plan(tmp_path / "q").calibration
     assert (about["recordings"], about["skipped_too_short"], about["silent"]) == (5, 1, 1)
     assert about["seconds"] == pytest.approx(sum(4000 + 800 * n for n in range(4)) / 16000 + 0.25)
+
+
+def test_each_recording_is_decoded_once_before_the_work(float_folder, speech, tmp_path, monkeypatch):
+    decoded, plain = [], waveforms.opened
+    monkeypatch.setattr(waveforms, "opened", lambda name, *rest: decoded.append(name[-5:]) or plain(name, *rest))
+    monkeypatch.setattr(workflow, "begin", None)  # the work would begin here
+    with pytest.raises(TypeError):
+        calibrate(options(float_folder, speech, tmp_path / "q"))
+    assert sorted(decoded) == ["0.wav", "1.wav", "2.wav", "3.wav"]
 
 
 def test_bad_recordings_stop_it_or_are_left_out_told_and_counted(float_folder, speech, tmp_path):

@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
 from stablequant.workflows.transcribe import Transcript, Word, find, transcribe_files
 
 RATE = 16000
@@ -32,7 +32,8 @@ def recognizer(tmp_path):
         loud = np.abs(waveform[: len(waveform) // 320 * 320]).reshape(-1, 320).max(1) > 0.05
         return torch.from_numpy(np.where(loud, tiny.VOCABULARY.index("A"), 0))
 
-    settings = {"sampling_rate": RATE, "min_samples": 400, "stride": 320, "processor": tiny.processor(tmp_path)}
+    settings = {"sampling_rate": RATE, "min_samples": 400, "stride": 320, "blank": 0}
+    settings["processor"] = tiny.processor(tmp_path)
     return SimpleNamespace(logits_all=logits_all, calls=calls, **settings)
 
 
@@ -43,7 +44,7 @@ def write(folder, **seconds):
 
 
 def test_answers_come_in_order_and_in_groups(recognizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("stablequant.workflows.transcribe.PACK_SECONDS", 3.0)
+    monkeypatch.setattr("stablequant.workflows.transcribe.BATCH_SECONDS", 3.0)
     paths = write(tmp_path, a=1, b=2, c=0.01, d=5, e=1)
     found = [heard for _, heard in transcribe_files(recognizer, paths)]
     assert [(each.audio_filepath, each.duration) for each in found] == list(
@@ -179,7 +180,7 @@ def test_folder_without_recordings_is_refused(tmp_path):
 
 def test_a_row_of_clips_is_heard_like_the_clips(tmp_path):
     """On the embedded model: a minute of clips with pauses gives their words in their order, at their times."""
-    recognizer = models.load(str(CALIBRATION / "model"))
+    recognizer = read.load(str(CALIBRATION / "model"))
     clips = find([str(CALIBRATION / "clips" / "evaluate")])[:24]
     alone = [heard.text for _, heard in transcribe_files(recognizer, clips)]
     sounds, starts = [], []

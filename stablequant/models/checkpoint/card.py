@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...quantization.plan.plan import Plan
-from ..recognizers import Recognizer
+from ..recognizer import Recognizer
 
 TEMPLATE = """---
 library_name: transformers
@@ -41,6 +41,7 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
     """README.md of a folder that already holds the weights and will be called `name`."""
     quantized = plan.quantized()
     first = next(iter(quantized.values()))
+    inputs = "inputs in float" if first.input is None else f"{first.input.bits}-bit inputs"
     selected = [name for name, layer in plan.layers.items() if layer.selected]
     whole = plan.score.get("whole_model")
     return TEMPLATE.format(
@@ -50,7 +51,7 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
         name=name,
         scheme=plan.scheme,
         method=plan.method,
-        bits=f"{first.weight_bits}-bit weights for each output channel, {first.input_bits}-bit inputs",
+        bits=f"{first.weight.format.bits}-bit weights for each output channel, {inputs}",
         integer=len(quantized),
         all_sites=len(plan.sites),
         selected=", ".join(selected) or "none",

@@ -36,8 +36,9 @@ def read(folder: Path) -> dict[str, Histogram]:
     path = folder / FILE
     if not path.is_file():
         return {}
+    text = reading.text_of(path, "the file as it was written")
     try:
-        data = reading.parsed(reading.text_of(path, "the model as it was written"))
+        data = reading.mapping(reading.parsed(text), "the file")
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']} is not {SCHEMA}")
         return {name: _histogram(**entry) for name, entry in data["sites"].items()}

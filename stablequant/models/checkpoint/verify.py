@@ -17,12 +17,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...foundation.errors import InputError
-from ...quantization.plan.checking import choice_problem
-from ...quantization.plan.plan import PLAN_FILE, Plan, read_plan
-from .. import recognizers as models
+from ...quantization.plan.checking import entry_problem
+from ...quantization.plan.draft import PLAN_FILE, Draft, read_draft
+from ...quantization.plan.plan import Plan, of_draft
 from ..folder_check import check
 from ..source import SETTINGS, in_folder, read_json
 from . import histograms as evidence
+from . import read
 from .hook import StableQuantConfig
 from .values import value_problems
 
@@ -50,20 +51,24 @@ def problems(folder: Path) -> list[str]:
     found = list(_altered(folder, settings, quantization.get("checksums")))
     try:
         check(in_folder(str(folder), folder))
-        config, plan = StableQuantConfig(**quantization), read_plan(folder / PLAN_FILE)
+        config, draft = StableQuantConfig(**quantization), read_draft(folder / PLAN_FILE)
         if config.to_dict() != quantization:
             found.append(f"{folder / CONFIG_FILE}: quantization_config has other fields than stablequant writes")
-        contradictions = [
-            f"{folder / PLAN_FILE}: {name}: {problem}"
-            for name, choice in plan.quantized().items()
-            if (problem := choice_problem(choice))
-        ]
-        found += contradictions or _disagreements(folder, config, plan)
+        where = str(folder / PLAN_FILE)
+        contradictions = [f"{where}: {sentence}" for sentence in _contradictions(draft)]
+        found += contradictions or _disagreements(folder, config, of_draft(draft, where))
         if not found:
-            models.load(str(folder))
+            read.load(str(folder))
     except InputError as error:
         found.append(str(error))
     return found
+
+
+def _contradictions(draft: Draft) -> Iterator[str]:
+    """Entries of the plan that cannot be what was written."""
+    for name, entry in draft.sites.items():
+        if entry.reason is None and (problem := entry_problem(entry)):
+            yield f"{name}: {problem}"
 
 
 def _altered(folder: Path, settings: Mapping[str, Any], expected: Any) -> Iterator[str]:
@@ -104,7 +109,7 @@ def _disagreements(folder: Path, config: StableQuantConfig, plan: Plan) -> Itera
     for name, choice in plan.quantized().items():
         keys = (f"{name}.input_scale", f"{name}.input_zero_point")
         stored = [tensors[key].tolist() for key in keys if key in tensors]
-        if choice.zero_point is None or stored != [choice.scale, choice.input_zero_point]:
+        if choice.input is None or stored != [choice.input.scale, choice.input.exact_zero]:
             yield f"{where}: {name}: scale and zero_point are not those of the weights file"
 
 

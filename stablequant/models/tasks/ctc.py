@@ -1,74 +1,65 @@
-"""Words and their times from the path of a CTC model: the best symbol of each frame, (frames,).
+"""Transcribing with CTC (Graves et al. 2006): a symbol or the blank for each frame; repeats merged, blanks dropped.
 
-A symbol is spoken where the path first shows it; repeats and blanks after it belong to it or to nothing. transformers'
-own `output_word_offsets` splits at the word delimiter only, so it is wrong for vocabularies whose symbols are words.
-Here a word is, as the vocabulary has it, what stands between two delimiters, or what starts with a symbol that starts
-with a space. Where there is neither (phonemes, Chinese characters) the tokenizer's text decides: each symbol where it
-writes spaces between them, else all of them. So the words, joined by spaces, always are the text.
+Two models are compared by the total variation distance between their posteriors, over the symbols that the float
+model writes: 1 / symbols * sum_t 1/2 sum_v |p_float(t, v) - p(t, v)|. The sum is the number of frames whose symbol
+would differ if both were drawn from their posteriors under the best coupling, and a written symbol changes only where
+a frame does: so it is, as a word error rate, in % of what is written. (Over frames it would shrink with the blanks
+between symbols, and a threshold would mean something else for every vocabulary.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...foundation.errors import InputError
+from .base import Answer, Part, total_variation
+
+AUTO_CLASS = "AutoModelForCTC"
+HEAD = "ForCTC"
+UNIT = "frames that change for 100 symbols (total variation)"
 
 
-@dataclass(frozen=True)
-class Span:
-    """A word by its frames."""
-
-    word: str
-    first: int
-    end: int  # the frame after its last
+def answer(model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> Answer:
+    """Logits (frames, vocabulary) of one recording."""
+    found: Tensor = model(**inputs).logits[0]
+    symbols = found.argmax(-1)
+    return Answer(found, max(1, _written(symbols, tokenizer.pad_token_id)), decode(symbols.numpy(), tokenizer))
 
 
-@dataclass(frozen=True)
-class Alphabet:
-    """What the symbols of a tokenizer do to words."""
-
-    tokenizer: Any
-    blank: int
-    delimiter: int | None
-    initial: frozenset[int]  # symbols that begin a word
+def logits(model: Any, inputs: Mapping[str, Tensor], answer: Answer) -> Tensor:
+    """Logits of the same frames: nothing is to be forced."""
+    found: Tensor = model(**inputs).logits[0]
+    return found
 
 
-def alphabet(tokenizer: Any) -> Alphabet:
-    """Of a tokenizer; a delimiter that it added itself, past its vocabulary, is none: no model writes it."""
-    symbols = {symbol: place for symbol, place in tokenizer.get_vocab().items() if place < tokenizer.vocab_size}
-    delimiter = symbols.get(tokenizer.init_kwargs.get("word_delimiter_token"))  # its property complains when unset
-    spaced = frozenset(place for symbol, place in symbols.items() if symbol.startswith(" ") and symbol.strip())
-    initial = spaced or (frozenset() if delimiter is not None else frozenset(symbols.values()))
-    return Alphabet(tokenizer, tokenizer.pad_token_id, delimiter, initial)
+def divergence(answer: Answer, logits: Tensor) -> Part:
+    """Frames that change, and the symbols that are written."""
+    return total_variation(answer.logits, logits), float(answer.written)
 
 
-def unwritable(words: Iterable[str], tokenizer: Any) -> list[str]:
-    """Those of the words that no sequence of symbols of a tokenizer's vocabulary spells."""
-    special = set(tokenizer.all_special_tokens)
-    lower = bool(tokenizer.init_kwargs.get("do_lower_case"))  # of what it decodes
-    kept = (symbol.lower() if lower else symbol for symbol in tokenizer.get_vocab() if symbol not in special)
-    symbols = {normalize("NFC", symbol.strip()) for symbol in kept} - {""}
-    longest = max(map(len, symbols), default=0)
-    return [word for word in words if not _spelled(normalize("NFC", word), symbols, longest)]
+def text(model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> str:
+    """Greedy decoding."""
+    return decode(best(model(**inputs).logits[0]), tokenizer)
 
 
-def _spelled(word: str, symbols: set[str], longest: int) -> bool:
-    ends = {0}  # where a sequence of symbols can end
-    for stop in range(1, len(word) + 1):
-        if any(start in ends and word[start:stop] in symbols for start in range(max(0, stop - longest), stop)):
-            ends.add(stop)
-    return len(word) in ends
+def missing_head(parameter: str) -> bool:
+    """The layer that gives the symbols."""
+    return parameter.startswith("lm_head")
+
+
+def _written(symbols: Tensor, blank: int) -> int:
+    """Symbols that greedy decoding writes for the best symbols of the frames."""
+    begins = torch.cat([torch.tensor([True]), symbols[1:] != symbols[:-1]])
+    return int((begins & (symbols != blank)).sum())
 
 
 def best(logits: Tensor) -> np.ndarray:
-    """The path of logits (frames, vocabulary): the best symbol of each frame.
+    """The best symbol of each frame of logits (frames, vocabulary).
 
     Raises InputError where they are NaN or infinite: their argmax is a symbol too, but says nothing.
     """
@@ -77,48 +68,11 @@ def best(logits: Tensor) -> np.ndarray:
             "the model's output is not finite (NaN or infinite); its weights, or the samples of the recording, are "
             "damaged or far out of range"
         )
-    path: np.ndarray = logits.argmax(-1).numpy()
-    return path
+    symbols: np.ndarray = logits.argmax(-1).numpy()
+    return symbols
 
 
-def text(path: np.ndarray, tokenizer: Any) -> str:
-    """What a path (frames,) says: repeats merged, blanks dropped, one space between words."""
-    decoded: str = tokenizer.batch_decode(path[None])[0]
+def decode(symbols: np.ndarray, tokenizer: Any) -> str:
+    """What the best symbols of frames (frames,) say: repeats merged, blanks dropped, one space between words."""
+    decoded: str = tokenizer.batch_decode(symbols[None])[0]
     return " ".join(decoded.split())
-
-
-def words(path: np.ndarray, letters: Alphabet) -> list[Span]:
-    """The words of a path (frames,), in order: those of its text, so that joined by spaces they are the text."""
-    found = (Span(text(path[a:b], letters.tokenizer).strip(), a, b) for a, b in _spans(path, letters))
-    spans = [each for each in found if each.word]
-    spoken = text(path, letters.tokenizer).split()
-    return spans if [each.word for each in spans] == spoken else list(_joined(spoken, spans))
-
-
-def _joined(spoken: Iterable[str], spans: list[Span]) -> Iterator[Span]:
-    """Each word of a text from the spans that make it up: some tokenizers write none or fewer spaces between them.
-
-    A word that the spans do not spell takes all that are left, as the best that is known of its times.
-    """
-    left = list(spans)
-    for word in spoken if spans else ():
-        taken = next((n for n in range(1, len(left) + 1) if "".join(s.word for s in left[:n]) == word), len(left))
-        part, left = left[:taken], left[taken:] or left[-1:]
-        yield Span(word, part[0].first, part[-1].end)
-
-
-def _spans(path: np.ndarray, letters: Alphabet) -> Iterator[tuple[int, int]]:
-    """(first frame, frame after the last) of each word."""
-    changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
-    begin = end = 0  # of the word at hand; nothing yet
-    for first, after in pairwise(changes):
-        symbol = path[first] if first < after else letters.blank  # a path of no frames has no symbol
-        if symbol == letters.blank:
-            continue
-        if (symbol == letters.delimiter or symbol in letters.initial) and begin < end:
-            yield begin, end
-            begin = end
-        if symbol != letters.delimiter:
-            begin, end = (begin, after) if begin < end else (first, after)
-    if begin < end:
-        yield begin, end

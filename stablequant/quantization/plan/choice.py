@@ -2,68 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from ..numerics.activation_grid import Grid, signed_grid, unsigned_grid
+from ..numerics.activation_grid import Grid, affine, unsigned_grid
 from ..numerics.weight_grid import WeightFormat
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What is done at one site. A site with `reason` stays in float and has no other field but its layer and kind."""
+class InFloat:
+    """A site that is left as it is."""
 
     layer: str
     kind: str
-    reason: str | None = None
-    weight_bits: int | None = None
-    weight_group: int | None = None  # weights that share a step, in bits of 4 and fewer; None: the whole row
-    weight_asymmetric: bool | None = None  # groups have offsets of their own
-    weight_count: int | None = None
-    weight_bytes: int | None = None  # on disk, all scales counted
-    weight_method: str | None = None  # range method of the weights, per output channel
+    reason: str
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """How the weight of a site is quantized."""
+
+    format: WeightFormat
+    method: str  # range method, per output channel
+    rounding: str
+    count: int  # of its weights
+    bytes: int  # on disk, all scales counted
+
+
+@dataclass(frozen=True)
+class InputChoice:
+    """The grid of what a site reads."""
+
+    bits: int
+    method: str | None  # range method; None: the range was set by hand
+    clip_percent: float | None  # share that the percentile search removed before, in %; None: there was none
+    low: float
+    high: float
+    scale: float
+    zero_point: int
+    mid_rise: bool = False  # zero lies half a step below the code `zero_point`, between two codes
+
+    @property
+    def grid(self) -> Grid:
+        return unsigned_grid(self.bits)
+
+    @property
+    def exact_zero(self) -> float:
+        """Where zero lies among the codes."""
+        return self.zero_point - (0.5 if self.mid_rise else 0.0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The evidence; None: not measured, or a ratio without a value (nothing but zeros)."""
+
     weight_sqnr_db: float | None = None
-    rounding: str | None = None
-    input_bits: int | None = None
-    method: str | None = None  # range method of the input
-    clip_percent: float | None = None  # share that the percentile search removed before, in %
-    low: float | None = None
-    high: float | None = None
-    scale: float | None = None
-    zero_point: int | None = None
-    mid_rise: bool | None = None  # zero lies half a step below the code `zero_point`, between two codes
     clipped_share: float | None = None  # share of the calibration values outside [low, high]
     input_sqnr_db: float | None = None
     probe_score: float | None = None  # of its layer, quantized alone
 
-    @property
-    def quantized(self) -> bool:
-        return self.reason is None
 
-    @property
-    def weight_grid(self) -> Grid:
-        return signed_grid(_known(self.weight_bits))
+@dataclass(frozen=True)
+class Quantized:
+    """A site on integer grids."""
 
-    @property
-    def weight_format(self) -> WeightFormat:
-        return WeightFormat(_known(self.weight_bits), self.weight_group, bool(self.weight_asymmetric))
+    layer: str
+    kind: str
+    weight: WeightChoice
+    input: InputChoice | None  # None: the weight only, its inputs stay in float
+    measured: Measured = Measured()
 
     @property
     def stored_as(self) -> str:
         """The format of the codes on disk and the bits of the input, as config.json has them: w8a8, w4g64za8."""
-        return f"{self.weight_format if self.weight_format.dense else WeightFormat(8)}a{self.input_bits}"
+        return f"{self.weight.format.stored}" + ("" if self.input is None else f"a{self.input.bits}")
 
-    @property
-    def input_grid(self) -> Grid:
-        return unsigned_grid(_known(self.input_bits))
 
-    @property
-    def input_scale(self) -> float:
-        return _known(self.scale)
-
-    @property
-    def input_zero_point(self) -> float:
-        return _known(self.zero_point) - (0.5 if self.mid_rise else 0.0)
+Choice = InFloat | Quantized
 
 
 @dataclass(frozen=True)
@@ -77,21 +91,15 @@ class LayerChoice:
     candidates: tuple[tuple[float, float], ...] = ()  # (removed share in %, score) in the order tried
 
 
-def to_entry(choice: Choice) -> dict[str, Any]:
-    """A choice as JSON shows it."""
-    return said(asdict(choice))
-
-
-def said(entry: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an entry that say something."""
-    return {key: value for key, value in entry.items() if value is not None and not _is_empty(value)}
-
-
-def _is_empty(value: Any) -> bool:
-    return isinstance(value, tuple) and not value
-
-
-def _known(value: Any) -> Any:
-    if value is None:
-        raise ValueError("this site stays in float")
-    return value
+def input_choice(
+    low: float,
+    high: float,
+    bits: int,
+    method: str | None,
+    clip_percent: float | None = None,
+    *,
+    mid_rise: bool = False,
+) -> InputChoice:
+    """The grid that covers a range and 0."""
+    low, high = min(0.0, low), max(0.0, high)
+    return InputChoice(bits, method, clip_percent, low, high, *affine(low, high, unsigned_grid(bits)), mid_rise)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from .checking import choice_problem
-from .choice import Choice
-from .plan import Plan, read_plan
+from .checking import entry_problem
+from .draft import Draft, read_draft
+from .entry import Entry
 
 WHAT = ("layer", "kind", "weight_method", "rounding", "method", "clip_percent", "mid_rise")
 OTHER_RECORDINGS = " (on other recordings: not comparable)"
@@ -15,20 +15,20 @@ OTHER_RECORDINGS = " (on other recordings: not comparable)"
 
 def diff_table(first: str, second: str) -> str:
     """What changes from the first plan to the second; each is a plan.json or the folder of one."""
-    a, b = (read_plan(Path(each)) for each in (first, second))
+    a, b = (read_draft(Path(each)) for each in (first, second))
     changes = [*_head(a, b), *_layers(a, b), *_sites(a, b)]
     wrong = [*_contradictions(first, a), *_contradictions(second, b)]
     return "\n".join([*(changes or ["the plans decide the same"]), *_sizes(first, second), *wrong])
 
 
-def _contradictions(path: str, plan: Plan) -> Iterator[str]:
+def _contradictions(path: str, plan: Draft) -> Iterator[str]:
     """What `calibrate --plan` would refuse."""
-    for name, choice in plan.quantized().items():
-        if problem := choice_problem(choice):
+    for name, entry in plan.sites.items():
+        if entry.reason is None and (problem := entry_problem(entry)):
             yield f"{path} cannot be applied: {name}: {problem}"
 
 
-def _head(a: Plan, b: Plan) -> Iterator[str]:
+def _head(a: Draft, b: Draft) -> Iterator[str]:
     for name in ("scheme", "method"):
         if getattr(a, name) != getattr(b, name):
             yield f"{name}: {getattr(a, name)} -> {getattr(b, name)}"
@@ -38,7 +38,7 @@ def _head(a: Plan, b: Plan) -> Iterator[str]:
         yield f"score of the whole plan: {' -> '.join(map(_number, scores))}{'' if same else OTHER_RECORDINGS}"
 
 
-def _layers(a: Plan, b: Plan) -> Iterator[str]:
+def _layers(a: Draft, b: Draft) -> Iterator[str]:
     chosen = [[name for name, layer in plan.layers.items() if layer.selected] for plan in (a, b)]
     for place, here, there in (("first", *chosen), ("second", *reversed(chosen))):
         only = [name for name in here if name not in there]
@@ -46,7 +46,7 @@ def _layers(a: Plan, b: Plan) -> Iterator[str]:
             yield f"layers selected in the {place} only: {', '.join(only)}"
 
 
-def _sites(a: Plan, b: Plan) -> Iterator[str]:
+def _sites(a: Draft, b: Draft) -> Iterator[str]:
     names = [*a.sites, *(name for name in b.sites if name not in a.sites)]
     for name in names:
         if name not in b.sites or name not in a.sites:
@@ -55,9 +55,9 @@ def _sites(a: Plan, b: Plan) -> Iterator[str]:
             yield f"{name}: {changes}"
 
 
-def _changes(a: Choice, b: Choice) -> Iterator[str]:
+def _changes(a: Entry, b: Entry) -> Iterator[str]:
     """What is decided differently at one site; the evidence may differ with the recordings and is left out."""
-    if not (a.quantized and b.quantized):
+    if a.reason is not None or b.reason is not None:
         if a.reason != b.reason:
             yield f"{_bits(a)} -> {_bits(b)}"
         return
@@ -70,15 +70,12 @@ def _changes(a: Choice, b: Choice) -> Iterator[str]:
         yield f"range {_range(a)} -> {_range(b)}"
 
 
-def _bits(choice: Choice) -> str:
-    if not choice.quantized:
-        return f"float ({choice.reason})"
-    packed = choice.weight_bits is not None and choice.weight_format.dense
-    return f"{choice.weight_format if packed else f'w{choice.weight_bits}'}a{choice.input_bits}"
+def _bits(entry: Entry) -> str:
+    return entry.bits if entry.reason is None else f"float ({entry.reason})"
 
 
-def _range(choice: Choice) -> str:
-    return "none" if choice.low is None else f"[{_number(choice.low)}, {_number(choice.high)}]"
+def _range(entry: Entry) -> str:
+    return "none" if entry.low is None else f"[{_number(entry.low)}, {_number(entry.high)}]"
 
 
 def _text(value: object) -> str:

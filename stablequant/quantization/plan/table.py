@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ...foundation.errors import InputError
 from ...foundation.tables import columns
-from .choice import Choice, LayerChoice
-from .plan import Plan, read_plan
+from .choice import LayerChoice
+from .draft import PLAN_FILE, Draft, read_draft
+from .entry import Entry
 
 
 def plan_table(folder: str) -> str:
@@ -17,20 +18,20 @@ def plan_table(folder: str) -> str:
     return "\n".join((*summary(plan), "", *_layers(plan), *_sites(plan)))
 
 
-def plan_of(folder: str) -> Plan:
-    """The plan of a quantized folder; InputError when it has none."""
-    path = Path(folder) / "plan.json"
+def plan_of(folder: str) -> Draft:
+    """The plan of a quantized folder as it stands; InputError when it has none."""
+    path = Path(folder) / PLAN_FILE
     if Path(folder).is_file():
         raise InputError(f"{folder}: a file; give the folder that `sfm-quant calibrate` wrote")
     if not path.is_file():
         raise InputError(f"{folder}: no plan.json here; give a folder that `sfm-quant calibrate` wrote")
-    return read_plan(path)
+    return read_draft(path)
 
 
-def summary(plan: Plan) -> Iterable[str]:
+def summary(plan: Draft) -> Iterable[str]:
     """What was quantized and on what it was calibrated, a line each."""
     about = plan.calibration
-    yield f"{plan.scheme}, method {plan.method}: {len(plan.quantized())} of {len(plan.sites)} sites quantized"
+    yield f"{plan.scheme}, method {plan.method}: {plan.quantized} of {len(plan.sites)} sites quantized"
     if {"recordings", "seconds", "float_passes"} <= about.keys():
         audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s of audio"
         yield f"calibrated on {audio}; {about['float_passes']} float passes"
@@ -38,7 +39,7 @@ def summary(plan: Plan) -> Iterable[str]:
         yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
 
 
-def _layers(plan: Plan) -> Iterable[str]:
+def _layers(plan: Draft) -> Iterable[str]:
     if plan.layers:
         head = ("layer", "probe", "selected", "removed %")
         yield from columns([head, *(_layer(name, layer) for name, layer in plan.layers.items())], "<>>>")
@@ -49,26 +50,26 @@ def _layer(name: str, layer: LayerChoice) -> tuple[str, ...]:
     return name, _shown(layer.probe_score, ".3f"), "yes" if layer.selected else "no", _shown(layer.clip_percent, ".2f")
 
 
-def _sites(plan: Plan) -> Iterable[str]:
+def _sites(plan: Draft) -> Iterable[str]:
     head = ("site", "bits", "bytes", "method", "low", "high", "clipped %", "SQNR dB")
-    yield from columns([head, *((name, *_site(choice)) for name, choice in plan.sites.items())], "<>>>>>>>")
+    yield from columns([head, *((name, *_site(entry)) for name, entry in plan.sites.items())], "<>>>>>>>")
     yield "bits: of weights and inputs; g64: groups of 64 weights share a step, z: and an offset."
     if plan.layers:
         yield "removed %: the largest values, left out before the range was searched."
     yield "clipped %: values outside [low, high]; many per cent are the dense end of GELU's short tail, below low."
 
 
-def _site(choice: Choice) -> tuple[str, ...]:
-    if not choice.quantized:
-        return (f"float: {choice.reason}",)
+def _site(entry: Entry) -> tuple[str, ...]:
+    if entry.reason is not None:
+        return (f"float: {entry.reason}",)
     return (
-        "" if choice.weight_bits is None else f"{choice.weight_format}a{choice.input_bits}",
-        _shown(choice.weight_bytes, ","),
-        choice.method or "",
-        _shown(choice.low, ".4f"),
-        _shown(choice.high, ".4f"),
-        f"{100 * (choice.clipped_share or 0.0):.4f}",
-        _shown(choice.input_sqnr_db, ".1f"),
+        entry.bits,
+        _shown(entry.weight_bytes, ","),
+        entry.method or "",
+        _shown(entry.low, ".4f"),
+        _shown(entry.high, ".4f"),
+        "" if entry.clipped_share is None else f"{100 * entry.clipped_share:.4f}",
+        _shown(entry.input_sqnr_db, ".1f"),
     )
 
 

@@ -20,16 +20,21 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from ...engines import onednn
 from ...foundation import registry
 from ...foundation.errors import InputError
 from ...foundation.options import methods, parse_scheme
-from ..numerics.weight_grid import DENSE_BITS
-from ..plan.checking import choice_problem
-from ..plan.choice import Choice
-from ..plan.plan import Plan, read_plan
+from ..numerics.activation_grid import unsigned_grid
+from ..numerics.weight_formats import weight_format
+from ..numerics.weight_packed import MOST_BITS
+from ..plan.checking import entry_problem
+from ..plan.choice import Choice, InFloat, Quantized, input_choice
+from ..plan.draft import Draft, read_draft
+from ..plan.entry import Entry, needed
+from ..plan.plan import Plan
 from ..plan.site import Site
+from ..search.choices import weight_choice
 from ..search.session import SearchSession
 
 NOISY = 6.0  # dB: below it a quarter of an input's power is lost, which no search does
@@ -40,14 +45,16 @@ WORSE = 1.0  # points by which an edit may change the score of the whole plan wi
 class EditedPlan:
     """A planner that decides nothing: everything is in `wanted`, which was read from `source`."""
 
-    wanted: Plan
+    wanted: Draft
     source: str
 
     def check(self, sites: tuple[Site, ...]) -> None:
         """InputError for the first thing that contradicts itself or the model with these sites."""
         for name, problem in _problems(self.wanted, {site.name: site for site in sites}):
             raise InputError(f"{self.source}: {name}: {problem}")
-        bits = {(choice.weight_bits, choice.input_bits) for choice in self.wanted.quantized().values()}
+        if self.wanted.method not in methods():
+            raise InputError(f"{self.source}: method is {self.wanted.method!r}; give {_one(methods())}")
+        bits = {(each.weight_bits, each.input_bits) for each in self.wanted.sites.values() if each.reason is None}
         if not self._mixed and parse_scheme(self.wanted.scheme) not in bits:
             raise InputError(f"{self.source}: no site has the bits of the scheme {self.wanted.scheme}; correct it")
 
@@ -63,14 +70,10 @@ class EditedPlan:
             site.name: _applied(session, site, wanted[site.name], by_hand=site.name in edited)
             for site in session.sites
         }
-        for sentence in (
-            *_unused(wanted, edited),
-            *_coarse(choices),
-            *_noisy(choices),
-            *_apart(choices, session.sites),
-        ):
+        made = replace(session.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
+        for sentence in (*_unused(wanted, edited), *_remarks(made.quantized(), session.sites)):
             warnings.warn(f"{self.source}: {sentence}", stacklevel=1)
-        return replace(session.plan(choices, self.wanted.layers), scheme=self.wanted.scheme)
+        return made
 
     def remarks(self, plan: Plan) -> Iterator[str]:
         """A sentence where the plan as applied scores worse than it did before the edit, on the same recordings."""
@@ -81,7 +84,7 @@ class EditedPlan:
                 f"({plan.score['unit']})"
             )
 
-    def _of_other_recordings(self, about: Mapping[str, Any]) -> bool:
+    def _of_other_recordings(self, about: Mapping[str, object]) -> bool:
         """Whether the plan was found on other recordings than it is applied on: then what both found may differ."""
         return self.wanted.calibration.get("audio_sha256") != about["audio_sha256"]
 
@@ -98,48 +101,48 @@ class EditedPlan:
 
 def read(path: str) -> EditedPlan:
     """The plan in a file, or in a quantized folder."""
-    wanted = read_plan(Path(path))
-    if wanted.method not in methods():
-        raise InputError(f"{path}: method is {wanted.method!r}; give {_one(methods())}")
-    return EditedPlan(wanted, path)
+    return EditedPlan(read_draft(Path(path)), path)
 
 
-def _problems(plan: Plan, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
+def _problems(plan: Draft, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
     """(site, what is wrong with it in this plan)"""
     for name in sorted(plan.sites.keys() - sites.keys()):
         yield name, "the model has no such site; correct the name"
     for name, site in sites.items():
-        choice = plan.sites.get(name)
-        if choice is None:
+        entry = plan.sites.get(name)
+        if entry is None:
             yield name, "is not in the plan; add it, with a reason when it shall stay in float"
-        elif not choice.quantized and not str(choice.reason).strip():
-            yield name, "its reason to stay in float is empty; give one, or delete it"
-        elif choice.quantized:
-            problem = _site_problem(site, choice) or choice_problem(choice) or _method_problem(choice)
-            if problem:
+        elif entry.reason is None:
+            if problem := _problem(site, entry):
                 yield name, problem
+        elif not entry.reason.strip():
+            yield name, "its reason to stay in float is empty; give one, or delete it"
 
 
-def _site_problem(site: Site, choice: Choice) -> str | None:
+def _problem(site: Site, entry: Entry) -> str | None:
+    """What is wrong with an entry that quantizes its site."""
+    problem = _site_problem(site, entry) or entry_problem(entry) or _method_problem(entry)
+    return problem or onednn.refuses(site, _chosen(site, entry, (0.0, 0.0), "nearest"))
+
+
+def _site_problem(site: Site, entry: Entry) -> str | None:
     if site.reason is not None:
         return f"cannot be quantized ({site.reason}); give it a reason"
-    if (choice.layer, choice.kind) != (site.layer, site.kind):
-        return f"is a {site.kind} of layer {site.layer} in the model, not a {choice.kind} of {choice.layer}"
-    if choice.mid_rise and not site.unpadded_conv:
-        return "mid_rise is for convolutions without padding; delete it"
+    if (entry.layer, entry.kind) != (site.layer, site.kind):
+        return f"is a {site.kind} of layer {site.layer} in the model, not a {entry.kind} of {entry.layer}"
     return None
 
 
-def _method_problem(choice: Choice) -> str | None:
+def _method_problem(entry: Entry) -> str | None:
     ranges, roundings = registry.names("ranges"), registry.names("rounding")
-    if choice.low is None and choice.method not in ranges:
-        return f"no range, and no method {choice.method!r} that would find one; give low and high, or {_one(ranges)}"
-    if choice.method not in (None, *ranges):
-        return f"method is {choice.method!r}; give {_one(ranges)}, or delete it beside a range by hand"
-    if choice.weight_method not in ranges:
-        return f"weight_method is {choice.weight_method!r}; give {_one(ranges)}"
-    if choice.rounding not in (None, *roundings):
-        return f"rounding is {choice.rounding!r}; give {_one(roundings)}"
+    if entry.low is None and entry.method not in ranges:
+        return f"no range, and no method {entry.method!r} that would find one; give low and high, or {_one(ranges)}"
+    if entry.method not in (None, *ranges):
+        return f"method is {entry.method!r}; give {_one(ranges)}, or delete it beside a range by hand"
+    if entry.weight_method not in ranges:
+        return f"weight_method is {entry.weight_method!r}; give {_one(ranges)}"
+    if entry.rounding not in (None, *roundings):
+        return f"rounding is {entry.rounding!r}; give {_one(roundings)}"
     return None
 
 
@@ -147,29 +150,43 @@ def _one(names: tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
 
 
-def _by_hand(session: SearchSession, site: Site, choice: Choice) -> bool:
+def _by_hand(session: SearchSession, site: Site, entry: Entry) -> bool:
     """Whether a range is another than the method beside it finds."""
-    if not choice.quantized or choice.low is None or choice.high is None or choice.method is None:
+    if entry.reason is not None or entry.low is None or entry.high is None or entry.method is None:
         return False
-    low, high = session.choices.range(site, choice.method, choice.clip_percent, choice.input_grid)
+    low, high = _found(session, site, entry, entry.method)
     near = 1e-3 * (high - low)  # of another machine the last digits differ
-    return abs(min(low, 0.0) - choice.low) > near or abs(max(high, 0.0) - choice.high) > near
+    return abs(min(low, 0.0) - entry.low) > near or abs(max(high, 0.0) - entry.high) > near
 
 
-def _applied(session: SearchSession, site: Site, choice: Choice, *, by_hand: bool) -> Choice:
-    if not choice.quantized:
-        return Choice(site.layer, site.kind, choice.reason)
+def _found(session: SearchSession, site: Site, entry: Entry, method: str) -> tuple[float, float]:
+    """The range that a method finds for an entry."""
+    grid = unsigned_grid(needed("input_bits", entry.input_bits))
+    return session.choices.range(site, method, entry.clip_percent, grid)
+
+
+def _applied(session: SearchSession, site: Site, entry: Entry, *, by_hand: bool) -> Choice:
+    if entry.reason is not None:
+        return InFloat(site.layer, site.kind, entry.reason)
     if by_hand:
-        choice = replace(choice, method=None, clip_percent=None)
-    if choice.low is None:
-        low, high = session.choices.range(site, str(choice.method), choice.clip_percent, choice.input_grid)
-        choice = replace(choice, low=low, high=high)
-    if choice.rounding is None:
-        choice = replace(choice, rounding=session.choices.rounding(int(choice.weight_bits or 0)))
-    return session.choices.measured(choice, site.name)
+        entry = replace(entry, method=None, clip_percent=None)
+    if entry.low is None or entry.high is None:
+        ends = _found(session, site, entry, needed("method", entry.method))
+    else:
+        ends = entry.low, entry.high
+    rounding = entry.rounding or session.choices.rounding(entry.format)
+    return session.choices.measured(_chosen(site, entry, ends, rounding), site.name)
 
 
-def _unused(wanted: Mapping[str, Choice], by_hand: list[str]) -> Iterator[str]:
+def _chosen(site: Site, entry: Entry, ends: tuple[float, float], rounding: str) -> Quantized:
+    """What an entry chooses, with this range and rounding."""
+    bits, mid_rise = needed("input_bits", entry.input_bits), bool(entry.mid_rise)
+    read = input_choice(*ends, bits, entry.method, entry.clip_percent, mid_rise=mid_rise)
+    weight = weight_choice(site, entry.format, needed("weight_method", entry.weight_method), rounding)
+    return Quantized(site.layer, site.kind, weight, read)
+
+
+def _unused(wanted: Mapping[str, Entry], by_hand: list[str]) -> Iterator[str]:
     if by_hand:
         yield (
             f"ranges that the method beside them does not find ({_some(by_hand)}: {wanted[by_hand[0]].method}) are "
@@ -177,27 +194,34 @@ def _unused(wanted: Mapping[str, Choice], by_hand: list[str]) -> Iterator[str]:
         )
 
 
-def _coarse(choices: Mapping[str, Choice]) -> Iterator[str]:
+def _remarks(choices: Mapping[str, Quantized], sites: tuple[Site, ...]) -> Iterator[str]:
+    """What the choices cost, a sentence each."""
+    yield from _coarse(choices)
+    yield from _noisy(choices)
+    yield from _apart(choices, sites)
+
+
+def _coarse(choices: Mapping[str, Quantized]) -> Iterator[str]:
     """An 8-bit entry edited to fewer bits keeps the rounding and the one step a row that do for 8 bits only."""
+    weights = {name: choice.weight for name, choice in choices.items() if choice.weight.format.coarse}
     coarse = [
         name
-        for name, choice in choices.items()
-        if choice.quantized
-        and choice.weight_format.dense
-        and (choice.rounding, choice.weight_group, choice.weight_asymmetric) == ("nearest", None, None)
+        for name, weight in weights.items()
+        if weight.rounding == "nearest" and weight.format == weight_format(weight.format.bits)
     ]
     if coarse:
         yield (
-            f"sites of {DENSE_BITS} bits and fewer ({_some(coarse)}) are rounded to nearest, with one step for a "
+            f"sites of {MOST_BITS} bits and fewer ({_some(coarse)}) are rounded to nearest, with one step for a "
             'row, which loses words; a search would give them "weight_group": 64, "weight_asymmetric": true and '
             '"rounding": "compensated"'
         )
 
 
-def _noisy(choices: Mapping[str, Choice]) -> Iterator[str]:
-    noisy = [name for name, c in choices.items() if c.input_sqnr_db is not None and c.input_sqnr_db < NOISY]
+def _noisy(choices: Mapping[str, Quantized]) -> Iterator[str]:
+    measured = {name: choice.measured for name, choice in choices.items()}
+    noisy = [name for name, m in measured.items() if m.input_sqnr_db is not None and m.input_sqnr_db < NOISY]
     if noisy:
-        first = choices[noisy[0]]
+        first = measured[noisy[0]]
         yield (
             f"ranges that do not fit what the sites read ({_some(noisy)}: {100 * (first.clipped_share or 0):.0f} % of "
             f"the values are outside, the signal is {first.input_sqnr_db:.1f} dB above the noise) lose words; "
@@ -205,14 +229,14 @@ def _noisy(choices: Mapping[str, Choice]) -> Iterator[str]:
         )
 
 
-def _apart(choices: Mapping[str, Choice], sites: tuple[Site, ...]) -> Iterator[str]:
+def _apart(choices: Mapping[str, Quantized], sites: tuple[Site, ...]) -> Iterator[str]:
     """Sites with one input and several scales for it."""
-    inputs: dict[str, set[tuple[float | None, ...]]] = {}
+    inputs: dict[str, set[tuple[float, ...]]] = {}
     names: dict[str, list[str]] = {}
     for site in sites:
-        choice = choices[site.name]
-        if site.reads and choice.quantized:
-            inputs.setdefault(site.reads, set()).add((choice.input_bits, choice.scale, choice.input_zero_point))
+        read = choices[site.name].input if site.name in choices else None
+        if site.reads and read is not None:
+            inputs.setdefault(site.reads, set()).add((read.bits, read.scale, read.exact_zero))
             names.setdefault(site.reads, []).append(site.name.rpartition(".")[2])
     apart = [key for key, scales in inputs.items() if len(scales) > 1]
     if apart:

@@ -23,8 +23,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from ...foundation import registry
 from ...foundation.errors import InputError
 from ...foundation.files import c_output_on_stderr
-from ..numerics.weight_grid import DenseWeight, QTensor
-from ..plan.choice import Choice
+from ..numerics.weight_grid import QTensor, StoredWeight
+from ..plan.choice import Quantized
 from ..plan.plan import Plan
 from ..plan.site import Site
 from ..search.scores import Trial
@@ -56,36 +56,38 @@ class Rounded:
     """The weights of every site at every width below 8 bits, for trials."""
 
     def __init__(self, session: SearchSession, base: Plan) -> None:
-        sites = [site for site in session.sites if site.name in base.quantized()]
+        choices = base.quantized()
+        sites = [site for site in session.sites if site.name in choices]
         self.choices = {
-            (site.name, bits): replace(base.sites[site.name], **session.choices.weight_choice(site, bits, "mse"))
+            (site.name, bits): replace(choices[site.name], weight=session.choices.weight(site, bits, "mse"))
             for site in sites
             for bits in WIDTHS[1:]
         }
         found = session.roundings.round_alone(
             {site.name: [self.choices[site.name, b] for b in WIDTHS[1:]] for site in sites}
         )
-        self._dense = {
+        self._stored = {
             (name, bits): weight
             for name, weights in found.items()
             for bits, weight in zip(WIDTHS[1:], weights, strict=True)
         }
         self._session = session
 
-    def weights(self, choices: Mapping[str, Choice]) -> Mapping[str, QTensor]:
+    def weights(self, choices: Mapping[str, Quantized]) -> Mapping[str, QTensor]:
         """The weights of these choices, each expanded when it is asked for."""
-        wide = {name: choice for name, choice in choices.items() if choice.weight_bits == WIDTHS[0]}
-        narrow = {name: self._dense[name, int(c.weight_bits or 0)] for name, c in choices.items() if name not in wide}
+        wide = {name: choice for name, choice in choices.items() if choice.weight.format.bits == WIDTHS[0]}
+        rest = {name: choice.weight.format.bits for name, choice in choices.items() if name not in wide}
+        narrow = {name: self._stored[name, bits] for name, bits in rest.items()}
         return _Expanding({**self._session.trials.weights(wide), **narrow})
 
 
 class _Expanding(Mapping[str, QTensor]):
-    def __init__(self, weights: Mapping[str, QTensor | DenseWeight]) -> None:
+    def __init__(self, weights: Mapping[str, QTensor | StoredWeight]) -> None:
         self._weights = weights
 
     def __getitem__(self, name: str) -> QTensor:
         weight = self._weights[name]
-        return weight.expand() if isinstance(weight, DenseWeight) else weight
+        return weight.expand() if isinstance(weight, StoredWeight) else weight
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)
@@ -146,7 +148,7 @@ def _limit(session: SearchSession, base: Plan) -> float:
     options = session.options
     narrow = _with_bits(session, base, dict.fromkeys(base.quantized(), WIDTHS[-1]))
     if options.avg_bits is not None:
-        limit = options.avg_bits / 8 * sum(int(c.weight_count or 0) for c in base.quantized().values())
+        limit = options.avg_bits / 8 * sum(choice.weight.count for choice in base.quantized().values())
     else:
         assert options.target_compression is not None
         rest = session.bytes_written(narrow) - _weight_bytes(narrow)
@@ -158,15 +160,15 @@ def _limit(session: SearchSession, base: Plan) -> float:
 def _refuse_out_of_reach(session: SearchSession) -> None:
     """InputError, before the search for ranges, when the fewest bits everywhere do not keep the limit."""
     options, sites = session.options, [site for site in session.sites if site.reason is None]
-    found = [session.choices.weight_choice(site, WIDTHS[-1], "mse") for site in sites]
-    least = sum(int(each["weight_bytes"]) for each in found)
-    bits = 8 * least / max(1, sum(int(each["weight_count"]) for each in found))
+    found = [session.choices.weight(site, WIDTHS[-1], "mse") for site in sites]
+    least, count = sum(each.bytes for each in found), sum(each.count for each in found)
+    bits = 8 * least / max(1, count)
     if options.avg_bits is not None and bits > options.avg_bits:
         raise InputError(
             f"--avg-bits {options.avg_bits:g} is out of reach: {WIDTHS[-1]} bits everywhere are {bits:.2f} with their "
             "scales; allow more"
         )
-    rest = session.recognizer.float32_bytes - 4 * sum(int(each["weight_count"]) for each in found)
+    rest = session.recognizer.float32_bytes - 4 * count
     most = session.recognizer.float32_bytes / (max(0, rest) + least)
     if options.target_compression is not None and most < options.target_compression:
         raise InputError(
@@ -201,14 +203,14 @@ def _smallest(session: SearchSession, base: Plan, rounded: Rounded, lost: Loss, 
 
 
 def _trial(rounded: Rounded, name: str, bits: int) -> Trial:
-    choice = replace(rounded.choices[name, bits], input_bits=None)
+    choice = replace(rounded.choices[name, bits], input=None)
     return Trial(f"{name} w{bits}", choice.layer, {name: choice}, rounded.weights({name: choice}))
 
 
 def _with_bits(session: SearchSession, base: Plan, bits: Mapping[str, int]) -> Plan:
     sites, choices = {site.name: site for site in session.sites}, base.quantized()
     changed = {
-        name: replace(choice, **session.choices.weight_choice(sites[name], bits[name], str(choice.weight_method)))
+        name: replace(choice, weight=session.choices.weight(sites[name], bits[name], choice.weight.method))
         for name, choice in choices.items()
     }
     made = replace(base, sites={**base.sites, **changed})
@@ -217,11 +219,11 @@ def _with_bits(session: SearchSession, base: Plan, bits: Mapping[str, int]) -> P
 
 def _bytes(session: SearchSession, site: Site) -> dict[int, int]:
     """Bytes of the weight of a site at each width."""
-    return {bits: int(session.choices.weight_choice(site, bits, "mse")["weight_bytes"]) for bits in WIDTHS}
+    return {bits: session.choices.weight(site, bits, "mse").bytes for bits in WIDTHS}
 
 
 def _weight_bytes(plan: Plan) -> int:
-    return sum(int(choice.weight_bytes or 0) for choice in plan.quantized().values())
+    return sum(choice.weight.bytes for choice in plan.quantized().values())
 
 
 def _increase(session: SearchSession, plan: Plan) -> float:

@@ -15,12 +15,12 @@ the budget of float passes allows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ..plan.choice import Choice, LayerChoice
+from ..plan.choice import Choice, InFloat, LayerChoice, Quantized
 from ..plan.plan import Plan
 from ..search.scores import Trial
 from ..search.session import SearchSession
@@ -67,12 +67,12 @@ def place_zero(
     session: SearchSession, choices: dict[str, Choice], layers: dict[str, LayerChoice]
 ) -> tuple[dict[str, Choice], dict[str, LayerChoice]]:
     """Step 4: choices and explanations, with a mid-rise grid for the first site where the whole scores better so."""
-    first = next(site for site in session.sites if choices[site.name].quantized)
-    if not first.unpadded_conv or not choices[first.name].zero_point:
+    first = next(site for site in session.sites if isinstance(choices[site.name], Quantized))
+    if not first.unpadded_conv or not _has_negatives(choices[first.name]):
         return choices, layers
 
-    def with_zero(of: dict[str, Choice]) -> dict[str, Choice]:
-        return {**of, first.name: session.choices.measured(replace(of[first.name], mid_rise=True), first.name)}
+    def with_zero(of: Mapping[str, Choice]) -> dict[str, Choice]:
+        return {**of, first.name: _mid_rise(session, first.name, of[first.name])}
 
     tried = session.choices.in_trial(choices)
     trials = [
@@ -86,6 +86,17 @@ def place_zero(
     why = f"{layers[first.layer].why}{said}, else {max(tread, rise):.3f}"
     layers = {**layers, first.layer: replace(layers[first.layer], why=why)}
     return with_zero(choices) if better else choices, layers
+
+
+def _has_negatives(choice: Choice) -> bool:
+    """Whether zero lies above the first code."""
+    return isinstance(choice, Quantized) and choice.input is not None and choice.input.zero_point > 0
+
+
+def _mid_rise(session: SearchSession, name: str, choice: Choice) -> Choice:
+    if isinstance(choice, InFloat) or choice.input is None:
+        return choice
+    return session.choices.measured(replace(choice, input=replace(choice.input, mid_rise=True)), name)
 
 
 def _try(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from ...foundation import registry
 from ...foundation.options import CalibrateOptions, parse_scheme
-from ..numerics.activation_grid import Grid, affine, sqnr_db, unsigned_grid
+from ..numerics.activation_grid import Grid, sqnr_db, unsigned_grid
+from ..numerics.weight_formats import weight_format
 from ..numerics.weight_grid import WeightFormat
 from ..observation.histogram import Histogram
-from ..plan.choice import Choice
+from ..plan.choice import Choice, InFloat, Quantized, WeightChoice, input_choice
 from ..plan.site import Site
 from ..ranges import percentile
+
+TRIAL_BITS = 8  # of weights in a trial of ranges
 
 
 @dataclass(frozen=True)
@@ -37,35 +39,26 @@ class Choices:
     def choose(self, site: Site, method: str, clip: float | None = None, *, trial: bool = False) -> Choice:
         """The range that a method gives for a site, after removing the `clip` % largest of its input values.
 
-        In a trial of ranges a weight of 4 bits and fewer has 8: its own noise would hide what the range does.
+        In a trial of ranges a weight of a coarse format has 8 bits: its own noise would hide what the range does.
         """
         if site.reason is not None:
-            return Choice(site.layer, site.kind, site.reason)
+            return InFloat(site.layer, site.kind, site.reason)
         low, high = self.range(site, method, clip, unsigned_grid(self.input_bits))
-        choice = Choice(
-            layer=site.layer,
-            kind=site.kind,
-            **self.weight_choice(site, self._trial_bits() if trial else self.weight_bits, method),
-            input_bits=self.input_bits,
-            method=method,
-            clip_percent=clip,
-            low=low,
-            high=high,
-        )
-        return self.measured(choice, site.name)
+        weight = self.weight(site, self._trial_bits() if trial else self.weight_bits, method)
+        read = input_choice(low, high, self.input_bits, method, clip)
+        return self.measured(Quantized(site.layer, site.kind, weight, read), site.name)
 
-    def in_trial(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+    def in_trial(self, choices: Mapping[str, Choice]) -> dict[str, Quantized]:
         """The quantized choices as a trial of ranges takes them."""
+        found = {site: choices[site.name] for site in self.sites}
         return {
-            site.name: replace(
-                choices[site.name], **self.weight_choice(site, self._trial_bits(), str(choices[site.name].method))
-            )
-            for site in self.sites
-            if choices[site.name].quantized
+            site.name: replace(choice, weight=self.weight(site, self._trial_bits(), choice.weight.method))
+            for site, choice in found.items()
+            if isinstance(choice, Quantized)
         }
 
     def _trial_bits(self) -> int:
-        return 8 if WeightFormat(self.weight_bits).dense else self.weight_bits
+        return TRIAL_BITS if self.format(self.weight_bits).coarse else self.weight_bits
 
     def range(self, site: Site, method: str, clip: float | None, grid: Grid) -> tuple[float, float]:
         """(low, high) that a range method gives for a site."""
@@ -74,18 +67,15 @@ class Choices:
         low, high = registry.get("ranges", method).activations(kept, grid)
         return float(low), float(high)
 
-    def measured(self, choice: Choice, name: str) -> Choice:
-        """The choice for a site with the scale and zero point of its range, and the evidence."""
-        seen, grid = self.histograms[name], choice.input_grid
-        low, high = min(0.0, choice.low or 0.0), max(0.0, choice.high or 0.0)  # as the grid has it
-        scale, zero_point = affine(low, high, grid)
-        choice = replace(choice, low=low, high=high, scale=scale, zero_point=zero_point)
-        noise = float(seen.noise(np.array([scale]), np.array([choice.input_zero_point]), grid)[0])
-        return replace(
-            choice,
-            clipped_share=round(seen.share_outside(low, high), 8),
-            input_sqnr_db=rounded(sqnr_db(seen.power(), noise)),
-        )
+    def measured(self, choice: Quantized, name: str) -> Quantized:
+        """The choice for a site with the evidence for the grid of its input."""
+        read, seen = choice.input, self.histograms[name]
+        if read is None:
+            return choice
+        noise = float(seen.noise(np.array([read.scale]), np.array([read.exact_zero]), read.grid)[0])
+        share = round(seen.share_outside(read.low, read.high), 8)
+        ratio = rounded(sqnr_db(seen.power(), noise))
+        return replace(choice, measured=replace(choice.measured, clipped_share=share, input_sqnr_db=ratio))
 
     def group(self, bits: int) -> int | None:
         """Weights that share a step; smaller groups are worth their bytes where bits can be saved elsewhere."""
@@ -99,24 +89,27 @@ class Choices:
         )
         return 32 if options.limits() and (bits > 2 or not tight) else 64
 
-    def weight_choice(self, site: Site, bits: int, method: str) -> dict[str, Any]:
-        """The fields of a choice that say how the weight of a site is quantized to `bits`."""
-        packed = WeightFormat(bits).dense
-        format = WeightFormat(bits, self.group(bits), asymmetric=True) if packed else WeightFormat(bits)
-        columns = site.in_channels * site.kernel
-        return {
-            "weight_bits": bits,
-            "weight_group": format.group,
-            "weight_asymmetric": format.asymmetric or None,
-            "weight_count": site.out_channels * columns,
-            "weight_bytes": format.bytes(site.out_channels, columns),
-            "weight_method": "mse" if packed else method,  # in groups the range is a step, searched for least error
-            "rounding": self.rounding(bits),
-        }
+    def format(self, bits: int) -> WeightFormat:
+        """What weights of so many bits have in a search."""
+        alone = weight_format(bits)
+        return weight_format(bits, self.group(bits), asymmetric=True) if alone.coarse else alone
 
-    def rounding(self, bits: int) -> str:
-        """How weights of so many bits are rounded."""
-        return self.options.rounding or ("compensated" if WeightFormat(bits).dense else "nearest")
+    def weight(self, site: Site, bits: int, method: str) -> WeightChoice:
+        """How the weight of a site is quantized to `bits`."""
+        format = self.format(bits)
+        kept = "mse" if format.coarse else method  # in groups the range is a step, searched for least error
+        return weight_choice(site, format, kept, self.rounding(format))
+
+    def rounding(self, format: WeightFormat) -> str:
+        """How weights of a format are rounded."""
+        return self.options.rounding or ("compensated" if format.coarse else "nearest")
+
+
+def weight_choice(site: Site, format: WeightFormat, method: str, rounding: str) -> WeightChoice:
+    """The choice with the size that the weight of a site has."""
+    columns = site.in_channels * site.kernel
+    size = format.bytes(site.out_channels, columns)
+    return WeightChoice(format, method, rounding, site.out_channels * columns, size)
 
 
 def rounded(value: float | None) -> float | None:

@@ -11,23 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...engines import onednn
+from ...engines import onednn, state
 from ...foundation import memory_pages, registry
 from ...models import checkpoint
-from ...models.recognizers import Recognizer
-from ..numerics import weight_fit, weight_grid
-from ..numerics.activation_grid import symmetric_scale
-from ..numerics.weight_grid import QTensor, WeightGrid
+from ...models.recognizer import Recognizer
+from ..numerics.weight_grid import Limits, QTensor, WeightGrid, joined
 from ..observation import gram
-from ..observation.gram import Gram
+from ..observation.gram import Gram, Matrices
 from ..observation.layer_cache import LayerCache
-from ..plan.choice import Choice
+from ..plan.choice import Quantized, WeightChoice
 from ..plan.site import Site, canonical_weight, layers_of
 
 
@@ -42,7 +40,7 @@ class Rounded(NamedTuple):
 def round_layers(
     recognizer: Recognizer,
     found: Sequence[Site],
-    choices: Mapping[str, Sequence[Choice]],
+    choices: Mapping[str, Sequence[Quantized]],
     waveforms: Callable[[], Iterable[np.ndarray]],
     folder: Path,
     *,
@@ -65,52 +63,50 @@ def round_layers(
         _release(recognizer.model.get_submodule(site.name).weight for site in behind)
         if follow and quantized.index(here[-1]) < last:
             first = {name: rounded[0] for name, rounded in weights.items()}
-            onednn.convert(prefix.model, {name: choices[name][0] for name in first}, first)
+            state.convert(prefix.model, {name: choices[name][0] for name in first}, first)
+            onednn.use_kernels(prefix.model)
         memory_pages.return_freed_memory()
         yield Rounded(layer, weights, dict(cache.ran))
         cache.ran.clear()
 
 
-def round_site(weight: Tensor, choices: Sequence[Choice], seen: Gram | None = None) -> list[QTensor]:
+def round_site(weight: Tensor, choices: Sequence[Quantized], seen: Gram | None = None) -> list[QTensor]:
     """The integer weight of a site by each of its choices, of a canonical weight (out, n); all round the same way."""
-    (rounding,) = {str(choice.rounding) for choice in choices}
+    (rounding,) = {choice.weight.rounding for choice in choices}
     groups = 1 if seen is None else seen.site.groups
     parts = [_round_group(rows, choices, rounding, seen, group) for group, rows in enumerate(weight.chunk(groups))]
     return [
-        weight_grid.joined([points for points, _ in of_choice]).hold(torch.cat([codes for _, codes in of_choice]))
+        joined([points for points, _ in of_choice]).hold(torch.cat([codes for _, codes in of_choice]))
         for of_choice in zip(*parts, strict=True)
     ]
 
 
 def _round_group(
-    weight: Tensor, choices: Sequence[Choice], rounding: str, seen: Gram | None, group: int
+    weight: Tensor, choices: Sequence[Quantized], rounding: str, seen: Gram | None, group: int
 ) -> list[tuple[WeightGrid, Tensor]]:
     """By each choice the grid and int8 codes of the rows of one group of a convolution, or of all rows."""
     power = None if seen is None else seen.power(group)
-    points = [fit(weight, choice, power) for choice in choices]
-    blocks: Iterable[Any] = [(slice(None), None)] if seen is None else seen.blocks(group)
+    points = [fit(weight, choice.weight, power) for choice in choices]
+    blocks: Iterable[tuple[slice, Matrices | None]] = [(slice(None), None)] if seen is None else seen.blocks(group)
     round_weight = registry.get("rounding", rounding).round_weight
     rounded = [round_weight(weight[:, at], [each.columns(at) for each in points], matrices) for at, matrices in blocks]
     codes = [torch.cat([each.codes for each in of_choice], 1) for of_choice in zip(*rounded, strict=True)]
     return list(zip(points, codes, strict=True))
 
 
-def fit(weight: Tensor, choice: Choice, power: Tensor | None = None) -> WeightGrid:
-    """Where the weights of a site may lie: by its range method, or in groups of least error at 4 bits and fewer."""
-    if choice.weight_format.dense:
-        return weight_fit.fit(weight, choice.weight_format, power)
-    grid = choice.weight_grid
-    limit = registry.get("ranges", str(choice.weight_method)).weights(weight, grid)
-    return weight_grid.row_grid(symmetric_scale(limit, grid), grid.bits, weight.shape[1])
+def fit(weight: Tensor, choice: WeightChoice, power: Tensor | None = None) -> WeightGrid:
+    """Where the weights of a site may lie, as their format and range method say."""
+    limits: Limits = registry.get("ranges", choice.method).weights
+    return choice.format.fit(weight, limits, power)
 
 
-def _round(recognizer: Recognizer, site: Site, choices: Sequence[Choice], seen: Gram | None) -> list[QTensor]:
+def _round(recognizer: Recognizer, site: Site, choices: Sequence[Quantized], seen: Gram | None) -> list[QTensor]:
     weight = canonical_weight(recognizer.model.get_submodule(site.name))
     return round_site(weight, choices, seen)
 
 
-def _needs_gram(choices: Sequence[Choice]) -> bool:
-    return any(registry.get("rounding", str(choice.rounding)).NEEDS_GRAM for choice in choices)
+def _needs_gram(choices: Sequence[Quantized]) -> bool:
+    return any(registry.get("rounding", choice.weight.rounding).NEEDS_GRAM for choice in choices)
 
 
 def _grams(

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from ...foundation import files, progress
 from ...foundation.errors import InputError
-from ...models.recognizers import Recognizer
+from ...models.recognizer import Recognizer
 from ..numerics.activation_grid import sqnr_db
-from ..numerics.weight_grid import DenseWeight, QTensor
-from ..plan.choice import Choice
+from ..numerics.weight_grid import QTensor, StoredWeight
+from ..plan.choice import Quantized
 from ..plan.plan import Plan
 from ..plan.site import Site, canonical_weight
 from .choices import rounded as three_digits
 from .float_passes import FloatPasses
 from .rounding_pass import round_layers
-from .scores import Recording
+from .scores import CalibrationUtterance
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Roundings:
 
     recognizer: Recognizer
     sites: tuple[Site, ...]
-    recordings: Sequence[Recording]
+    recordings: Sequence[CalibrationUtterance]
     probed: int
     out: Path  # beside which layers' outputs are kept
     passes: FloatPasses
@@ -40,15 +40,15 @@ class Roundings:
         done = {name: self._rounded(name, choice, weights[name]) for name, choice in choices.items()}
         return replace(plan, sites={**plan.sites, **done}), weights
 
-    def round_alone(self, choices: Mapping[str, Sequence[Choice]]) -> dict[str, list[DenseWeight]]:
+    def round_alone(self, choices: Mapping[str, Sequence[Quantized]]) -> dict[str, list[StoredWeight]]:
         """Low-bit weights of sites, one for each choice, for trials: rounded behind the float model."""
         return {
-            name: [DenseWeight.of(each) for each in weights]
+            name: [StoredWeight.of(each) for each in weights]
             for name, weights in self._layers("rounding each site alone", choices, False)
         }
 
     def _layers(
-        self, what: str, choices: Mapping[str, Sequence[Choice]], follow: bool
+        self, what: str, choices: Mapping[str, Sequence[Quantized]], follow: bool
     ) -> Iterator[tuple[str, list[QTensor]]]:
         """The rounded weights of each site, one for each of its choices."""
         shares, probed = self.passes.shares(), self.probed
@@ -60,13 +60,9 @@ class Roundings:
                 yield from weights.items()
                 self.passes.spent += sum(shares.get(layer, 0.0) * times for layer, times in ran.items()) / probed
 
-    def _rounded(self, name: str, choice: Choice, rounded: QTensor) -> Choice:
+    def _rounded(self, name: str, choice: Quantized, rounded: QTensor) -> Quantized:
         """The choice with what rounding did to the weight."""
         weight = canonical_weight(self.recognizer.model.get_submodule(name))
         error = (rounded.dequantize() - weight).double().square().mean()
-        return replace(
-            choice,
-            weight_count=weight.numel(),
-            weight_bytes=choice.weight_format.bytes(*weight.shape),
-            weight_sqnr_db=three_digits(sqnr_db(float(weight.double().square().mean()), float(error))),
-        )
+        ratio = three_digits(sqnr_db(float(weight.double().square().mean()), float(error)))
+        return replace(choice, measured=replace(choice.measured, weight_sqnr_db=ratio))

@@ -3,12 +3,9 @@
 Two scores, both 0 for the float model:
 
 - `wer`: word error rate on the transcripts minus that of the float model, in points (the paper's score).
-- `logits`: total variation distance between the CTC posteriors of the float and the quantized model, over the symbols
-  that the float model writes, 100 / symbols * sum_t 1/2 sum_v |p_float(t, v) - p(t, v)|. The sum is the number of
-  frames whose symbol would differ if both were drawn from their posteriors under the best coupling, and a written
-  symbol changes only where a frame does: so it is, as `wer`, in % of what is written. (Over frames it would shrink
-  with the blanks between symbols, and the threshold would mean something else for every vocabulary.) It needs no
-  transcript, and unlike a word count it moves with every change.
+- `logits`: how far the posteriors of the quantized model are from the float model's, counted over what the float model
+  writes (models/tasks/ says how, for each task). It needs no transcript, and unlike a word count it moves with every
+  change.
 
 A *trial* quantizes some layers. `run_trials` computes the float model once for each recording, keeps the outputs of
 its layers, and answers each trial by recomputing only from the first quantized layer on: the prefix that the trial
@@ -28,17 +25,19 @@ from torch import Tensor
 from ...engines.simulation import simulate
 from ...foundation.errors import InputError
 from ...foundation.memory_pages import return_freed_memory as trim
-from ...foundation.reproducible import Reproducible
-from ...models.recognizers import Recognizer
+from ...models.recognizer import Recognizer
+from ...models.tasks import ctc
+from ...models.tasks.base import Answer, Part
+from ..numerics.reproducible import Reproducible
 from ..numerics.weight_grid import QTensor
 from ..observation.layer_cache import record, reuse
 from ..plan.choice import Choice
 
-Part = tuple[float, float]  # numerator and denominator of a score on one recording
+Inputs = Mapping[str, Tensor]  # of a forward pass, of one recording
 
 
 @dataclass(frozen=True)
-class Recording:
+class CalibrationUtterance:
     """A calibration recording: how to read it, and its transcript where there is one."""
 
     key: str
@@ -48,11 +47,11 @@ class Recording:
 
 @dataclass(frozen=True)
 class Score:
-    """A named score; `measure` compares the logits (frames, vocabulary) of both models on one recording."""
+    """A named score; `measure` compares the changed model with the float model's answer to one recording."""
 
     name: str
     unit: str
-    measure: Callable[[Recognizer, Recording, Tensor, Tensor], Part]
+    measure: Callable[[Recognizer, CalibrationUtterance, Inputs, Answer], Part]
 
 
 @dataclass(frozen=True)
@@ -70,22 +69,14 @@ def total(parts: Sequence[Part]) -> float:
     return 100.0 * sum(n for n, _ in parts) / max(1e-12, sum(d for _, d in parts))
 
 
-def _total_variation(recognizer: Recognizer, recording: Recording, reference: Tensor, logits: Tensor) -> Part:
-    distance = 0.5 * (reference.softmax(-1) - logits.softmax(-1)).abs().sum(-1).sum()  # short sums: the same anywhere
-    return float(distance), float(max(1, _written(reference.argmax(-1), recognizer.blank)))
+def _divergence(recognizer: Recognizer, recording: CalibrationUtterance, inputs: Inputs, answer: Answer) -> Part:
+    return recognizer.divergence(inputs, answer)
 
 
-def _written(path: Tensor, blank: int) -> int:
-    """Symbols that greedy CTC writes for the best symbols of the frames."""
-    begins = torch.cat([torch.tensor([True]), path[1:] != path[:-1]])
-    return int((begins & (path != blank)).sum())
-
-
-def _word_errors(recognizer: Recognizer, recording: Recording, reference: Tensor, logits: Tensor) -> Part:
+def _word_errors(recognizer: Recognizer, recording: CalibrationUtterance, inputs: Inputs, answer: Answer) -> Part:
     text = recording.text or ""
-    words = len(text.split())
-    lost = _errors(text, recognizer.decode(logits)) - _errors(text, recognizer.decode(reference))
-    return float(lost), float(words)
+    lost = _errors(text, recognizer.text(inputs)) - _errors(text, answer.text)
+    return float(lost), float(len(text.split()))
 
 
 def _errors(reference: str, hypothesis: str) -> int:
@@ -96,7 +87,7 @@ def _errors(reference: str, hypothesis: str) -> int:
 
 
 SCORES = {
-    "logits": Score("logits", "frames that change for 100 symbols (total variation)", _total_variation),
+    "logits": Score("logits", ctc.UNIT, _divergence),
     "wer": Score("wer", "points of word error rate lost", _word_errors),
 }
 
@@ -105,18 +96,17 @@ SCORES = {
 def run_trials(
     recognizer: Recognizer,
     layers: Sequence[str],
-    recording: Recording,
+    recording: CalibrationUtterance,
     trials: Sequence[Trial],
     score: Score,
     progress: Callable[[str], None],
 ) -> dict[str, Part]:
-    """The part of each trial's score that one recording gives, by key; `progress` hears each key as it begins."""
+    """The part of each trial's score that one recording gives, by key; `progress` is called with each key first."""
     trim()  # what the stage before left between its blocks
-    inputs = recognizer.input_values(recording.read())
-    model = recognizer.model
+    inputs, model = recognizer.inputs(recording.read()), recognizer.model
     with record(model, layers[: max(layers.index(trial.first) for trial in trials)]) as outputs, Reproducible():
-        reference = model(inputs).logits[0]
-    if not reference.isfinite().all():
+        answer = recognizer.answer(inputs)
+    if not answer.logits.isfinite().all():
         raise InputError(
             f"{recording.key}: the model's output is not finite; its weights, or the recording, are damaged"
         )
@@ -129,6 +119,5 @@ def run_trials(
             simulate(model, trial.choices, trial.weights),
             Reproducible(),
         ):
-            logits = model(inputs).logits[0]
-        parts[trial.key] = score.measure(recognizer, recording, reference, logits)
+            parts[trial.key] = score.measure(recognizer, recording, inputs, answer)
     return parts

@@ -17,19 +17,19 @@ from ...foundation import progress
 from ...foundation.options import CalibrateOptions
 from ...models import checkpoint
 from ...models.families.discovery import discover
-from ...models.recognizers import Recognizer
+from ...models.recognizer import Recognizer
 from ...models.source import folder_bytes
 from ..numerics.weight_grid import QTensor
 from ..observation import collect
 from ..observation.histogram import Histogram
-from ..plan.choice import Choice, LayerChoice
+from ..plan.choice import Choice, InFloat, LayerChoice
 from ..plan.plan import Plan
 from ..plan.site import Site
 from .choices import Choices
 from .float_passes import FloatPasses
 from .resume import ResumeState
 from .roundings import Roundings
-from .scores import SCORES, Recording, Trial
+from .scores import SCORES, CalibrationUtterance, Trial
 from .trials import Trials
 
 PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
@@ -59,8 +59,8 @@ class SearchSession:
         """The plan that consists of these choices, with the evidence added."""
         layers = layers or {}
         scored = {
-            name: replace(c, probe_score=layers[c.layer].probe_score) if c.quantized and c.layer in layers else c
-            for name, c in choices.items()
+            name: _with_probe(choice, layers[choice.layer]) if choice.layer in layers else choice
+            for name, choice in choices.items()
         }
         about = {"name": self.trials.score.name, "unit": self.trials.score.unit, "threshold": self.options.threshold}
         return Plan(self.options.scheme, self.options.method, scored, layers, about, self.about)
@@ -91,11 +91,11 @@ class Planner:
 
 def begin(
     recognizer: Recognizer,
-    recordings: Sequence[Recording],
+    recordings: Sequence[CalibrationUtterance],
     resume: ResumeState,
     options: CalibrateOptions,
     about: dict[str, Any],
-    held_out: Sequence[Recording] = (),
+    held_out: Sequence[CalibrationUtterance] = (),
 ) -> SearchSession:
     """The session after the one pass over all recordings; a site that nothing reached stays in float, and says so."""
     discovered = discover(recognizer.model)
@@ -119,8 +119,14 @@ def begin(
     )
 
 
+def _with_probe(choice: Choice, layer: LayerChoice) -> Choice:
+    if isinstance(choice, InFloat):
+        return choice
+    return replace(choice, measured=replace(choice.measured, probe_score=layer.probe_score))
+
+
 def _observed(
-    recognizer: Recognizer, sites: tuple[Site, ...], recordings: Sequence[Recording], resume: ResumeState
+    recognizer: Recognizer, sites: tuple[Site, ...], recordings: Sequence[CalibrationUtterance], resume: ResumeState
 ) -> dict[str, Histogram]:
     """The histograms of what the sites read, going on from those that were kept."""
     done, gathered = resume.stats()
@@ -133,13 +139,13 @@ def _observed(
     return gathered
 
 
-def _probe_subset(recordings: Sequence[Recording], options: CalibrateOptions) -> list[Recording]:
+def _probe_subset(recordings: Sequence[CalibrationUtterance], options: CalibrateOptions) -> list[CalibrationUtterance]:
     if options.score == "wer" or len(recordings) <= PROBE_RECORDINGS:
         return list(recordings)
     chosen = np.random.default_rng(options.seed).permutation(len(recordings))[:PROBE_RECORDINGS]
     return [recordings[i] for i in sorted(chosen)]
 
 
-def _bar(recordings: Sequence[Recording], what: str, done: int) -> Any:
+def _bar(recordings: Sequence[CalibrationUtterance], what: str, done: int) -> Any:
     left = recordings[done:]
     return progress.bar(left, desc=what, initial=done, total=len(recordings), unit="recording")

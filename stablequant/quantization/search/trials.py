@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...foundation import progress
-from ...models.recognizers import Recognizer
+from ...models.recognizer import Recognizer
 from ..numerics.weight_grid import QTensor
-from ..plan.choice import Choice
+from ..plan.choice import Choice, Quantized
 from ..plan.plan import Plan
 from ..plan.site import Site, canonical_weight, layers_of
 from .float_passes import FloatPasses
 from .resume import ResumeState
 from .rounding_pass import round_site
-from .scores import SCORES, Part, Recording, Score, Trial, run_trials, total
+from .scores import SCORES, CalibrationUtterance, Part, Score, Trial, run_trials, total
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Trials:
 
     recognizer: Recognizer
     sites: tuple[Site, ...]
-    recordings: Sequence[Recording]
-    held_out: Sequence[Recording]
+    recordings: Sequence[CalibrationUtterance]
+    held_out: Sequence[CalibrationUtterance]
     score: Score
     resume: ResumeState
     passes: FloatPasses
@@ -51,7 +51,7 @@ class Trials:
 
     def weights(self, choices: Mapping[str, Choice]) -> dict[str, QTensor]:
         """The integer weights of the quantized sites in `choices`, for a trial: rounded to nearest."""
-        return {name: self._nearest(name, choice) for name, choice in choices.items() if choice.quantized}
+        return {name: self._nearest(name, choice) for name, choice in choices.items() if isinstance(choice, Quantized)}
 
     def held_out_increase(self, plan: Plan, weights: Mapping[str, QTensor]) -> float:
         """Points of word error rate that a plan loses on the recordings that calibrate nothing."""
@@ -65,14 +65,18 @@ class Trials:
         self.passes.spent += 2 * len(self.held_out) / len(self.recordings)
         return total(parts)
 
-    def _nearest(self, name: str, choice: Choice) -> QTensor:
-        key = name, f"{choice.weight_format} {choice.weight_method}"
+    def _nearest(self, name: str, choice: Quantized) -> QTensor:
+        key = name, f"{choice.weight.format} {choice.weight.method}"
         if key not in self._weights:
             weight = canonical_weight(self.recognizer.model.get_submodule(name))
-            [self._weights[key]] = round_site(weight, [replace(choice, rounding="nearest")])
+            [self._weights[key]] = round_site(
+                weight, [replace(choice, weight=replace(choice.weight, rounding="nearest"))]
+            )
         return self._weights[key]
 
-    def _parts(self, key: str, recording: Recording, trials: Sequence[Trial], bar: Any, stage: str) -> dict[str, Any]:
+    def _parts(
+        self, key: str, recording: CalibrationUtterance, trials: Sequence[Trial], bar: Any, stage: str
+    ) -> dict[str, Any]:
         def tick(trial: str) -> None:
             bar.set_description(f"{stage}: {trial}", refresh=False)
             bar.update()

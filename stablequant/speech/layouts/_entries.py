@@ -23,6 +23,7 @@ SUFFIXES = frozenset(
 )
 FOREVER = 1e9  # seconds, thirty years: a time beyond it is a mistake
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+SHOWN = 6  # fields of a row that a message names
 HEAD = 1 << 16  # bytes: no header is longer, and a line of a file that is no list may be all of it
 TEXTS = ("transcription", "text", "sentence", "transcript")
 SPEAKERS = ("speaker", "speaker_id", "spk_id", "client_id")
@@ -157,6 +158,11 @@ def records(rows: Iterable[Row[list[str]] | InputError]) -> Iterator[Row[dict[st
             yield row[0], dict(zip(header, row[1], strict=True))
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a row has no value here: null, or NaN, which pandas writes for an empty cell."""
+    return value is None or value != value
+
+
 def json_object(place: str, line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
@@ -172,13 +178,14 @@ def json_object(place: str, line: str) -> dict[str, Any]:
 
 def name_in(row: dict[str, Any], key: str, place: str) -> str:
     """The path of the recording, which has to be there."""
-    name = row.get(key)
+    name: Any = row.get(key)
     if isinstance(name, list):
         raise InputError(f"{place}: {key} is a list, and recordings are not joined; write an entry for each")
-    if name is not None and not isinstance(name, str):
+    if not is_missing(name) and not isinstance(name, str):
         raise InputError(f"{place}: {key} is {json.dumps(name)}, not a path; put it in quotes")
-    if not name or not name.strip():
-        raise InputError(f"{place}: no {key}; add the path of the recording")
+    if not isinstance(name, str) or not name.strip():
+        others = ", ".join(list(row)[:SHOWN]) if key not in row else ""
+        raise InputError(f"{place}: no {key}{others and f', only {others}'}; add the path of the recording")
     if "\0" in name:
         raise InputError(f"{place}: {key} has a zero byte, which no path has; write the path again")
     return name
@@ -186,9 +193,11 @@ def name_in(row: dict[str, Any], key: str, place: str) -> str:
 
 def text_in(row: dict[str, Any], keys: Iterable[str], place: str) -> str | None:
     """The first of these columns that is there."""
-    key = next((each for each in keys if row.get(each) is not None), None)
+    key = next((each for each in keys if not is_missing(row.get(each))), None)
     if key is None:
         return None
+    if isinstance(row[key], list):
+        raise InputError(f"{place}: {key} is a list; write one string, the words that are said")
     if not isinstance(row[key], str):
         raise InputError(f"{place}: {key} is {json.dumps(row[key])}, not a string; put it in quotes")
     text: str = row[key]
@@ -198,7 +207,7 @@ def text_in(row: dict[str, Any], keys: Iterable[str], place: str) -> str | None:
 
 
 def speaker_in(row: dict[str, Any]) -> str | None:
-    return next((str(row[key]) for key in SPEAKERS if row.get(key) not in (None, "")), None)
+    return next((str(row[key]) for key in SPEAKERS if not is_missing(row.get(key)) and row[key] != ""), None)
 
 
 def seconds(value: Any, name: str, place: str) -> float:
@@ -228,6 +237,20 @@ def located(folder: Path, name: str, place: str) -> Path:
     if scheme.isalnum():
         raise InputError(f"{place}: {name} is a URL, and nothing is downloaded; download it and write its path")
     return folder / (Path(name).expanduser() if name.startswith("~/") else name)
+
+
+def beside_or_here(path: Path, name: str) -> Path:
+    """A path from the folder of a list or, where nothing lies there, from the working directory, if something does."""
+    here = Path(name)
+    return here if exists(here) and not exists(path) else path
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something; under a name that is too long there is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def is_audio(path: Path) -> bool:

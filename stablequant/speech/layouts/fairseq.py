@@ -33,7 +33,7 @@ def read(path: Path) -> Iterator[Entry]:
     manifest = _entries.the_list(path, ["*.tsv"], is_manifest)
     root, *rows = _every_line(manifest)
     texts = _texts(manifest, len(rows))
-    folder = manifest.parent / root.strip()
+    folder = _entries.beside_or_here(manifest.parent / root.strip(), root.strip())  # fairseq takes the latter
     numbered: Iterator[Row[tuple[str, str | None]]] = (
         (f"{manifest}:{number}", each) for number, each in enumerate(zip(rows, texts, strict=True), start=2)
     )

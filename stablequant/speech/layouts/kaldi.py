@@ -4,11 +4,13 @@ wav.scp     recording path              text        utterance words...
 segments    utterance recording start end (seconds; an end of -1 is the recording's)
 utt2spk     utterance speaker
 
-A wav.scp may hold commands, whose output is the sound. They are not run: data is no program.
+A wav.scp may hold commands, whose output is the sound. They are not run: data is no program. Relative paths are seen
+from the folder of the wav.scp or, as Kaldi's own tools do, from the working directory.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ._entries import Entry, Row, Utterance
 
 TITLE = "a Kaldi folder (wav.scp, text)"
 RANK = 0
+ARCHIVE = re.compile(r"\.ark(:\d+)?$")
 Table = dict[str, Row[str]]  # id -> (place, the rest of its line)
 
 
@@ -73,7 +76,12 @@ def _path(folder: Path, place: str, name: str) -> Path:
         )
     if not name:
         raise InputError(f"{place}: no path after the id; add the path of the recording")
-    return _entries.located(folder, name, place)
+    if ARCHIVE.search(name):
+        raise InputError(
+            f"{place}: {name} lies in an archive of Kaldi (.ark), which is not read; give a wav.scp that names a WAV "
+            "or FLAC file for each recording"
+        )
+    return _entries.beside_or_here(_entries.located(folder, name, place), name)
 
 
 def _segment(place: str, line: str) -> tuple[str, float, float | None]:

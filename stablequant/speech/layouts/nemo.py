@@ -1,10 +1,14 @@
-"""NeMo: JSON lines with audio_filepath, text, and optionally offset and duration (seconds) and speaker."""
+"""NeMo: JSON lines with audio_filepath, text, and optionally offset and duration (seconds) and speaker.
+
+Lines that `datasets` wrote are read as well: the path is then in audio, audio.path or path, and the text in sentence.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...foundation.errors import InputError
 from . import _entries, audiofolder
@@ -12,6 +16,7 @@ from ._entries import Entry, Utterance
 
 TITLE = "a NeMo manifest (.jsonl with audio_filepath, or a folder with manifest.jsonl)"
 RANK = 0
+PATHS = ("audio_filepath", "audio", "path")
 
 
 def detect(path: Path) -> bool:
@@ -32,7 +37,7 @@ def read(path: Path) -> Iterator[Entry]:
 def entry(folder: Path, place: str, line: str) -> Utterance:
     """The utterance that one line tells of; InputError says what is wrong with it."""
     row = _entries.json_object(place, line)
-    name, text = _entries.name_in(row, "audio_filepath", place), _entries.text_in(row, ["text"], place)
+    name, text = _name(row, place), _entries.text_in(row, ("text", *_entries.TEXTS), place)
     offset, duration = (_entries.seconds(row.get(key), key, place) for key in ("offset", "duration"))
     path = _entries.located(folder, name, place)
     if "shard_id" in row and not path.is_file():
@@ -43,11 +48,21 @@ def entry(folder: Path, place: str, line: str) -> Utterance:
         id=f"{name}@{offset:g}" if offset else name,
         path=path,
         text=text,
-        speaker=None if row.get("speaker") is None else str(row["speaker"]),
+        speaker=_entries.speaker_in(row),
         offset=offset,
         duration=duration or None,  # NeMo writes 0 for a duration it does not know
         source=place,
     )
+
+
+def _name(row: dict[str, Any], place: str) -> str:
+    """The path of the recording, under the first name that there is."""
+    key = next((each for each in PATHS if not _entries.is_missing(row.get(each))), PATHS[0])
+    if not isinstance(row.get(key), dict):
+        return _entries.name_in(row, key, place)
+    if _entries.is_missing(row[key].get("path")):
+        raise InputError(f"{place}: {key} has no path; write each recording to a file, and its path here")
+    return _entries.name_in({key: row[key]["path"]}, key, place)
 
 
 def _manifest(path: Path) -> Path:

@@ -17,11 +17,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC
 
-from stablequant.engines.onednn.convert import integer_sites
+from stablequant.engines import onednn
 from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
 from stablequant.quantization.plan.plan import Plan
 
 writing = importlib.import_module("stablequant.models.checkpoint.write")  # the package has a function of that name
@@ -41,7 +41,7 @@ def written(folder, family="wav2vec2", form="base", bits=(8, 8)):
     recognizer = tiny.recognizer(family, form, tmp_path=folder)
     plan, weights = plan_for(recognizer.model, bits)
     checkpoint.write(recognizer, plan, weights, folder / "q")
-    return writing.integer_model(recognizer.model, plan, weights).eval(), folder / "q"
+    return onednn.lower(writing.quantized_model(recognizer.model, plan, weights)).model.eval(), folder / "q"
 
 
 def logits(model, x=WAVE):
@@ -62,22 +62,24 @@ def test_from_pretrained_gives_the_model_in_memory_bit_for_bit(family, form, bit
     expected, folder = written(tmp_path, family, form, bits)
     model = AutoModelForCTC.from_pretrained(folder)
     assert torch.equal(logits(model), logits(expected))
-    assert integer_sites(model) == integer_sites(expected)
+    assert tiny.integer_sites(model) == tiny.integer_sites(expected)
     model.save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_models_load_gives_the_same(calibrated):
-    recognizer = models.load(str(calibrated[0]))
+    recognizer = read.load(str(calibrated[0]))
     assert recognizer.scheme == "w8a8"
-    assert recognizer.sites["integer"] == len(integer_sites(recognizer.model)) == 21
+    assert recognizer.sites["integer"] == len(tiny.integer_sites(recognizer.model)) == 21
     model = AutoModelForCTC.from_pretrained(calibrated[0])
-    assert torch.equal(recognizer.logits(tiny.wave(7)), logits(model, recognizer.input_values(tiny.wave(7)))[0])
+    assert torch.equal(
+        recognizer.logits(tiny.wave(7)), logits(model, recognizer.inputs(tiny.wave(7))["input_values"])[0]
+    )
 
 
 def test_the_integer_model_is_near_the_float_one(calibrated, float_folder):
-    quantized, exact = (models.load(str(each)).logits(tiny.wave(7)) for each in (calibrated[0], float_folder))
+    quantized, exact = (read.load(str(each)).logits(tiny.wave(7)) for each in (calibrated[0], float_folder))
     assert 0 < tiny.relative(quantized, exact) < 0.2
 
 
@@ -102,8 +104,8 @@ def test_a_loaded_model_answers_with_gradients_on_and_has_none(calibrated):
 def test_the_pipeline_of_transformers_transcribes(calibrated):
     recognise = transformers.pipeline("automatic-speech-recognition", str(calibrated[0]))
     text = recognise(tiny.wave(7))["text"]
-    assert text == models.load(str(calibrated[0])).transcribe(tiny.wave(7))
-    assert integer_sites(recognise.model)
+    assert text == read.load(str(calibrated[0])).transcribe(tiny.wave(7))
+    assert tiny.integer_sites(recognise.model)
 
 
 def test_codes_are_never_under_a_name_that_a_float_model_reads(calibrated):
@@ -149,7 +151,7 @@ def damage(folder, change):
 
 
 def refused(folder, *words):
-    for load in (AutoModelForCTC.from_pretrained, lambda path: models.load(str(path))):
+    for load in (AutoModelForCTC.from_pretrained, lambda path: read.load(str(path))):
         with pytest.raises((InputError, RuntimeError)) as error:
             load(folder)
         for word in words:
@@ -227,7 +229,7 @@ EDITS = {
 def test_a_config_that_does_not_fit_is_an_error(quantized_folder, change):
     edit(quantized_folder, EDITS[change][0])
     with pytest.raises(InputError) as error:
-        models.load(str(quantized_folder))
+        read.load(str(quantized_folder))
     assert EDITS[change][1] in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -310,7 +312,7 @@ def test_writing_leaves_the_float_model_as_it_was(tmp_path):
     assert torch.equal(logits(recognizer.model), expected)
     assert writing.weights_hash(recognizer.model) == hashed
     assert recognizer.model.config.to_dict() == config
-    assert not integer_sites(recognizer.model)
+    assert not tiny.integer_sites(recognizer.model)
 
 
 def test_the_hash_of_weights_knows_names_and_every_bit():

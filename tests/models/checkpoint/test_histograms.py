@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers
-from stablequant.models.checkpoint import histograms
+from stablequant.models.checkpoint import histograms, read
 from stablequant.models.source import folder_bytes
 from stablequant.quantization.observation.histogram import histogram_of
 from stablequant.quantization.plan.plan import read_plan
@@ -39,11 +38,12 @@ def test_calibration_keeps_every_site_that_it_has_seen(calibrated):
     choices = read_plan(calibrated[0] / "plan.json").quantized()
     assert set(found) == set(choices)
     for name, choice in choices.items():
+        read = choice.input
         seen = found[name]
         centres, counts = seen.occupied()
         # Only of the bins that the ends of the range lie in, a coarse form cannot say what is inside.
-        at_ends = sum(counts[np.abs(centres - end) <= seen.width / 2].sum() for end in (choice.low, choice.high))
-        difference = abs(seen.share_outside(choice.low, choice.high) - choice.clipped_share)
+        at_ends = sum(counts[np.abs(centres - end) <= seen.width / 2].sum() for end in (read.low, read.high))
+        difference = abs(seen.share_outside(read.low, read.high) - choice.measured.clipped_share)
         assert difference <= at_ends / seen.total + 1e-8
 
 
@@ -55,7 +55,7 @@ def test_it_is_small_and_no_part_of_the_model(calibrated, quantized_folder):
     (quantized_folder / histograms.FILE).parent.rmdir()
     assert histograms.read(quantized_folder) == {}
     assert folder_bytes(quantized_folder) == before
-    assert recognizers.load(str(quantized_folder)).scheme == "w8a8"
+    assert read.load(str(quantized_folder)).scheme == "w8a8"
 
 
 @pytest.mark.parametrize(

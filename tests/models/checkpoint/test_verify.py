@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.values import value_problems
 from stablequant.models.checkpoint.verify import checksums, problems
 
@@ -122,7 +122,7 @@ def test_impossible_values_are_found_and_not_loaded(quantized_folder, change):
     change, message = VALUES[change]
     assert message in forged(quantized_folder, change)
     with pytest.raises(InputError, match="weights is damaged") as error:
-        models.load(str(quantized_folder))
+        read.load(str(quantized_folder))
     assert message in str(error.value)
 
 

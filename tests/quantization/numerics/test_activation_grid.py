@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stablequant.quantization.numerics import activation_grid as grid
 from stablequant.quantization.numerics.activation_grid import affine, signed_grid, unsigned_grid
-from stablequant.quantization.numerics.weight_grid import QTensor
+from stablequant.quantization.numerics.weight_rows import INT8
 
 BITS = range(2, 9)
 ACTIVATIONS = tuple(unsigned_grid(bits) for bits in BITS)
@@ -206,7 +206,10 @@ def test_values_beyond_the_limit_are_clipped():
 
 def test_a_quantized_weight_is_code_times_scale_of_its_row():
     codes = torch.tensor([[1, -2], [127, 0]], dtype=torch.int8)
-    assert QTensor(codes, torch.tensor([0.5, 2.0])).dequantize().tolist() == [[0.5, -1.0], [254.0, 0.0]]
+    assert INT8.grid(torch.tensor([0.5, 2.0]), codes.shape[1]).hold(codes).dequantize().tolist() == [
+        [0.5, -1.0],
+        [254.0, 0.0],
+    ]
 
 
 def test_signal_to_noise_in_decibels():

@@ -5,16 +5,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
-from stablequant.quantization.numerics import bitpack, weight_fit, weight_grid
-from stablequant.quantization.numerics.weight_grid import WeightFormat
+from stablequant.quantization.numerics import bitpack, weight_formats, weight_grid, weight_packed
+from stablequant.quantization.numerics.weight_formats import weight_format
+from stablequant.quantization.ranges import max as largest
 
 PACKED = tuple(
-    WeightFormat(bits, group, asymmetric)
+    weight_format(bits, group, asymmetric)
     for bits in (4, 3, 2)
     for group in (None, 8, 32)
     for asymmetric in (False, True)
 )
+FORMATS = (*PACKED, *map(weight_format, range(5, 9)))
 packed = st.sampled_from(PACKED)
+
+
+def fit(w, format, importance=None):
+    return format.fit(w, largest.weights, importance)
 
 
 def weight(seed, rows=5, columns=50):
@@ -23,28 +29,28 @@ def weight(seed, rows=5, columns=50):
     return torch.from_numpy(w.astype(np.float32))
 
 
-@pytest.mark.parametrize("format", [*PACKED, WeightFormat(8), WeightFormat(5)], ids=str)
+@pytest.mark.parametrize("format", FORMATS, ids=str)
 def test_a_format_is_written_and_read(format):
-    assert weight_grid.parse_format(str(format)) == format
+    assert weight_formats.parse(str(format)) == format
 
 
 @pytest.mark.parametrize("text", ["", "w", "w9", "w1g4", "w8g64", "w6z", "w4g0", "w4gz", "4g64", "w4g64zz", "w4 g64"])
 def test_what_is_no_format_is_refused(text):
     with pytest.raises(InputError, match="not of the form"):
-        weight_grid.parse_format(text)
+        weight_formats.parse(text)
 
 
 @given(seed=st.integers(0, 999), format=packed)
 def test_expanding_gives_the_codes_of_the_engine_exactly(seed, format):
     """Against integers of numpy that cannot wrap."""
     w = weight(seed)
-    on = weight_fit.fit(w, format)
-    codes = weight_grid.contract(on.nearest(w), on)
+    on = fit(w, format)
+    codes = weight_packed.contract(on.nearest(w), on)
     size, columns = format.size(w.shape[1]), w.shape[1]
     step, offset = (np.repeat(x.numpy().astype(np.int64), size, 1)[:, :columns] for x in (on.steps, on.offsets))
     exact = offset + step * codes.numpy().astype(np.int64)
     assert np.abs(exact).max() <= weight_grid.LARGEST
-    assert np.array_equal(weight_grid.expand(codes, on.steps, on.offsets, size).numpy(), exact)
+    assert np.array_equal(weight_packed.expand(codes, on.steps, on.offsets, size).numpy(), exact)
     assert np.array_equal(on.nearest(w).numpy(), exact)
     assert int(codes.max()) <= format.top
 
@@ -60,22 +66,49 @@ def test_packing_is_dense_and_undone(bits, count, seed):
 
 @given(seed=st.integers(0, 99), format=packed)
 def test_offsets_that_are_not_stored_follow_from_the_steps(seed, format):
-    on = weight_fit.fit(weight(seed), format)
+    on = fit(weight(seed), format)
     if not format.asymmetric:
-        assert torch.equal(weight_grid.symmetric_offsets(on.steps, format), on.offsets)
+        assert torch.equal(weight_packed.symmetric_offsets(on.steps, format), on.offsets)
 
 
-@given(seed=st.integers(0, 99), format=packed)
-def test_bytes_are_those_of_what_is_stored(seed, format):
+@given(seed=st.integers(0, 99), format=st.sampled_from(FORMATS), kernel=st.sampled_from([None, 1, 5]))
+def test_what_is_stored_is_loaded_again_bit_for_bit(seed, format, kernel):
     w = weight(seed)
-    on = weight_fit.fit(w, format)
-    stored = [bitpack.pack(weight_grid.contract(on.nearest(w), on), format.bits), on.scale, on.steps]
-    stored += [on.offsets] if format.asymmetric else []
-    assert format.bytes(*w.shape) == sum(each.nbytes for each in stored)
+    shape = w.shape if kernel is None else torch.Size((len(w), w.shape[1] // kernel, kernel))
+    on = fit(w, format)
+    written = on.hold(on.nearest(w))
+    stored = format.store(written, shape)
+    read = format.stored.load(stored, shape)
+    assert torch.equal(read.codes, written.codes)
+    assert torch.equal(read.dequantize(), written.dequantize())
+    assert format.problem(stored) is None
+    assert sum(each.nbytes for each in stored.values()) == format.bytes(*w.shape)
+    again = format.stored.store(read, shape)
+    assert {name: each.tolist() for name, each in again.items()} == {
+        name: each.tolist() for name, each in stored.items()
+    }
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_an_empty_weight_has_the_names_types_and_shapes_of_a_stored_one(format):
+    w = weight(0)
+    on = fit(w, format)
+    stored, empty = format.store(on.hold(on.nearest(w)), w.shape), format.stored.empty(w.shape)
+    assert list(stored) == list(empty)
+    assert all((stored[name].dtype, stored[name].shape) == (each.dtype, each.shape) for name, each in empty.items())
+
+
+@pytest.mark.parametrize("format", PACKED, ids=str)
+def test_steps_that_leave_int8_are_a_problem(format):
+    w = weight(0)
+    on = fit(w, format)
+    stored = format.store(on.hold(on.nearest(w)), w.shape)
+    for wrong in (0, 255):
+        assert "do not expand to int8" in format.problem({**stored, "steps": torch.full_like(stored["steps"], wrong)})
 
 
 def error(w, format, importance=None):
-    on = weight_fit.fit(w, format, importance)
+    on = fit(w, format, importance)
     wrong = (on.nearest(w).double() * on.scale[:, None].double() - w.double()).square()
     return float((wrong * (1.0 if importance is None else importance.double())).sum() / w.double().square().sum())
 
@@ -87,22 +120,22 @@ def gaussian(seed=0, rows=16, columns=512):
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_smaller_groups_and_offsets_lose_less(bits):
     w = gaussian()
-    assert error(w, WeightFormat(bits, 32)) < error(w, WeightFormat(bits, 128)) < error(w, WeightFormat(bits))
-    assert error(w, WeightFormat(bits, 32, True)) < error(w, WeightFormat(bits, 32))
+    assert error(w, weight_format(bits, 32)) < error(w, weight_format(bits, 128)) < error(w, weight_format(bits))
+    assert error(w, weight_format(bits, 32, True)) < error(w, weight_format(bits, 32))
 
 
 @pytest.mark.parametrize(("bits", "best"), [(4, 0.01154), (3, 0.03744), (2, 0.1188)])
 def test_a_gaussian_row_loses_little_more_than_the_best_uniform_quantizer(bits, best):
     """Max (1960), table II: the least noise of 2^bits equal steps; 4 symmetric bits use 15 of 16 codes."""
-    assert best * 0.9 < error(gaussian(), WeightFormat(bits)) < best * 1.2
+    assert best * 0.9 < error(gaussian(), weight_format(bits)) < best * 1.2
 
 
 @pytest.mark.parametrize("format", PACKED, ids=str)
 def test_importance_moves_the_error_to_where_it_does_not_matter(format):
     w = gaussian(1)
     importance = torch.where(torch.arange(512) % 8 == 0, 100.0, 1.0)
-    on = weight_fit.fit(w, format, importance)
-    plain = weight_fit.fit(w, format)
+    on = fit(w, format, importance)
+    plain = fit(w, format)
 
     def weighted(x):
         return float(((x.nearest(w).float() * x.scale[:, None] - w).square() * importance).sum())
@@ -114,7 +147,7 @@ def test_importance_moves_the_error_to_where_it_does_not_matter(format):
 @pytest.mark.parametrize("value", [0.0, 1.0, -3e-30, 1e30], ids=str)
 def test_rows_of_one_value_are_finite_and_near(format, value):
     w = torch.full((2, 40), value)
-    on = weight_fit.fit(w, format)
+    on = fit(w, format)
     found = on.nearest(w).float() * on.scale[:, None]
     assert torch.allclose(found, w, rtol=0.2, atol=0.0) or value == 0.0
     assert found.isfinite().all()
@@ -123,14 +156,14 @@ def test_rows_of_one_value_are_finite_and_near(format, value):
 @given(seed=st.integers(0, 99), format=packed)
 def test_rows_are_fitted_apart(seed, format):
     w = weight(seed)
-    whole, first = weight_fit.fit(w, format), weight_fit.fit(w[:2], format)
+    whole, first = fit(w, format), fit(w[:2], format)
     assert torch.equal(whole.rows(slice(0, 2)).steps, first.steps)
-    assert torch.equal(weight_grid.joined([first, weight_fit.fit(w[2:], format)]).offsets, whole.offsets)
+    assert torch.equal(weight_grid.joined([first, fit(w[2:], format)]).offsets, whole.offsets)
 
 
 def test_columns_of_a_lattice_round_as_they_do_in_the_whole():
     w = weight(4)
-    on = weight_fit.fit(w, WeightFormat(3, 8, True))
+    on = fit(w, weight_format(3, 8, True))
     assert torch.equal(on.columns(slice(5, 21)).nearest(w[:, 5:21]), on.nearest(w)[:, 5:21])
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     assert torch.equal(on.columns(order).nearest(w[:, order]), on.nearest(w)[:, order])

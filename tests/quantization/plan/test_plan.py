@@ -3,32 +3,55 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
-from stablequant.quantization.plan.choice import Choice, LayerChoice, to_entry
-from stablequant.quantization.plan.plan import Plan, parse_scheme, read_plan
+from stablequant.foundation.options import parse_scheme
+from stablequant.quantization.numerics.weight_formats import weight_format
+from stablequant.quantization.plan.choice import (
+    InFloat,
+    InputChoice,
+    LayerChoice,
+    Measured,
+    Quantized,
+    WeightChoice,
+)
+from stablequant.quantization.plan.draft import Draft
+from stablequant.quantization.plan.entry import decided, said, to_entry
+from stablequant.quantization.plan.plan import Plan, read_plan
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 maybe = st.none() | numbers
 names = st.text(min_size=1, max_size=8)
-choices = st.builds(
-    Choice,
-    layer=names,
-    kind=st.sampled_from(["linear", "conv", "grouped conv"]),
-    weight_bits=st.integers(2, 8),
-    input_bits=st.integers(2, 8),
-    method=names,
+formats = st.builds(weight_format, st.integers(5, 8)) | st.builds(
+    weight_format, st.integers(2, 4), st.none() | st.integers(1, 512), st.booleans()
+)
+weights = st.builds(
+    WeightChoice, format=formats, method=names, rounding=names, count=st.integers(1, 99), bytes=st.integers(1, 99)
+)
+inputs = st.builds(
+    InputChoice,
+    bits=st.integers(2, 8),
+    method=st.none() | names,
     clip_percent=maybe,
     low=numbers,
     high=numbers,
     scale=numbers,
     zero_point=st.integers(0, 255),
-    clipped_share=maybe,
-    probe_score=maybe,
+    mid_rise=st.booleans(),
 )
-float_choices = st.builds(Choice, layer=names, kind=names, reason=names)
+measured = st.builds(Measured, maybe, maybe, maybe, maybe)
+choices = st.builds(
+    Quantized,
+    layer=names,
+    kind=st.sampled_from(["linear", "conv", "grouped conv"]),
+    weight=weights,
+    input=st.none() | inputs,
+    measured=measured,
+)
+float_choices = st.builds(InFloat, layer=names, kind=names, reason=names)
 layer_choices = st.builds(
     LayerChoice,
     selected=st.booleans(),
@@ -46,8 +69,11 @@ plans = st.builds(
     score=st.dictionaries(names, numbers | names, max_size=2),
     calibration=st.dictionaries(names, numbers | st.lists(names), max_size=2),
 )
-QUANTIZED = Choice("a", "linear", weight_bits=8, input_bits=6, low=-1.0, high=1.0, scale=0.5, zero_point=3)
-PLAN = Plan("w8a8", "max", {"a.x": QUANTIZED, "b.y": Choice("b", "conv", "too small")}, {"a": LayerChoice(True, "so")})
+WEIGHT = WeightChoice(weight_format(8), "max", "nearest", count=6, bytes=14)
+QUANTIZED = Quantized("a", "linear", WEIGHT, InputChoice(6, "max", None, -1.0, 1.0, 0.5, 3))
+PLAN = Plan(
+    "w8a8", "max", {"a.x": QUANTIZED, "b.y": InFloat("b", "conv", "too small")}, {"a": LayerChoice(True, "so")}
+)
 
 
 @given(plans)
@@ -61,7 +87,7 @@ def test_fields_that_say_nothing_are_left_out():
     data = json.loads(PLAN.to_json())
     assert data["sites"]["b.y"] == {"layer": "b", "kind": "conv", "reason": "too small"}
     assert data["layers"]["a"] == {"selected": True, "why": "so"}
-    assert to_entry(replace(QUANTIZED, zero_point=0))["zero_point"] == 0
+    assert said(to_entry(tiny.on_input(QUANTIZED, zero_point=0)))["zero_point"] == 0
 
 
 def test_a_number_that_json_does_not_have_is_not_written():
@@ -131,20 +157,43 @@ def test_a_plan_that_is_not_there_or_not_text(tmp_path):
     with pytest.raises(InputError, match=r"plan\.json: no such file"):
         read_plan(tmp_path / "plan.json")
     (tmp_path / "plan.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"plan\.json: not a plan \(not UTF-8 text\)"):
+    with pytest.raises(InputError, match=r"plan\.json: not UTF-8 text"):
         read_plan(tmp_path / "plan.json")
 
 
-def test_grids_of_a_choice():
-    assert (QUANTIZED.weight_grid.bits, QUANTIZED.weight_grid.symmetric) == (8, True)
-    assert (QUANTIZED.input_grid.bits, QUANTIZED.input_grid.symmetric) == (6, False)
-    assert (QUANTIZED.input_scale, QUANTIZED.input_zero_point) == (0.5, 3)
+def test_what_config_json_says_of_a_choice():
+    packed = replace(QUANTIZED, weight=replace(WEIGHT, format=weight_format(3, 32, True)))
+    six = replace(QUANTIZED, weight=replace(WEIGHT, format=weight_format(6)))
+    assert [each.stored_as for each in (QUANTIZED, packed, six)] == ["w8a6", "w3g32za6", "w8a6"]
 
 
-@pytest.mark.parametrize("field", ["weight_grid", "input_grid", "input_scale", "input_zero_point"])
-def test_a_site_in_float_has_no_grid(field):
-    with pytest.raises(ValueError, match="stays in float"):
-        getattr(PLAN.sites["b.y"], field)
+NEEDED = ["weight_bits", "weight_method", "rounding", "weight_count", "weight_bytes"]
+NEEDED += ["input_bits", "low", "high", "scale", "zero_point"]
+
+
+@pytest.mark.parametrize("field", NEEDED)
+def test_a_plan_says_everything_and_a_draft_may_leave_it_out(field, tmp_path):
+    text = edited(lambda d: d["sites"]["a.x"].pop(field))
+    with pytest.raises(InputError, match=f"mine: a.x: has no {field}"):
+        Plan.from_json(text, "mine")
+    assert getattr(Draft.from_json(text).sites["a.x"], field) is None
+
+
+def test_a_weight_alone_has_no_input():
+    alone = replace(QUANTIZED, input=None)
+    assert decided(to_entry(alone)) == alone
+    assert not {"input_bits", "method", "low"} & said(to_entry(alone)).keys()
+
+
+@pytest.mark.parametrize("fields", [{"weight_group": 32}, {"weight_bits": 9}, {"weight_bits": 4, "weight_group": 0}])
+def test_a_format_that_there_is_not_is_refused(fields):
+    with pytest.raises(InputError, match=r"plan: a.x: weight_"):
+        Plan.from_json(edited(lambda d: d["sites"]["a.x"].update(fields)))
+
+
+def test_a_reason_makes_a_site_float_whatever_else_is_there():
+    plan = Plan.from_json(edited(lambda d: d["sites"]["a.x"].update(reason="too slow")))
+    assert plan.sites["a.x"] == InFloat("a", "linear", "too slow")
 
 
 def test_parts_of_a_plan():
@@ -188,4 +237,4 @@ def test_a_plan_that_was_written_before_is_written_the_same():
     plan = Plan.from_json(text)
     assert plan.to_json() == text
     assert {"linear", "conv", "grouped conv"} <= {choice.kind for choice in plan.sites.values()}
-    assert any(choice.reason for choice in plan.sites.values())
+    assert any(isinstance(choice, InFloat) for choice in plan.sites.values())

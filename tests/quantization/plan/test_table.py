@@ -3,13 +3,13 @@ import json
 import pytest
 
 from stablequant.foundation.errors import InputError
-from stablequant.quantization.plan.plan import read_plan
+from stablequant.quantization.plan.draft import read_draft
 from stablequant.report import plan_table
 
 
 def test_every_layer_and_every_site_has_its_line(calibrated):
     lines = plan_table(str(calibrated[0])).splitlines()
-    plan = read_plan(calibrated[0] / "plan.json")
+    plan = read_draft(calibrated[0] / "plan.json")
     assert lines[0].startswith("w8a8, method stable: 21 of 22 sites quantized")
     assert "4 recordings" in lines[1]
     assert f"{plan.score['whole_model']:.3f} {plan.score['unit']}" in lines[2]

@@ -66,9 +66,10 @@ def test_a_range_gives_the_scale_and_the_evidence(apply, calibrated):
         pytest.warns(UserWarning, match=r"k_proj, q_proj, v_proj have .* different ranges .*\(1: .*0.attention\), so"),
     ):
         made = apply(site(narrow))
-    before, after = read_plan(calibrated[0]).sites[SITE], read_plan(made).sites[SITE]
-    assert (after.low, after.high, after.zero_point) == (-0.5, 0.75, 102)
-    assert after.scale == pytest.approx(1.25 / 255)
+    read = read_plan(made).sites[SITE].input
+    assert (read.low, read.high, read.zero_point) == (-0.5, 0.75, 102)
+    assert read.scale == pytest.approx(1.25 / 255)
+    before, after = (read_plan(each).sites[SITE].measured for each in (calibrated[0], made))
     assert after.clipped_share > before.clipped_share
     assert after.input_sqnr_db < before.input_sqnr_db
 
@@ -90,9 +91,9 @@ def test_a_score_that_got_worse_is_told(apply):
 def test_a_mid_rise_grid_is_kept(apply, calibrated):
     name = FIRST.replace("0.conv", "1.conv")
     made = apply(lambda data: data["sites"][name].update(mid_rise=True))
-    choice = read_plan(made).sites[name]
-    assert choice.mid_rise
-    assert choice.input_zero_point == choice.zero_point - 0.5
+    read = read_plan(made).sites[name].input
+    assert read.mid_rise
+    assert read.exact_zero == read.zero_point - 0.5
     assert problems(made) == []
 
 
@@ -113,10 +114,10 @@ def test_fewer_bits_for_a_site(apply, calibrated):
     ):
         made = apply(site(fewer))
     before, after = read_plan(calibrated[0]).sites[SITE], read_plan(made).sites[SITE]
-    assert (after.weight_bits, after.input_bits, after.low) == (4, 6, before.low)
-    assert after.rounding == "nearest"
-    assert after.weight_sqnr_db < before.weight_sqnr_db - 10
-    assert after.scale == pytest.approx(before.scale * 255 / 63)
+    assert (after.weight.format.bits, after.input.bits, after.input.low) == (4, 6, before.input.low)
+    assert after.weight.rounding == "nearest"
+    assert after.measured.weight_sqnr_db < before.measured.weight_sqnr_db - 10
+    assert after.input.scale == pytest.approx(before.input.scale * 255 / 63)
     assert problems(made) == []
 
 
@@ -184,9 +185,9 @@ def test_rounding_that_is_deleted_is_the_one_of_the_bits(apply):
         entry.pop("rounding")
 
     made = read_plan(apply(site(four_bits)))
-    assert made.sites[SITE].rounding == "compensated"
+    assert made.sites[SITE].weight.rounding == "compensated"
     assert made.sites[SITE].stored_as == "w4g32za8"
-    assert made.sites["lm_head"].rounding == "nearest"
+    assert made.sites["lm_head"].weight.rounding == "nearest"
 
 
 def interrupted(*_):
@@ -224,8 +225,8 @@ def test_a_range_that_its_method_does_not_find_is_by_hand(apply, calibrated):
         data["sites"][name].update(method="max", clip_percent=None)
 
     with pytest.warns(UserWarning, match=r"does not find \(1: .*1.conv: max\) are taken as they are"):
-        made = read_plan(apply(other_method)).sites[name]
-    before = read_plan(calibrated[0]).sites[name]
+        made = read_plan(apply(other_method)).sites[name].input
+    before = read_plan(calibrated[0]).sites[name].input
     assert (made.method, made.low, made.high) == (None, before.low, before.high)
 
 

@@ -1,7 +1,5 @@
 """Step 4 of planners/stable.py: where zero lies on the grid of the first site."""
 
-from dataclasses import replace
-
 import pytest
 import tiny
 
@@ -11,7 +9,7 @@ from stablequant.quantization.planners import stable
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
 from stablequant.quantization.search.trials import Trials
-from stablequant.workflows.calibrate import read_recordings
+from stablequant.workflows.calibration_data import read_recordings
 
 FIRST = "wav2vec2.feature_extractor.conv_layers.1.conv"
 
@@ -32,7 +30,7 @@ def test_the_grid_whose_whole_plan_scores_better_is_taken(better, calibrated_onc
     scores = {name: 1.0 if name == better else 2.0 for name in ("mid-tread", "mid-rise")}
     monkeypatch.setattr(Trials, "run", lambda self, stage, trials: {t.key: scores[t.key] for t in trials})
     found, said = stable.place_zero(session, choices, layers)
-    assert bool(found[FIRST].mid_rise) == (better == "mid-rise")
+    assert found[FIRST].input.mid_rise == (better == "mid-rise")
     assert {name for name in found if found[name] != choices[name]} <= {FIRST}
     where = "between two codes" if better == "mid-rise" else "a code"
     assert f"zero {where} the whole plan loses 1.000, else 2.000" in said[choices[FIRST].layer].why
@@ -48,5 +46,5 @@ def test_the_scores_are_those_of_the_whole_plan(calibrated_once):
 
 def test_without_values_below_zero_there_is_nothing_to_place(calibrated_once):
     session, choices, layers = calibrated_once
-    choices[FIRST] = replace(choices[FIRST], low=0.0, zero_point=0)
+    choices[FIRST] = tiny.on_input(choices[FIRST], low=0.0, zero_point=0)
     assert stable.place_zero(session, choices, layers) == (choices, layers)

@@ -8,7 +8,7 @@ import torch
 
 from stablequant.engines.simulation import simulate
 from stablequant.models.families import discovery
-from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.plan.site import canonical_weight, layers_of
 from stablequant.quantization.search import rounding_pass
 
@@ -22,9 +22,14 @@ def recognizer(tmp_path):
     return tiny.recognizer("wav2vec2", "base", tmp_path=tmp_path)
 
 
+def weighed(choice, **changes):
+    """The choice with another weight."""
+    return replace(choice, weight=replace(choice.weight, **changes))
+
+
 def rounded(recognizer, rounding, folder, ran=None):
     choices, _ = tiny.max_plan(recognizer.model, (BITS, 8))
-    choices = {name: Choice(**{**vars(choice), "rounding": rounding}) for name, choice in choices.items()}
+    choices = {name: weighed(choice, rounding=rounding) for name, choice in choices.items()}
     found = [site for site in discovery.discover(recognizer.model) if site.reason is None]
 
     weights, waves = {}, [tiny.wave(n) for n in range(WAVES)]
@@ -121,8 +126,11 @@ def _before(name, other, found):
 def test_a_site_alone_is_rounded_behind_the_float_model_once_for_each_choice(recognizer, tmp_path):
     choices, _ = tiny.max_plan(recognizer.model, (BITS, 8))
     found = [site for site in discovery.discover(recognizer.model) if site.reason is None]
-    both = [{"rounding": "compensated", "weight_bits": bits} for bits in (3, 2)]
-    several = {name: [replace(choice, **change) for change in both] for name, choice in choices.items()}
+    formats = [weight_format(bits, 16) for bits in (3, 2)]
+    several = {
+        name: [weighed(choice, rounding="compensated", format=format) for format in formats]
+        for name, choice in choices.items()
+    }
     waves = [tiny.wave(n) for n in range(WAVES)]
     weights = {}
     for _, here, _ in rounding_pass.round_layers(recognizer, found, several, lambda: waves, tmp_path, follow=False):

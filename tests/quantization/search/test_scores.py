@@ -1,22 +1,34 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 
 from stablequant.engines.simulation import simulate
-from stablequant.models.families import discovery as sites
+from stablequant.models.families import discovery
+from stablequant.models.tasks import ctc
 from stablequant.quantization.plan.site import layers_of
-from stablequant.quantization.search.scores import SCORES, Recording, Trial, run_trials, total
+from stablequant.quantization.search.scores import SCORES, CalibrationUtterance, Trial, run_trials, total
 
 WAVE = tiny.wave(3)
 
 
 def recording(text=None):
-    return Recording("noise", lambda: WAVE, text)
+    return CalibrationUtterance("noise", lambda: WAVE, text)
 
 
-def measure(name, reference, logits, text=None, recognizer=None):
-    return total([SCORES[name].measure(recognizer, recording(text), reference, logits)])
+def part(name, reference, logits, text=None, recognizer=None):
+    """The part of a score that a model with some logits (frames, vocabulary) has before one with others."""
+    before, after = (
+        replace(recognizer, model=lambda each=each: SimpleNamespace(logits=each[None])) for each in (reference, logits)
+    )
+    return SCORES[name].measure(after, recording(text), {}, before.answer({}))
+
+
+def measure(*arguments, **options):
+    return total([part(*arguments, **options)])
 
 
 def frames(recognizer, text):
@@ -27,7 +39,7 @@ def frames(recognizer, text):
     logits = torch.zeros(len(symbols), len(tiny.VOCABULARY))
     for row, symbol in zip(logits, symbols, strict=True):
         row[tiny.VOCABULARY.index(symbol)] = 9.0
-    assert recognizer.decode(logits) == text
+    assert ctc.decode(ctc.best(logits), recognizer.processor.tokenizer) == text
     return logits
 
 
@@ -86,8 +98,7 @@ def test_word_errors_are_those_that_the_quantized_model_makes_more(recognizer, t
 
 
 def test_every_word_heard_in_silence_is_an_insertion(recognizer):
-    part = SCORES["wer"].measure(recognizer, recording(""), torch.eye(8)[[0]], frames(recognizer, "A B"))
-    assert part == (2.0, 0.0)
+    assert part("wer", torch.eye(8)[[0]], frames(recognizer, "A B"), "", recognizer) == (2.0, 0.0)
 
 
 @pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
@@ -95,9 +106,10 @@ def test_reusing_the_prefix_gives_the_logits_of_computing_all(family, form, tmp_
     recognizer = tiny.recognizer(family, form, tmp_path=tmp_path)
     model = recognizer.model
     choices, weights = tiny.max_plan(model, waves=[WAVE])
-    layers = layers_of(sites.discover(model))
+    layers = layers_of(discovery.discover(model))
     seen = []
-    score = SCORES["logits"].__class__("kept", "", lambda _r, _w, _ref, logits: (seen.append(logits), 1.0))
+    keep = lambda each, _, inputs, answer: (seen.append(each.task.logits(each.model, inputs, answer)), 1.0)  # noqa: E731
+    score = SCORES["logits"].__class__("kept", "", keep)
     trials = []
     for layer in layers[1:]:
         mine = {name: choice for name, choice in choices.items() if choice.layer == layer}
@@ -107,7 +119,7 @@ def test_reusing_the_prefix_gives_the_logits_of_computing_all(family, form, tmp_
     run_trials(recognizer, layers, recording(), trials, score, heard.append)
     assert heard == [trial.key for trial in trials]
     with torch.inference_mode():
-        inputs = recognizer.input_values(WAVE)
+        inputs = recognizer.inputs(WAVE)["input_values"]
         for trial, logits in zip(trials, seen, strict=True):
             with simulate(model, trial.choices, trial.weights):
                 assert torch.equal(model(inputs).logits[0], logits), trial.key
@@ -117,7 +129,7 @@ def test_reusing_the_prefix_gives_the_logits_of_computing_all(family, form, tmp_
 def test_what_comes_before_the_first_quantized_layer_is_not_computed_again(recognizer):
     model, calls = recognizer.model, []
     choices, weights = tiny.max_plan(model, waves=[WAVE])
-    layers = layers_of(sites.discover(model))
+    layers = layers_of(discovery.discover(model))
     handles = [
         module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
         for name, module in model.named_modules()

@@ -13,7 +13,7 @@ from stablequant.quantization.ranges import mse
 from stablequant.quantization.search import scores, trials
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
-from stablequant.workflows.calibrate import read_recordings
+from stablequant.workflows.calibration_data import read_recordings
 
 
 def made_for(recognizer, found, tmp_path):
@@ -28,11 +28,12 @@ def test_removing_more_never_widens_the_range(float_folder, speech, tmp_path):
     found = CalibrateOptions(str(float_folder), str(speech), str(tmp_path / "q"), method="max")
     session = made_for(recognizer, found, tmp_path)
     site = next(site for site in session.sites if site.reason is None)
-    ranges = [session.choices.choose(site, "max", clip) for clip in (None, 0.0, 0.01, 0.1, 0.5)]
-    assert ranges[0].clipped_share == 0.0
+    found = [session.choices.choose(site, "max", clip) for clip in (None, 0.0, 0.01, 0.1, 0.5)]
+    ranges = [choice.input for choice in found]
+    assert found[0].measured.clipped_share == 0.0
     assert (ranges[0].low, ranges[0].high) == (ranges[1].low, ranges[1].high)
     assert all(a.low <= b.low and a.high >= b.high for a, b in itertools.pairwise(ranges))
-    assert 0 < ranges[-1].clipped_share <= 0.005
+    assert 0 < found[-1].measured.clipped_share <= 0.005
     assert ranges[-1].high - ranges[-1].low < ranges[0].high - ranges[0].low
 
 
@@ -64,7 +65,7 @@ def passes(model, tmp_path, monkeypatch, recordings, layer_score):
     monkeypatch.setattr(mse, "RATIOS", mse.RATIOS[::21])
     recognizer = tiny.recognizer(tmp_path=tmp_path)
     found = CalibrateOptions("model", "data", str(tmp_path / "out"))
-    rows = [scores.Recording(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
+    rows = [scores.CalibrationUtterance(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
     journal = ResumeState(tmp_path / "journal", {}, resume=False)
     session = begin(replace(recognizer, model=model), rows, journal, found, {})
     held.append(session)

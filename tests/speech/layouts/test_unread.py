@@ -10,8 +10,7 @@ import pytest
 from speech.layouts.examples import librispeech, put, write
 
 from stablequant.foundation.errors import InputError
-from stablequant.speech import audio
-from stablequant.speech import data_summary as _summary
+from stablequant.speech import audio, data_summary
 from stablequant.workflows import transcribe
 
 M4A = b"\0\0\0\x20ftypM4A " + bytes(2000)
@@ -71,7 +70,7 @@ def test_transcribe_of_a_folder_names_what_is_not_read(phones, capsys):
 
 
 def test_summary_has_it_among_the_problems(phones, capsys):
-    found = _summary.summary(str(phones))
+    found = data_summary.summary(str(phones))
     assert (found["utterances"], len(found["problems"])) == (1, 1)
     assert PROBLEM in found["problems"][0]
     assert NOTE in capsys.readouterr().err
@@ -83,7 +82,7 @@ def test_many_alike_are_one_sentence_with_their_number(tmp_path):
     with pytest.raises(
         InputError, match=r"0\.m4a: MPEG-4 .*\(9 entries alike: .*0\.m4a, .*1\.m4a, .*2\.m4a, \.\.\.\)$"
     ):
-        audio.decodable(audio.listing(tmp_path, require_text=True), skip_bad=False)
+        audio.decoded(audio.listing(tmp_path, require_text=True), 16000, skip_bad=False)
 
 
 def test_nothing_that_is_read(tmp_path):
@@ -107,7 +106,7 @@ def test_librispeech_names_the_recording_that_is_there(tmp_path):
     m4a(tmp_path / "84/121/84-121-0001.m4a")
     found = audio.listing(tmp_path, require_text=True)
     with pytest.raises(InputError, match=r"^[^\n]*84-121-0001\.m4a: MPEG-4"):
-        audio.decodable(found, skip_bad=False)
+        audio.decoded(found, 16000, skip_bad=False)
 
 
 def test_transcript_without_a_recording(tmp_path):
@@ -210,10 +209,13 @@ def test_home_and_file_urls(tmp_path, monkeypatch):
         ),
         ({"audio_filepath": "a\0.wav"}, "audio_filepath has a zero byte"),
         ({"audio_filepath": "a.wav", "text": "A\0"}, "text has a zero byte"),
-        ({"audio_filepath": "sub\\a.wav"}, r".*; here it is sub/a\.wav, write that, with / between folders"),
-        ({"audio_filepath": "C:\\data\\sub\\a.wav"}, r".*; here it is sub/a\.wav, write that, with / between folders"),
+        ({"audio_filepath": "sub\\a.wav"}, r".*; here it is `sub/a\.wav`, write that, with / between folders"),
+        (
+            {"audio_filepath": "C:\\data\\sub\\a.wav"},
+            r".*; here it is `sub/a\.wav`, write that, with / between folders",
+        ),
         ({"audio_filepath": "C:\\gone.wav"}, ".*; it is a path of Windows, write / between folders"),
-        ({"audio_filepath": "/mnt/no/sub/a.wav"}, r".*; here it is sub/a\.wav, write that"),
+        ({"audio_filepath": "/mnt/no/sub/a.wav"}, r".*; here it is `sub/a\.wav`, write that"),
         ({"audio_filepath": "/mnt/no/gone.wav"}, ".*; it may be a path on another machine"),
         ({"audio_filepath": "a_1.wav", "shard_id": 0}, r"a_1\.wav lies in a tar file \(a tarred data set\); unpack"),
         ({"audio_filepath": "sub/a.wav", "duration": "1.5"}, 'duration is "1.5"; give seconds'),

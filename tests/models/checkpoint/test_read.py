@@ -15,7 +15,9 @@ from torch.nn.utils import parametrize
 from stablequant import evaluate
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
-from stablequant.models import recognizers as models
+from stablequant.models.checkpoint import read
+from stablequant.models.families import wav2vec2
+from stablequant.models.tasks import ctc
 from stablequant.speech import audio
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.transcribe import transcribe_files
@@ -40,7 +42,7 @@ def test_preparing_leaves_no_weight_that_is_computed_and_may_be_done_twice(famil
     model = tiny.prepared(family, form)
     assert not any(parametrize.is_parametrized(module) for module in model.modules())
     names = set(model.state_dict())
-    models.prepare(model)
+    wav2vec2.prepare(model)
     assert set(model.state_dict()) == names
 
 
@@ -74,7 +76,7 @@ def test_a_padded_batch_has_the_logits_of_transformers(family, form):
 
 
 def test_the_shortest_waveform_gives_one_frame(float_folder):
-    recognizer = models.load(str(float_folder))
+    recognizer = read.load(str(float_folder))
     assert recognizer.min_samples == 400
     assert recognizer.logits(tiny.wave(0, 400)).shape == (1, len(tiny.VOCABULARY))
     with pytest.raises(RuntimeError):
@@ -86,10 +88,10 @@ def test_the_shortest_waveform_gives_one_frame(float_folder):
 
 @every_model
 def test_a_saved_model_gives_the_logits_of_the_one_in_memory(family, form, tmp_path):
-    recognizer = models.load(str(tiny.save(tmp_path, family, form)))
+    recognizer = read.load(str(tiny.save(tmp_path, family, form)))
     waveform = tiny.wave(0)
     with torch.inference_mode():
-        expected = tiny.build(family, form)(recognizer.input_values(waveform)).logits[0]
+        expected = tiny.build(family, form)(recognizer.inputs(waveform)["input_values"]).logits[0]
     assert tiny.relative(recognizer.logits(waveform), expected) <= 1e-5
     assert recognizer.scheme == "float32"
     assert recognizer.sites["integer"] == 0
@@ -97,34 +99,37 @@ def test_a_saved_model_gives_the_logits_of_the_one_in_memory(family, form, tmp_p
 
 
 def test_input_is_normalised_as_the_feature_extractor_says(float_folder):
-    values = models.load(str(float_folder)).input_values(tiny.wave(0) + 1)
+    values = read.load(str(float_folder)).inputs(tiny.wave(0) + 1)["input_values"]
     assert values.shape == (1, 4000)
     assert float(values.mean()) == pytest.approx(0, abs=1e-5)
     assert float(values.std()) == pytest.approx(1, abs=1e-2)
 
 
 def test_decoding_merges_repeats_and_drops_blanks(float_folder):
-    recognizer = models.load(str(float_folder))
+    recognizer = read.load(str(float_folder))
     symbols = [0, 5, 5, 0, 5, 4, 4, 6, 0]
-    assert recognizer.decode(torch.eye(8)[symbols]) == "AA B"
-    assert recognizer.decode(torch.zeros(0, 8)) == ""
+    tokenizer = recognizer.processor.tokenizer
+    assert ctc.decode(ctc.best(torch.eye(8)[symbols]), tokenizer) == "AA B"
+    assert ctc.decode(ctc.best(torch.zeros(0, 8)), tokenizer) == ""
 
 
 def test_transcribing_is_decoding_the_logits(float_folder):
-    recognizer = models.load(str(float_folder))
+    recognizer = read.load(str(float_folder))
     waveform = tiny.wave(0)
-    assert recognizer.transcribe(waveform) == recognizer.decode(recognizer.logits(waveform))
+    assert recognizer.transcribe(waveform) == ctc.decode(
+        ctc.best(recognizer.logits(waveform)), recognizer.processor.tokenizer
+    )
 
 
 def test_bytes_are_those_of_the_files_that_loading_reads(float_folder, tmp_path):
-    recognizer = models.load(str(float_folder))
-    read = [p for p in float_folder.iterdir() if p.suffix in {".json", ".safetensors"}]
-    assert recognizer.bytes_on_disk == sum(path.stat().st_size for path in read)
+    recognizer = read.load(str(float_folder))
+    files = [p for p in float_folder.iterdir() if p.suffix in {".json", ".safetensors"}]
+    assert recognizer.bytes_on_disk == sum(path.stat().st_size for path in files)
     folder = shutil.copytree(float_folder, tmp_path / "copy")
     (folder / "README.md").write_text("x" * 1000)
     (folder / "optimizer.pt").write_text("x" * 1000)
     (folder / "pytorch_model.bin").write_text("x" * 1000)  # a second format of the same weights
-    assert models.load(str(folder)).bytes_on_disk == recognizer.bytes_on_disk
+    assert read.load(str(folder)).bytes_on_disk == recognizer.bytes_on_disk
 
 
 # ---- what cannot be loaded, in one sentence
@@ -132,7 +137,7 @@ def test_bytes_are_those_of_the_files_that_loading_reads(float_folder, tmp_path)
 
 def refused(folder, *words):
     with pytest.raises(InputError) as error:
-        models.load(str(folder))
+        read.load(str(folder))
     message = str(error.value)
     assert message.startswith(str(folder)), message
     assert "\n" not in message
@@ -254,10 +259,8 @@ def test_a_model_that_another_tool_quantized(folder):
 
 def test_a_hub_id_that_cannot_be_reached_is_one_sentence(tmp_path):
     """In a process of its own, since huggingface_hub reads its settings once."""
-    code = (
-        "import sys; from stablequant.models import recognizers as models\ntry: models.load('nobody/nothing-at-all')\n"
-    )
-    code += "except models.InputError as error: print(error)"
+    code = "import sys; from stablequant.models.checkpoint import read\ntry: read.load('nobody/nothing-at-all')\n"
+    code += "except read.InputError as error: print(error)"
     settings = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -273,7 +276,7 @@ def test_a_hub_id_that_cannot_be_reached_is_one_sentence(tmp_path):
 
 
 def test_two_loads_give_the_same_logits(float_folder):
-    first, second = (models.load(str(float_folder)).logits(tiny.wave(1)) for _ in range(2))
+    first, second = (read.load(str(float_folder)).logits(tiny.wave(1)) for _ in range(2))
     assert torch.equal(first, second)
     assert np.isfinite(first.numpy()).all()
 
@@ -288,23 +291,21 @@ def test_two_loads_give_the_same_logits(float_folder):
 )
 def test_settings_of_training_change_no_answer(folder, float_folder, speech, tmp_path, changes):
     edit_config(folder, **changes)
-    assert torch.equal(
-        models.load(str(folder)).logits(tiny.wave(0)), models.load(str(float_folder)).logits(tiny.wave(0))
-    )
+    assert torch.equal(read.load(str(folder)).logits(tiny.wave(0)), read.load(str(float_folder)).logits(tiny.wave(0)))
     calibrate(CalibrateOptions(str(folder), str(speech), str(tmp_path / "q"), method="max"))
-    assert models.load(str(tmp_path / "q")).transcribe(tiny.wave(0)) is not None
+    assert read.load(str(tmp_path / "q")).transcribe(tiny.wave(0)) is not None
 
 
 def test_a_form_of_attention_that_is_not_installed_here(folder):
     edit_config(folder, attn_implementation="flash_attention_2")
-    models.load(str(folder))
+    read.load(str(folder))
 
 
 def test_an_output_that_is_not_finite_is_no_answer(folder, speech):
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.bias"][0] = float("nan")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    recognizer = models.load(str(folder))
+    recognizer = read.load(str(folder))
     [(path, answer)] = transcribe_files(recognizer, [str(speech / "0.wav")])
     assert str(answer).startswith(f"{path}: the model's output is not finite")
     with pytest.raises(InputError, match=r"0\.wav: the model's output is not finite"):
@@ -361,6 +362,6 @@ def test_base_960h(tmp_path, speech):
     assert json.loads(result.read_text())["baseline"]["bytes_on_disk"] == size
     words = tiny.sfm_quant("transcribe", out, speech / "0.wav").stdout
     answer = transformers.pipeline("automatic-speech-recognition", str(out))(
-        {"raw": audio.load(audio.recording(speech / "0.wav"), tiny.RATE), "sampling_rate": tiny.RATE}
+        {"raw": audio.load(audio.whole_file(speech / "0.wav"), tiny.RATE), "sampling_rate": tiny.RATE}
     )
     assert words == f"{speech / '0.wav'}\t{' '.join(answer['text'].split())}\n"

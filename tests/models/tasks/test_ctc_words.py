@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import Wav2Vec2CTCTokenizer
 
-from stablequant.models.tasks import ctc
+from stablequant.models.tasks import ctc, ctc_words
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "L"]
 SYMBOLS = ["<pad>", "<s>", "</s>", "<unk>", "|", " ONE", " TWO"]
@@ -26,7 +26,10 @@ def tokenizer(tmp_path):
 def said(vocabulary, path, tokenizer):
     """[(word, first frame, frame after the last)] of a path given by its symbols, _ for the blank."""
     places = [vocabulary.index("<pad>" if symbol == "_" else symbol) for symbol in path]
-    return [(each.word, each.first, each.end) for each in ctc.words(np.array(places, int), ctc.alphabet(tokenizer))]
+    return [
+        (each.word, each.first, each.end)
+        for each in ctc_words.words(np.array(places, int), ctc_words.alphabet(tokenizer))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def test_letters_with_a_delimiter(tokenizer, path, words):
 )
 def test_words_that_the_vocabulary_cannot_spell(tokenizer, vocabulary, options, wrong):
     said = ["BALL", "bal", "BAD"] + (["ONE", "ONETWO"] if vocabulary is SYMBOLS or options else [])
-    assert ctc.unwritable(said, tokenizer(vocabulary, **options)) == wrong
+    assert ctc_words.unwritable(said, tokenizer(vocabulary, **options)) == wrong
 
 
 def test_a_symbol_for_each_word(tokenizer):
@@ -81,6 +84,6 @@ def test_words_are_those_of_the_whole_text(tokenizer, vocabulary):
     built, rng = tokenizer(vocabulary), np.random.default_rng(0)
     for _ in range(50):
         path = rng.choice([0, 0, *range(4, len(vocabulary))], 40)
-        found = ctc.words(path, ctc.alphabet(built))
-        assert [each.word for each in found] == ctc.text(path, built).split()
+        found = ctc_words.words(path, ctc_words.alphabet(built))
+        assert [each.word for each in found] == ctc.decode(path, built).split()
         assert all(a.end <= b.first for a, b in pairwise(found))

@@ -1,0 +1,214 @@
+"""Load a speech recogniser, float or quantized, with everything about it that later steps need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig
+
+from ...engines import onednn
+from ...engines.state import QuantizedSite
+from ...foundation.errors import InputError
+from ...quantization.plan.plan import PLAN_FILE, read_plan
+from .. import folder_check, source
+from ..completeness import zero_unread
+from ..families.base import Family, Geometry, families
+from ..processors import Languages, check_symbols, first_line, load_processor
+from ..recognizer import Recognizer
+from ..source import Source
+from ..tasks.base import Task, task_of
+from . import hook  # noqa: F401  (registers the format with transformers)
+
+AGAIN = "; copy the model again"
+PROBE = 8000  # samples: enough for a frame of every family, its adapter included
+
+
+def load(path: str, target_lang: str | None = None) -> Recognizer:
+    """The recogniser in a folder or hub id, float or written by `sfm-quant calibrate`.
+
+    `target_lang` chooses the language of a model with language adapters. Raises InputError when it is not a CTC model
+    of the family, when weights that inference reads are missing, cut short or of another shape, or when tokenizer and
+    head cannot belong together. Weights that a float model has no use for are left alone, as transformers does
+    (checkpoints of the hub often carry the pre-training heads); a quantized model must match its file key by key.
+    """
+    known = families()
+    files = source.locate(path, tuple(known), target_lang)
+    folder_check.check(files)
+    size = files.bytes_on_disk()  # before transformers may add to the folder
+    config, task = _config(files)
+    family, geometry = _built(path, config, known)
+    scheme = _scheme(path, config)
+    plan = _calibration(files) if scheme != "float32" else {}
+    processor, languages = load_processor(files, target_lang)
+    language = languages.chosen or plan.get("target_lang")
+    _check_language(files, config, language, target_lang)
+    model = _model(files, config, task, target_lang if languages.chosen else None)
+    unfit = check_symbols(path, processor.tokenizer, model.config.vocab_size)
+    remarks = [
+        *folder_check.remarks(files),
+        *unfit,
+        *_blanks(path, model, processor.tokenizer),
+        *_languages(path, languages),
+    ]
+    parameters = sum(each.numel() for each in model.parameters())
+    if scheme == "float32":  # a quantized one was prepared before its weights were read
+        family.prepare(model)
+    return Recognizer(
+        model=model.eval(),
+        processor=processor,
+        path=path,
+        scheme=scheme,
+        sampling_rate=processor.feature_extractor.sampling_rate,
+        sites=_count_sites(model),
+        min_samples=geometry.fewest,
+        notices=() if scheme == "float32" else onednn.notices(model.hf_quantizer.reasons, path),
+        remarks=tuple(remarks),
+        bytes_on_disk=size,
+        float32_bytes=4 * parameters,
+        folder=str(files.folder),
+        revision=files.revision,
+        target_lang=language,
+        calibrated_on=frozenset(plan.get("audio_sha256", ())),
+        family=family,
+        task=task,
+        batched=partial(onednn.batched_logits, model) if onednn.can_batch(model) else None,
+    )
+
+
+def _config(files: Source) -> tuple[Any, Task]:
+    """config.json, and the task of the classes that it names."""
+    path = files.name
+    try:
+        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
+    except Exception as error:  # transformers checks little of a file; whatever it trips over is wrong in there
+        raise InputError(f"{path}: not a readable model ({first_line(error)})") from error
+    named = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
+    task = task_of(named)
+    if task is None:
+        raise InputError(f"{path}: {named[0]} has no CTC head; fine-tune it with CTC first")
+    config.return_dict = True  # training settings that some folders carry, and that change what a call returns
+    config.output_attentions = config.output_hidden_states = False
+    config._attn_implementation = None  # the default of this machine, not the kernel that the folder was trained with
+    return config, task
+
+
+def _built(path: str, config: Any, known: Mapping[str, Family]) -> tuple[Family, Geometry]:
+    """The family of a model, and how samples become its steps."""
+    family = known[config.model_type]
+    try:
+        return family, family.geometry(config)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {first_line(error)}") from error
+
+
+def _scheme(path: str, config: Any) -> str:
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None:
+        return "float32"
+    settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
+    if settings.get("quant_method") != "stablequant":
+        raise InputError(f"{path}: quantized by {settings.get('quant_method')!r}, which stablequant does not read")
+    if "scheme" not in settings:
+        raise InputError(f"{path}: quantization_config in config.json has no scheme; write the model again")
+    return str(settings["scheme"])
+
+
+def _calibration(files: Source) -> dict[str, Any]:
+    """What the plan of a quantized model says of its calibration; nothing where the plan cannot be read."""
+    try:
+        return dict(read_plan(files.folder / PLAN_FILE).calibration)
+    except InputError:
+        return {}
+
+
+def _check_language(files: Source, config: Any, language: str | None, target_lang: str | None) -> None:
+    """InputError when a language is asked for that this model cannot be switched to."""
+    if target_lang is None or (language == target_lang and getattr(config, "quantization_config", None)):
+        return
+    if language != target_lang:
+        only = f"is for the language {language}" if language else "has no adapters of languages"
+        raise InputError(f"{files.name}: {only}; leave out --target-lang, or give the model with all languages")
+    if target_lang not in files.languages():
+        others = ", ".join(files.languages()) or "none"
+        raise InputError(f"{files.name}: no adapter.{target_lang}.safetensors here; there are adapters for: {others}")
+
+
+def _model(files: Source, config: Any, task: Task, target_lang: str | None) -> Any:
+    path = files.name
+    try:
+        model, info = getattr(transformers, task.AUTO_CLASS).from_pretrained(
+            files.folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            trust_remote_code=False,
+        )
+        if target_lang is not None:
+            model.load_adapter(target_lang, local_files_only=True)
+    except Exception as error:  # as above
+        raise InputError(f"{path}: {_why_not_loaded(error)}") from error
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, in_file, by_config = mismatched[0]
+        raise InputError(
+            f"{path}: {name} is {tuple(in_file)} in the file and {tuple(by_config)} by config.json; "
+            "copy the config.json that belongs to the weights"
+        )
+    _check_complete(path, model.eval(), task, info["missing_keys"], info["unexpected_keys"])
+    return model
+
+
+def _why_not_loaded(error: Exception) -> str:
+    if "weights_only" in str(error):  # torch advises to allow code to run, which nobody should follow
+        return (
+            "pytorch_model.bin holds more than tensors, which is never unpickled here; save the model again with "
+            "`save_pretrained`, which writes safetensors"
+        )
+    return f"the weights cannot be loaded ({first_line(error).removesuffix(AGAIN)}){AGAIN}"
+
+
+def _check_complete(path: str, model: Any, task: Task, missing: set[str], unexpected: set[str]) -> None:
+    needed = zero_unread(model, missing, torch.zeros(1, PROBE))
+    prefixes = {name.partition(".")[0] for name in unexpected}
+    if needed and len(prefixes) == 1 and (prefix := prefixes.pop()) not in dict(model.named_children()):
+        raise InputError(
+            f"{path}: the names of all weights begin with {prefix!r}, as a wrapper of the model saved them; remove "
+            "that from the names, or save the model inside the wrapper"
+        )
+    if needed:
+        what = (
+            "the CTC head (lm_head)" if task.missing_head(needed[0]) else f"{len(needed)} weights ({needed[0]}, ...)"
+        )
+        raise InputError(f"{path}: {what} missing from the file; it is not a complete CTC model")
+
+
+def _blanks(path: str, model: Any, tokenizer: Any) -> Iterator[str]:
+    """One blank for all that read it: the tokenizer's, as it makes the text."""
+    blank, configured = tokenizer.pad_token_id, model.config.pad_token_id
+    if configured != blank:
+        symbol = tokenizer.convert_ids_to_tokens(blank)
+        other = tokenizer.convert_ids_to_tokens(configured) if isinstance(configured, int) else None
+        yield (
+            f"{path}: the blank is {blank} ({symbol!r}) by the tokenizer, which is used, and {configured} ({other!r}) "
+            "by pad_token_id in config.json; correct the one that is wrong"
+        )
+        model.config.pad_token_id = blank
+
+
+def _languages(path: str, languages: Languages) -> Iterator[str]:
+    if languages.chosen is not None:
+        others = f"; --target-lang chooses another of {len(languages.others) + 1}" if languages.others else ""
+        yield f"{path}: recognises the language {languages.chosen}{others}"
+
+
+def _count_sites(model: nn.Module) -> dict[str, int]:
+    quantized = sum(isinstance(module, QuantizedSite) for module in model.modules())
+    fast = sum(isinstance(module, onednn.IntegerModule) for module in model.modules())
+    integer = 0 if onednn.kernels.way() == "float" else fast
+    floating = sum(isinstance(module, nn.Linear | nn.Conv1d) for module in model.modules())
+    return {"integer": integer, "simulated": quantized - integer, "float": floating}

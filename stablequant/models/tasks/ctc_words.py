@@ -1,0 +1,103 @@
+"""Words and their times from a CTC model: the best symbol of each frame, (frames,).
+
+A symbol is spoken where it first comes; repeats and blanks after it belong to it or to nothing. transformers'
+own `output_word_offsets` splits at the word delimiter only, so it is wrong for vocabularies whose symbols are words.
+Here a word is, as the vocabulary has it, what stands between two delimiters, or what starts with a symbol that starts
+with a space. Where there is neither (phonemes, Chinese characters) the tokenizer's text decides: each symbol where it
+writes spaces between them, else all of them. So the words, joined by spaces, always are the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from unicodedata import normalize
+
+import numpy as np
+
+from .ctc import decode
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word by its frames."""
+
+    word: str
+    first: int
+    end: int  # the frame after its last
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """What the symbols of a tokenizer do to words."""
+
+    tokenizer: Any
+    blank: int
+    delimiter: int | None
+    initial: frozenset[int]  # symbols that begin a word
+
+
+def alphabet(tokenizer: Any) -> Alphabet:
+    """Of a tokenizer; a delimiter that it added itself, past its vocabulary, is none: no model writes it."""
+    symbols = {symbol: place for symbol, place in tokenizer.get_vocab().items() if place < tokenizer.vocab_size}
+    delimiter = symbols.get(tokenizer.init_kwargs.get("word_delimiter_token"))  # its property complains when unset
+    spaced = frozenset(place for symbol, place in symbols.items() if symbol.startswith(" ") and symbol.strip())
+    initial = spaced or (frozenset() if delimiter is not None else frozenset(symbols.values()))
+    return Alphabet(tokenizer, tokenizer.pad_token_id, delimiter, initial)
+
+
+def unwritable(words: Iterable[str], tokenizer: Any) -> list[str]:
+    """Those of the words that no sequence of symbols of a tokenizer's vocabulary spells."""
+    special = set(tokenizer.all_special_tokens)
+    lower = bool(tokenizer.init_kwargs.get("do_lower_case"))  # of what it decodes
+    kept = (symbol.lower() if lower else symbol for symbol in tokenizer.get_vocab() if symbol not in special)
+    symbols = {normalize("NFC", symbol.strip()) for symbol in kept} - {""}
+    longest = max(map(len, symbols), default=0)
+    return [word for word in words if not _spelled(normalize("NFC", word), symbols, longest)]
+
+
+def _spelled(word: str, symbols: set[str], longest: int) -> bool:
+    ends = {0}  # where a sequence of symbols can end
+    for stop in range(1, len(word) + 1):
+        if any(start in ends and word[start:stop] in symbols for start in range(max(0, stop - longest), stop)):
+            ends.add(stop)
+    return len(word) in ends
+
+
+def words(symbols: np.ndarray, letters: Alphabet) -> list[Span]:
+    """The words of symbols (frames,), in order: those of its text, so that joined by spaces they are the text."""
+    found = (Span(decode(symbols[a:b], letters.tokenizer).strip(), a, b) for a, b in _spans(symbols, letters))
+    spans = [each for each in found if each.word]
+    spoken = decode(symbols, letters.tokenizer).split()
+    return spans if [each.word for each in spans] == spoken else list(_joined(spoken, spans))
+
+
+def _joined(spoken: Iterable[str], spans: list[Span]) -> Iterator[Span]:
+    """Each word of a text from the spans that make it up: some tokenizers write none or fewer spaces between them.
+
+    A word that the spans do not spell takes all that are left, as the best that is known of its times.
+    """
+    left = list(spans)
+    for word in spoken if spans else ():
+        taken = next((n for n in range(1, len(left) + 1) if "".join(s.word for s in left[:n]) == word), len(left))
+        part, left = left[:taken], left[taken:] or left[-1:]
+        yield Span(word, part[0].first, part[-1].end)
+
+
+def _spans(symbols: np.ndarray, letters: Alphabet) -> Iterator[tuple[int, int]]:
+    """(first frame, frame after the last) of each word."""
+    changes = [0, *(np.flatnonzero(np.diff(symbols)) + 1).tolist(), len(symbols)]
+    begin = end = 0  # of the word at hand; nothing yet
+    for first, after in pairwise(changes):
+        symbol = symbols[first] if first < after else letters.blank  # no frames have no symbol
+        if symbol == letters.blank:
+            continue
+        if (symbol == letters.delimiter or symbol in letters.initial) and begin < end:
+            yield begin, end
+            begin = end
+        if symbol != letters.delimiter:
+            begin, end = (begin, after) if begin < end else (first, after)
+    if begin < end:
+        yield begin, end

@@ -1,0 +1,114 @@
+"""Weights of 4, 3 and 2 bits: groups of a row share a step, and codes are packed into dense bytes.
+
+Without offsets of its own a group lies around 0: 4 bits as 15 codes from -7 to 7 steps, 3 and 2 bits as 8 and 4 codes
+at odd half steps, where a code for 0 would cost more than it gives.
+
+On disk: `codes` uint8 (bytes,), `steps` uint8 (out, groups), `offsets` int8 (out, groups) where groups have their own,
+`scales` float32 (out,).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from . import weight_fit
+from .bitpack import pack, packed_bytes, unpack
+from .weight_fit import Groups
+from .weight_grid import LARGEST, Limits, QTensor, WeightGrid
+
+MOST_BITS = 4  # that a code may have to be packed
+
+
+@dataclass(frozen=True)
+class Packed(Groups):
+    """Groups with dense codes; written w4, w4g64, w2g32z (z: with offsets, asymmetric)."""
+
+    coarse: ClassVar[bool] = True
+
+    @classmethod
+    def parse(cls, text: str) -> Packed | None:
+        """The format that `str` wrote; None for the text of another."""
+        found = re.fullmatch(r"w([2-4])(?:g([1-9]\d{0,4}))?(z?)", text)
+        return cls(int(found[1]), int(found[2]) if found[2] else None, bool(found[3])) if found else None
+
+    def __str__(self) -> str:
+        return f"w{self.bits}" + (f"g{self.group}" if self.group else "") + ("z" if self.asymmetric else "")
+
+    @property
+    def stored(self) -> Packed:
+        return self
+
+    def grid(self, scale: Tensor, steps: Tensor, offsets: Tensor, columns: int) -> WeightGrid:
+        """The grid with a scale (out,) for each row, and steps and offsets (out, groups)."""
+        return WeightGrid(self, torch.arange(columns) // self.size(columns), scale, steps, offsets)
+
+    def fit(self, weight: Tensor, limits: Limits, importance: Tensor | None = None) -> WeightGrid:
+        """The grid of least squared error; the step of a group is its range, so that no range method is asked."""
+        return self.grid(*weight_fit.fit(weight, self, importance), weight.shape[1])
+
+    def bytes(self, rows: int, columns: int) -> int:
+        of_a_group = 2 if self.asymmetric else 1
+        return packed_bytes(rows * columns, self.bits) + rows * (4 + of_a_group * self.count(columns))
+
+    def empty(self, shape: torch.Size) -> dict[str, Tensor]:
+        rows, columns = shape[0], shape[1:].numel()
+        of_groups = rows, self.count(columns)
+        return {
+            "codes": torch.zeros(packed_bytes(rows * columns, self.bits), dtype=torch.uint8),
+            "steps": torch.ones(of_groups, dtype=torch.uint8),
+            **({"offsets": torch.zeros(of_groups, dtype=torch.int8)} if self.asymmetric else {}),
+            "scales": torch.ones(rows),
+        }
+
+    def store(self, weight: QTensor, shape: torch.Size) -> dict[str, Tensor]:
+        grid = weight.grid
+        return {
+            "codes": pack(contract(weight.codes, grid), self.bits),
+            "steps": grid.steps,
+            **({"offsets": grid.offsets} if self.asymmetric else {}),
+            "scales": grid.scale,
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> QTensor:
+        rows, columns = shape[0], shape[1:].numel()
+        steps, offsets = tensors["steps"], self._offsets(tensors)
+        codes = unpack(tensors["codes"], self.bits, rows * columns).view(rows, columns)
+        expanded = expand(codes, steps, offsets, self.size(columns))
+        return self.grid(tensors["scales"], steps, offsets, columns).hold(expanded)
+
+    def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Steps and offsets must not leave the int8 range that codes expand to."""
+        steps, low = tensors["steps"].to(torch.int16), self._offsets(tensors).to(torch.int16)
+        high = low + steps * self.top
+        outside = (steps < 1).any() or (low < -LARGEST).any() or (high > LARGEST).any()
+        return "its weights do not expand to int8" if bool(outside) else None
+
+    def _offsets(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return tensors["offsets"] if self.asymmetric else symmetric_offsets(tensors["steps"], self)
+
+
+def symmetric_offsets(steps: Tensor, groups: Groups) -> Tensor:
+    """int8 offsets (out, groups) of groups without offsets of their own, from their steps."""
+    return (-(steps.to(torch.int16) * groups.top) // 2).to(torch.int8)
+
+
+def expand(codes: Tensor, steps: Tensor, offsets: Tensor, size: int) -> Tensor:
+    """int8 codes (out, n) for the engine from uint8 codes (out, n), steps and offsets (out, groups).
+
+    int8 arithmetic wraps, and what is left after both operations is in its range.
+    """
+    columns = codes.shape[1]
+    step, offset = (x.view(torch.int8).repeat_interleave(size, 1)[:, :columns] for x in (steps, offsets))
+    return codes.view(torch.int8).mul(step).add_(offset)
+
+
+def contract(codes: Tensor, grid: WeightGrid) -> Tensor:
+    """The uint8 codes (out, n) that `expand` makes the int8 codes (out, n) of."""
+    points = grid.of()
+    return ((codes - points.offset) / points.step).round_().to(torch.uint8)

@@ -1,0 +1,70 @@
+"""Weights of 5 to 8 bits: one symmetric step for each row, int8 codes on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .activation_grid import signed_grid, symmetric_scale
+from .weight_grid import Limits, QTensor, WeightGrid
+
+
+@dataclass(frozen=True)
+class Rows:
+    """2^bits - 1 codes around 0 (activation_grid.py) with a scale for each row; written w8."""
+
+    bits: int
+    group: ClassVar[None] = None
+    asymmetric: ClassVar[bool] = False
+    coarse: ClassVar[bool] = False
+
+    @classmethod
+    def parse(cls, text: str) -> Rows | None:
+        """The format that `str` wrote; None for the text of another."""
+        found = re.fullmatch(r"w([5-8])", text)
+        return cls(int(found[1])) if found else None
+
+    def __str__(self) -> str:
+        return f"w{self.bits}"
+
+    @property
+    def top(self) -> int:
+        return (1 << self.bits) - 2
+
+    @property
+    def stored(self) -> Rows:
+        return INT8
+
+    def grid(self, scale: Tensor, columns: int) -> WeightGrid:
+        """The grid with one scale (out,) for each row."""
+        ones = torch.ones(len(scale), 1, dtype=torch.uint8)
+        offsets = torch.full((len(scale), 1), -(self.top // 2), dtype=torch.int8)
+        return WeightGrid(self, torch.zeros(columns, dtype=torch.int64), scale, ones, offsets)
+
+    def fit(self, weight: Tensor, limits: Limits, importance: Tensor | None = None) -> WeightGrid:
+        """The grid that reaches as far as a range method says; the inputs do not matter."""
+        grid = signed_grid(self.bits)
+        return self.grid(symmetric_scale(limits(weight, grid), grid), weight.shape[1])
+
+    def bytes(self, rows: int, columns: int) -> int:
+        return rows * columns + 4 * rows
+
+    def empty(self, shape: torch.Size) -> dict[str, Tensor]:
+        return {"codes": torch.zeros(shape, dtype=torch.int8), "scales": torch.ones(shape[0])}
+
+    def store(self, weight: QTensor, shape: torch.Size) -> dict[str, Tensor]:
+        return {"codes": weight.codes.view(shape), "scales": weight.scale}
+
+    def load(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> QTensor:
+        return self.grid(tensors["scales"], shape[1:].numel()).hold(tensors["codes"].flatten(1))
+
+    def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
+        return None  # every int8 tensor is a weight
+
+
+INT8 = Rows(8)

@@ -1,0 +1,81 @@
+"""What a calibration learns from: recordings, each decoded once before any work, and what the plan says of them."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+from ..foundation.errors import InputError
+from ..foundation.options import CalibrateOptions
+from ..models.recognizer import Recognizer
+from ..quantization.search.scores import CalibrationUtterance
+from ..speech import audio
+from ..speech.audio import Facts
+
+MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says otherwise
+MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
+
+
+def read_recordings(
+    options: CalibrateOptions, recognizer: Recognizer
+) -> tuple[list[CalibrationUtterance], dict[str, Any]]:
+    """The calibration recordings in the order of their names, and what the plan says of them."""
+    rate, most = recognizer.sampling_rate, _most(options, recognizer.sampling_rate)
+    found, facts = _decoded(options, rate, most)
+    pairs = sorted(zip(found.utterances, facts, strict=True), key=lambda pair: pair[0].id)
+    usable = [(utterance, each) for utterance, each in pairs if each.samples >= recognizer.min_samples]
+    about = {
+        "data": options.data,
+        "recordings": len(usable),
+        "seconds": round(sum(each.samples for _, each in usable) / rate, 3),
+        "skipped_too_short": len(pairs) - len(usable),
+        "silent": sum(each.constant for _, each in usable),
+        "skipped_bad": found.skipped,
+        "seed": options.seed,
+        "audio_sha256": sorted(each.sha256 for _, each in usable),
+        **({} if recognizer.target_lang is None else {"target_lang": recognizer.target_lang}),
+    }
+    if about["silent"] == len(usable):
+        raise InputError(
+            f"{options.data}: nothing to calibrate on: of {len(pairs)} recordings {about['skipped_too_short']} are "
+            f"shorter than {1000 * recognizer.min_samples / rate:.0f} ms and {about['silent']} are silent"
+        )
+    return [
+        CalibrationUtterance(each.id, partial(audio.load, each, rate, most), each.text) for each, _ in usable
+    ], about
+
+
+def held_out(
+    recordings: list[CalibrationUtterance], options: CalibrateOptions
+) -> tuple[list[CalibrationUtterance], list[CalibrationUtterance]]:
+    """The recordings that calibrate, and those that are held out: every other one where a limit asks for them."""
+    if options.max_wer_increase is None:
+        return recordings, []
+    if len(recordings) < 2:
+        raise InputError(f"{options.data}: --max-wer-increase needs recordings of its own; give at least 2")
+    return recordings[::2], recordings[1::2]
+
+
+def _decoded(options: CalibrateOptions, rate: int, most: int | None) -> tuple[audio.Listing, list[Facts]]:
+    """What can be used of the data; what is left out is reported at once."""
+    found = audio.listing(
+        options.data,
+        require_text=_needs_text(options),
+        max_samples=options.max_samples or MAX_RECORDINGS,
+        seed=options.seed,
+        skip_bad=options.skip_bad,
+    )
+    found, facts = audio.decoded(found, rate, skip_bad=options.skip_bad, most=most)
+    for sentence in audio.told(found.problems):
+        warnings.warn(f"left out: {sentence}", stacklevel=1)
+    return found, facts
+
+
+def _needs_text(options: CalibrateOptions) -> bool:
+    return options.score == "wer" or options.max_wer_increase is not None
+
+
+def _most(options: CalibrateOptions, rate: int) -> int | None:
+    """Samples of a recording that are used. A transcript covers all of it, so where one is needed nothing is cut."""
+    return None if _needs_text(options) else int(MAX_SECONDS * rate)
