@@ -12,13 +12,10 @@ They raise InputError, a ValueError, for a model, data or option that cannot be 
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .foundation.errors import InputError
-
-__version__ = version("stablequant")
 
 # The command line answers --help without waiting for torch; a command registers the format when it loads a model.
 if Path(sys.argv[0]).stem != "sfm-quant":
@@ -29,6 +26,7 @@ else:
     _signals.default()
 
 if TYPE_CHECKING:
+    __version__: str
     from .api import calibrate, evaluate
     from .quantization.plan.plan import Plan
 
@@ -40,4 +38,6 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(".api", __name__), name)
     if name == "Plan":
         return import_module(".quantization.plan.plan", __name__).Plan
+    if name == "__version__":
+        return import_module("importlib.metadata").version("stablequant")  # slow to import, and seldom asked for
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

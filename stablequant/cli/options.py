@@ -81,12 +81,12 @@ def _parameter(of: Field[Any], hint: Any) -> Callable[[Command], Command]:
         return click.option(
             shown.get("flag", flag(of.name)), of.name, default=of.default, is_flag=True, help=shown["help"]
         )
+    default = {"required": True} if required else {"default": of.default}
     return click.option(
         flag(of.name),
         of.name,
         type=_type(of, kinds),
-        required=required,
-        default=None if required else of.default,
+        **default,
         show_default=isinstance(of.default, (str, int, float)),
         metavar=shown.get("metavar"),
         help=shown["help"],

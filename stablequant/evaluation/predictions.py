@@ -15,6 +15,7 @@ from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
+from ..foundation import reading
 from ..foundation.errors import InputError
 
 BASELINE = "baseline_{}"  # how its fields are named
@@ -49,20 +50,11 @@ def to_jsonl(predictions: Iterable[Prediction]) -> str:
 
 def read(path: str) -> Iterator[tuple[str, Prediction]]:
     """("FILE:LINE", prediction) of each row; other manifests with `text` and `pred_text` do as well."""
-    lines = [(f"{path}:{number}", line) for number, line in enumerate(text_of(path).split("\n"), 1) if line.strip()]
+    text = reading.text_of(Path(path), "what `sfm-quant eval --predictions` wrote")
+    lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     yield from ((place, _from_line(place, line)) for place, line in lines)
     if not lines:
         raise InputError(f"{path}: no predictions in it; give the file that `sfm-quant eval --predictions` wrote")
-
-
-def text_of(path: str) -> str:
-    """A file that `sfm-quant eval` wrote."""
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such file; give what `sfm-quant eval --json` or `--predictions` wrote")
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give a JSON file") from error
 
 
 def _to_row(prediction: Prediction) -> dict[str, Any]:
@@ -87,7 +79,7 @@ def _to_row(prediction: Prediction) -> dict[str, Any]:
 
 def _from_line(place: str, line: str) -> Prediction:
     try:
-        row = json.loads(line)
+        row = reading.mapping(reading.parsed(line), "the row")
         found = Prediction(
             audio_filepath=str(row.get("audio_filepath", "")),
             offset=_number(row.get("offset")) or 0.0,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..foundation.tables import columns
 from .error_rates import Interval
 from .predictions import Prediction, to_jsonl
 
@@ -140,10 +141,7 @@ class Result:
 
 def table(result: Result) -> str:
     """The result for a terminal: a column for each model."""
-    rows = cells(result)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", *sentences(result)])
+    return "\n".join([*columns(cells(result)), "", *sentences(result)])
 
 
 def cells(result: Result) -> list[list[str]]:

@@ -1,5 +1,1 @@
-"""What a quantized folder says: a table for the terminal, and a page with plots (page.py, the extra `report`)."""
-
-from ..quantization.plan.table import plan_table
-
-__all__ = ["plan_table"]
+"""The report on a quantized folder: one page with plots, the extra `report`."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..evaluation.predictions import ModelAnswer, Prediction, read, text_of
+from ..evaluation.predictions import ModelAnswer, Prediction, read
 from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
+from ..foundation import reading
 from ..foundation.errors import InputError
 from ..foundation.options import NORMALIZERS
 from .words import Row
@@ -23,8 +23,9 @@ def evaluation(path: str, folder: str | None = None) -> dict[str, Any]:
 
     Where it is of several models, `folder` has to be one of them.
     """
+    text = reading.text_of(Path(path), "what `sfm-quant eval --json` wrote")
     try:
-        result = _result(json.loads(text_of(path)))
+        result = _result(reading.mapping(reading.parsed(text), "the result"))
         _refuse_others(path, [each.model.path for each in result.models], folder)
         return {"rows": cells(result), "lines": list(sentences(result)), "normalize": result.normalize}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
@@ -61,8 +62,8 @@ def _result(data: dict[str, Any]) -> Result:
         raise ValueError(f"no normalization {data['normalize']!r}")
     return Result(
         models=tuple(_compared(each) for each in data.get("models") or [_alone(data)]),
-        baseline=Measured(**data["baseline"]) if data["baseline"] else None,
-        data=Data(**data["data"]),
+        baseline=reading.read(Measured, data["baseline"]) if data["baseline"] else None,
+        data=reading.read(Data, data["data"]),
         environment=data["environment"],
         normalize=data["normalize"],
         warnings=tuple(data["warnings"]),
@@ -77,8 +78,8 @@ def _alone(data: dict[str, Any]) -> dict[str, Any]:
 
 def _compared(entry: dict[str, Any]) -> Compared:
     model = {key: value for key, value in entry.items() if key not in ("delta", "gates")}
-    delta = Delta(**entry["delta"]) if entry["delta"] else None
-    return Compared(Measured(**model), delta, tuple(Gate(**gate) for gate in entry["gates"]))
+    delta = reading.read(Delta, entry["delta"]) if entry["delta"] else None
+    return Compared(reading.read(Measured, model), delta, tuple(reading.read(Gate, gate) for gate in entry["gates"]))
 
 
 def _row(prediction: Prediction, answer: ModelAnswer) -> Row:

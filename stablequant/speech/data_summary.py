@@ -13,6 +13,7 @@ from typing import Any
 
 from ..foundation import progress, registry
 from ..foundation.errors import InputError
+from ..foundation.tables import columns
 from . import audio
 
 EDGES = (0, 1, 2, 5, 10, 15, 20, 30, 60)  # seconds
@@ -47,17 +48,19 @@ def summary(data: str) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """The summary for people; all problems, each on its line."""
     count, seconds = found["utterances"], found["seconds"]
-    lines = [
-        f"layout      {found['layout']}: {registry.get('layouts', found['layout']).TITLE}",
-        f"utterances  {count}, {found['transcripts']} with a transcript",
-        f"audio       {_duration(found['hours'])}",
-        f"speakers    {found['speakers'] or 'not told'}",
+    facts = [
+        ("layout", f"{found['layout']}: {registry.get('layouts', found['layout']).TITLE}"),
+        ("utterances", f"{count}, {found['transcripts']} with a transcript"),
+        ("audio", _duration(found["hours"])),
+        ("speakers", str(found["speakers"] or "unknown")),
     ]
     if seconds:
-        lines += [f"seconds     {seconds['min']:.2f} to {seconds['max']:.2f}, median {seconds['median']:.2f}", ""]
-        lines += _bars(found["histogram"])
-    if found["problems"]:
-        lines += ["", f"problems    {len(found['problems'])}", *(f"  {each}" for each in found["problems"])]
+        facts += [("seconds", f"{seconds['min']:.2f} to {seconds['max']:.2f}, median {seconds['median']:.2f}")]
+    lines = columns(facts)
+    if seconds:
+        lines += ["", *_bars(found["histogram"])]
+    if problems := found["problems"]:
+        lines += ["", f"problems    {len(problems)}", *(f"  {each}" for each in problems)]
     return "\n".join(lines)
 
 
@@ -80,10 +83,8 @@ def _bars(histogram: list[dict[str, Any]]) -> list[str]:
     used = [place for place, each in enumerate(histogram) if each["utterances"]]
     shown = histogram[used[0] : used[-1] + 1]
     most = max(each["utterances"] for each in shown)
-    return [
-        f"{_range(each):>10s} {each['utterances']:8d} {'#' * -(-BAR * each['utterances'] // most)}".rstrip()
-        for each in shown
-    ]
+    counts = [(each, each["utterances"]) for each in shown]
+    return columns([(_range(each), str(count), "#" * -(-BAR * count // most)) for each, count in counts], ">>")
 
 
 def _range(bucket: dict[str, Any]) -> str:

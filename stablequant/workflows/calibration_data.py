@@ -61,7 +61,7 @@ def _decoded(options: CalibrateOptions, rate: int, most: int | None) -> tuple[au
     """What can be used of the data; what is left out is reported at once."""
     found = audio.listing(
         options.data,
-        require_text=_needs_text(options),
+        require_text=options.needs_text(),
         max_samples=options.max_samples or MAX_RECORDINGS,
         seed=options.seed,
         skip_bad=options.skip_bad,
@@ -72,10 +72,6 @@ def _decoded(options: CalibrateOptions, rate: int, most: int | None) -> tuple[au
     return found, facts
 
 
-def _needs_text(options: CalibrateOptions) -> bool:
-    return options.score == "wer" or options.max_wer_increase is not None
-
-
 def _most(options: CalibrateOptions, rate: int) -> int | None:
     """Samples of a recording that are used. A transcript covers all of it, so where one is needed nothing is cut."""
-    return None if _needs_text(options) else int(MAX_SECONDS * rate)
+    return None if options.needs_text() else int(MAX_SECONDS * rate)

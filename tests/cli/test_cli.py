@@ -19,7 +19,7 @@ from stablequant.cli import main as cli
 from stablequant.evaluation import peak_memory
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
-from stablequant.models.checkpoint import read
+from stablequant.speech import data_summary
 from stablequant.workflows import evaluate
 
 SFM_QUANT = Path(sys.executable).with_name("sfm-quant")
@@ -71,7 +71,7 @@ def test_eval_from_the_shell(model, data, tmp_path):
     limits = ["--baseline", model, "--max-wer-increase", 0, "--min-compression", 3.5, "--threads", 1]
     done = sfm_quant("eval", model, "--data", data, *limits, *(part for pair in files.items() for part in pair))
     assert done.returncode == 1, done.stderr
-    assert "FAILED: min_compression 3.5, found 1" in done.stdout
+    assert "FAILED: min_compression 3.5 times smaller than the baseline's files, found 1" in done.stdout
     assert "too short for the model" in done.stdout
     assert not {"Error", "Warning", "Traceback"} & set(done.stderr.replace(":", " ").split())  # but progress
     result = json.loads(files["--json"].read_text())
@@ -94,7 +94,8 @@ def test_eval_of_several_models_on_github_with_bad_entries(model, data):
     found = json.loads(done.stdout)
     assert (len(found["models"]), found["data"]["skipped_bad"]) == (2, 1)
     log = [line for line in done.stderr.splitlines() if line.startswith("::")]
-    failed = f"::error title=sfm-quant eval::FAILED: min_compression 2, found 1 ({model})"
+    limit = "min_compression 2 times smaller than the baseline's files"
+    failed = f"::error title=sfm-quant eval::FAILED: {limit}, found 1 ({model})"
     assert log[:2] == [failed] * 2
     assert log[2].startswith("::warning title=sfm-quant eval::left out: standard input:4: no recording gone.wav")
 
@@ -293,7 +294,7 @@ def test_calibrate_then_inspect_and_eval(model, data, tmp_path, monkeypatch):
     assert found["model"]["scheme"] == "w8a8"
     assert found["model"]["sites"]["integer"] > 0
     assert found["delta"]["compression"] > 1
-    assert f"2 of the recordings calibrated {out}" in found["warnings"][1]
+    assert f"2 of these recordings were used to calibrate {out}" in found["warnings"][1]
     assert "w8a8" in invoke("inspect", out).stdout
 
 
@@ -365,20 +366,20 @@ def test_help_has_an_example(command):
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(monkeypatch, problem, message):
-    def fail(path):
+    def fail(data):
         raise problem
 
-    monkeypatch.setattr(read, "load", fail)
-    done = invoke("transcribe", "m", "x.wav")
+    monkeypatch.setattr(data_summary, "summary", fail)
+    done = invoke("data", "x.wav")
     assert (done.exit_code, done.stderr, done.stdout) == (3, message, "")
 
 
 def test_bug_keeps_its_traceback(monkeypatch):
-    def fail(path):
+    def fail(data):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(read, "load", fail)
-    assert isinstance(invoke("transcribe", "m", "x.wav").exception, ZeroDivisionError)
+    monkeypatch.setattr(data_summary, "summary", fail)
+    assert isinstance(invoke("data", "x.wav").exception, ZeroDivisionError)
 
 
 def test_bad_manifest_is_named_with_its_line(tmp_path):
@@ -428,6 +429,9 @@ class FakeResult:
 
     def to_json(self):
         return '{"schema": 1}\n'
+
+    def predictions_jsonl(self):
+        return "{}\n"
 
 
 @pytest.fixture
@@ -532,6 +536,7 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
         "float_passes": 3,
         "seconds": 1.0,
         "bytes_before": 4_000_000,
+        "bytes_float32": 8_000_000,
         "bytes_after": 1_000_000,
     }
     given = []
@@ -542,7 +547,7 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
     assert done.exit_code == 0, done.stderr
     assert given == [CalibrateOptions("m", "d", "o", max_samples=9)]
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
-    assert "4.0 MB -> 1.0 MB, 4.00 times smaller" in done.stdout
+    assert "4.0 MB -> 1.0 MB, 4.00 times smaller (8.00 times than its parameters in float32)" in done.stdout
     assert "layers clipped before the range was chosen: 1 of 2" in done.stdout
     assert "score: 6.50 points of what differs\n" in done.stdout
     assert "on 40 held-out words: +2.50 points" in done.stdout

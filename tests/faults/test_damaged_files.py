@@ -8,13 +8,13 @@ import pytest
 import tiny
 from damage import damaged_bytes, damaged_json, seeds
 
-from stablequant import report
 from stablequant.foundation.errors import InputError
 from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import checksums, problems
 from stablequant.models.families.discovery import discover
 from stablequant.quantization.plan.diff import diff_table
 from stablequant.quantization.plan.draft import read_draft
+from stablequant.quantization.plan.table import plan_table
 from stablequant.quantization.planners.edited import EditedPlan
 
 VERSION = "transformers_version"
@@ -120,7 +120,7 @@ def test_damaged_plan(seed, folder, float_folder):
     try:
         sites = discover(model(float_folder))
         refused = sentence(lambda: EditedPlan(read_draft(path), str(path)).check(sites))
-        for use in (report.plan_table, lambda each: diff_table(each, each)):
+        for use in (plan_table, lambda each: diff_table(each, each)):
             told = sentence(lambda use=use: use(str(folder)))
             assert told is None or refused
         assert altered(folder) or same_json(path.read_bytes(), whole)

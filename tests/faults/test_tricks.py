@@ -171,7 +171,7 @@ def test_writing_over_a_link_leaves_what_it_leads_to(calibrated, quantized_folde
     assert not (tmp_path / "link").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["scores.jsonl", "fingerprint.json.part"])
+@pytest.mark.parametrize("name", ["scores.jsonl", ".fingerprint.12.part.json"])
 def test_a_journal_that_is_a_link_is_refused(name, tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "q.calibration").mkdir()

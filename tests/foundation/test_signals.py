@@ -209,7 +209,7 @@ def run(code, folder, name="SIGINT", **options):
     return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, **options)
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 ALSO = ("anywhere", "a destructor", "a block that catches everything", "a system call that has just begun")

@@ -50,9 +50,9 @@ def test_table(mixed):
         "speakers    1",
         "seconds     0.50 to 70.00, median 1.50",
     ]
-    assert lines[6] == f"     0-1 s        1 {'#' * 40}"
-    assert lines[8] == "     2-5 s        0"
-    assert lines[14] == f"     60+ s        1 {'#' * 40}"
+    assert lines[6] == f"  0-1 s  1  {'#' * 40}"
+    assert lines[8] == "  2-5 s  0"
+    assert lines[14] == f"  60+ s  1  {'#' * 40}"
     assert lines[16] == "problems    4"
     assert len(lines) == 21
 

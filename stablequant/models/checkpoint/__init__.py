@@ -15,7 +15,6 @@ from .write import (
     shallow_copy,
     tell_replaced,
     weights_hash,
-    workspace,
     write,
 )
 
@@ -29,6 +28,5 @@ __all__ = [
     "shallow_copy",
     "tell_replaced",
     "weights_hash",
-    "workspace",
     "write",
 ]

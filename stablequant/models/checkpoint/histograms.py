@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...foundation import reading
 from ...foundation.errors import InputError
 from ...quantization.observation.histogram import HALF, Histogram, coarse
 
@@ -35,12 +36,13 @@ def read(folder: Path) -> dict[str, Histogram]:
     path = folder / FILE
     if not path.is_file():
         return {}
+    text = reading.text_of(path, "the file as it was written")
     try:
-        data = json.loads(path.read_text(encoding="utf-8", errors="backslashreplace"))
+        data = reading.mapping(reading.parsed(text), "the file")
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']} is not {SCHEMA}")
         return {name: _histogram(**entry) for name, entry in data["sites"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); remove it, or calibrate again") from error
 
 

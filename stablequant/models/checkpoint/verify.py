@@ -21,7 +21,7 @@ from ...quantization.plan.checking import entry_problem
 from ...quantization.plan.draft import PLAN_FILE, Draft, read_draft
 from ...quantization.plan.plan import Plan, of_draft
 from ..folder_check import check
-from ..source import SETTINGS, in_folder
+from ..source import SETTINGS, in_folder, read_json
 from . import histograms as evidence
 from . import read
 from .hook import StableQuantConfig
@@ -132,13 +132,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no such folder; give one that `sfm-quant calibrate` wrote")
     if not path.is_file():
         raise InputError(f"{folder}: no {CONFIG_FILE} here; give a folder that `sfm-quant calibrate` wrote")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); copy the model again") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{path}: not a JSON object; copy the model again")
-    return settings
+    return read_json(path)
 
 
 def _settings_hash(settings: Mapping[str, Any]) -> str:

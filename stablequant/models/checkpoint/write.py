@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import fcntl
-import glob
 import hashlib
-import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +17,14 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ...engines import state
+from ...foundation import files
 from ...foundation.errors import InputError
 from ...foundation.memory_pages import drop_mapped as release
 from ...quantization.numerics.weight_grid import QTensor
 from ...quantization.observation.histogram import Histogram
 from ...quantization.plan.plan import PLAN_FILE, Plan
 from ..recognizer import Recognizer
+from ..source import read_json
 from . import histograms as evidence
 from .card import model_card
 from .hook import StableQuantConfig, StableQuantizer
@@ -50,7 +49,7 @@ def check_destination(out: str) -> None:
     parent = path.absolute().parent
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
     try:
-        with tempfile.TemporaryDirectory(prefix=_prefix(path), dir=existing):
+        with tempfile.TemporaryDirectory(prefix=files.workspace_prefix(path), dir=existing):
             pass
     except OSError as error:
         raise InputError(f"{out}: {existing} cannot be written to ({error.strerror}); give another folder") from error
@@ -73,7 +72,7 @@ def claimed(out: Path) -> Iterator[None]:
             raise InputError(
                 f"{out}: another calibration is writing there; wait for it, or give another folder"
             ) from error
-        recover(out)
+        files.recover(out)
         try:
             yield
         finally:
@@ -103,40 +102,16 @@ def write(
         release(weight)  # most are not needed any more, and what is written takes memory too
     model = quantized_model(recognizer.model, plan, weights)
     try:
-        with workspace(out) as folder:
+        with files.workspace(out) as folder:
             new = folder / "new"
             _save(model, recognizer, plan, new, out.name, stats)
-            _usual_modes(new)
+            files.usual_modes(new)
             complete()
-            _swap(new, out, folder / "old")
+            files.swap(new, out)
     except SafetensorError as error:
         raise InputError(
             f"{out}: the weights could not be written ({error}); free some space and run it again"
         ) from error
-
-
-@contextmanager
-def workspace(out: Path) -> Iterator[Path]:
-    """Inside, a folder beside `out` for what is not finished; a killed run's goes when `out` is next used."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
-    finally:
-        recover(out)
-
-
-def recover(out: Path) -> None:
-    """Clear away what a killed run left beside `out`: half a model goes, an older one that stepped aside returns."""
-    for left in out.parent.glob(glob.escape(_prefix(out)) + "*"):
-        old = left / "old"
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _prefix(out: Path) -> str:
-    """What the name of a workspace of `out` begins with."""
-    return f".{out.name}.stablequant-"
 
 
 def _save(
@@ -182,23 +157,7 @@ def shallow_copy(model: Any) -> Any:
 
 def _is_ours(path: Path) -> bool:
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return bool(config["quantization_config"]["quant_method"] == "stablequant")
-    except (OSError, ValueError, KeyError, TypeError):
+        quantization = read_json(path / "config.json").get("quantization_config")
+    except InputError:
         return False
-
-
-def _usual_modes(folder: Path) -> None:
-    """The permissions that new files get; temporary folders, and files that safetensors writes, are private."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in folder.rglob("*"):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
-    folder.chmod(0o777 & ~umask)
-
-
-def _swap(new: Path, out: Path, old: Path) -> None:
-    """Rename `new` to `out`; an older model there steps aside, and comes back if that fails."""
-    if out.exists():
-        out.rename(old)
-    new.rename(out)
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "stablequant"

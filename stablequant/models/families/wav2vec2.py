@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ...foundation.reproducible import one_thread
+from ...quantization.numerics.reproducible import one_thread
 from ...quantization.plan.site import Site
 from .base import Geometry
 from .discovery import discover

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...foundation.errors import InputError
-from ...foundation.reproducible import Reproducible
+from ..numerics.reproducible import Reproducible
 from ..plan.site import Site
 from .histogram import Histogram, empty, histogram_of, merge
 

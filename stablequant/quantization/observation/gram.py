@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...foundation.reproducible import Reproducible
+from ..numerics.reproducible import Reproducible
 from ..plan.site import Site
 
 WINDOWS = 2048  # of a convolution that one recording adds

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...foundation import reading
 from ...foundation.errors import InputError
-from . import reading
 from .choice import LayerChoice
 from .entry import Entry, said
 
@@ -77,16 +77,9 @@ class Draft:
 def read_draft(path: Path) -> Draft:
     """The plan in a file as it stands, or in a folder that `sfm-quant calibrate` wrote."""
     path = path / PLAN_FILE if path.is_dir() else path
-    try:
-        if not path.exists():
-            raise InputError(f"{path}: no such file; give a plan.json, or a folder that `sfm-quant calibrate` wrote")
-        if not path.is_file():
-            raise InputError(f"{path}: a pipe or device, not a file; give a plan.json")
-        return Draft.from_json(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a plan (not UTF-8 text); give a plan.json") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    return Draft.from_json(
+        reading.text_of(path, "a plan.json, or a folder that `sfm-quant calibrate` wrote"), str(path)
+    )
 
 
 def _check_about(draft: Draft) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...foundation.errors import InputError
+from ...foundation.reading import JsonObject
 from .choice import Choice, LayerChoice, Quantized
 from .draft import PLAN_FILE, SCHEMA, Draft, read_draft
 from .entry import decided, to_entry
-from .reading import JsonObject
 
 __all__ = ["PLAN_FILE", "Plan", "read_plan"]
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...foundation.errors import InputError
+from ...foundation.tables import columns
+from .choice import LayerChoice
 from .draft import PLAN_FILE, Draft, read_draft
 from .entry import Entry
 
@@ -39,30 +41,37 @@ def summary(plan: Draft) -> Iterable[str]:
 
 def _layers(plan: Draft) -> Iterable[str]:
     if plan.layers:
-        yield f"{'layer':48s} {'probe':>9s} {'selected':>9s} {'removed %':>10s}"
-        for name, layer in plan.layers.items():
-            clip = "" if layer.clip_percent is None else f"{layer.clip_percent:.2f}"
-            probe = "" if layer.probe_score is None else f"{layer.probe_score:.3f}"
-            yield f"{name:48s} {probe:>9s} {'yes' if layer.selected else 'no':>9s} {clip:>10s}"
+        head = ("layer", "probe", "selected", "removed %")
+        yield from columns([head, *(_layer(name, layer) for name, layer in plan.layers.items())], "<>>>")
         yield ""
 
 
+def _layer(name: str, layer: LayerChoice) -> tuple[str, ...]:
+    return name, _shown(layer.probe_score, ".3f"), "yes" if layer.selected else "no", _shown(layer.clip_percent, ".2f")
+
+
 def _sites(plan: Draft) -> Iterable[str]:
-    weight = f"{'bits':>9s} {'bytes':>10s}"
-    yield f"{'site':60s} {weight} {'method':>10s} {'low':>10s} {'high':>10s} {'clipped %':>10s} {'SQNR dB':>8s}"
-    for name, choice in plan.sites.items():
-        yield f"{name:60s} {_site(choice)}"
+    head = ("site", "bits", "bytes", "method", "low", "high", "clipped %", "SQNR dB")
+    yield from columns([head, *((name, *_site(entry)) for name, entry in plan.sites.items())], "<>>>>>>>")
     yield "bits: of weights and inputs; g64: groups of 64 weights share a step, z: and an offset."
     if plan.layers:
         yield "removed %: the largest values, left out before the range was searched."
     yield "clipped %: values outside [low, high]; many per cent are the dense end of GELU's short tail, below low."
 
 
-def _site(entry: Entry) -> str:
+def _site(entry: Entry) -> tuple[str, ...]:
     if entry.reason is not None:
-        return f"float: {entry.reason}"
-    clipped = "" if entry.clipped_share is None else f"{100 * entry.clipped_share:.4f}"
-    sqnr = "" if entry.input_sqnr_db is None else f"{entry.input_sqnr_db:.1f}"
-    size = "" if entry.weight_bytes is None else f"{entry.weight_bytes:,}"
-    low, high = ("" if limit is None else f"{limit:.4f}" for limit in (entry.low, entry.high))
-    return f"{entry.bits:>9s} {size:>10s} {entry.method or '':>10s} {low:>10s} {high:>10s} {clipped:>10s} {sqnr:>8s}"
+        return (f"float: {entry.reason}",)
+    return (
+        entry.bits,
+        _shown(entry.weight_bytes, ","),
+        entry.method or "",
+        _shown(entry.low, ".4f"),
+        _shown(entry.high, ".4f"),
+        "" if entry.clipped_share is None else f"{100 * entry.clipped_share:.4f}",
+        _shown(entry.input_sqnr_db, ".1f"),
+    )
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

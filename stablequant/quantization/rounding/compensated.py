@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...foundation.reproducible import one_thread
+from ..numerics.reproducible import one_thread
 from ..numerics.weight_grid import QTensor, WeightGrid
 
 NEEDS_GRAM = True

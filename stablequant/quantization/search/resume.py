@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import warnings
@@ -19,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from ...foundation import files
 from ...foundation.errors import InputError
 from ..observation.histogram import Histogram
 
 FILES = ("fingerprint.json", "scores.jsonl", "stats.npz")
 AGAIN = "leave out --resume to start the calibration again"
-PARTIAL = ("fingerprint.json.part", "scores.jsonl.part", "stats.part.npz")
 
 
 def fingerprint_hash(fingerprint: dict[str, Any]) -> str:
@@ -64,7 +63,8 @@ class ResumeState:
                 "give the same ones, or leave out --resume to start again"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        with files.replaced(path) as partial:
+            partial.write_bytes(content)
 
     def _read_scores(self) -> dict[str, dict[str, list[float]]]:
         lines = self._scores_file.read_text(encoding="utf-8").splitlines() if self._scores_file.is_file() else []
@@ -78,7 +78,7 @@ class ResumeState:
             scores = {row["key"]: row["parts"] for row in rows}
         except (TypeError, KeyError) as error:
             raise InputError(f"{self._scores_file}: damaged; {AGAIN}") from error
-        _replace(self._scores_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        files.write(self._scores_file, "".join(json.dumps(row) + "\n" for row in rows))
         return scores
 
     def scores(self, key: str) -> dict[str, list[float]] | None:
@@ -101,18 +101,17 @@ class ResumeState:
             raise InputError(f"{self._stats_file}: damaged ({error}); {AGAIN}") from error
 
     def save_stats(self, recordings: int, stats: dict[str, Histogram]) -> None:
-        partial = self._stats_file.with_suffix(".part.npz")
         found = list(stats.values())
-        np.savez(
-            partial,
-            recordings=recordings,
-            names=np.array(list(stats)),
-            counts=np.stack([h.counts for h in found]),
-            exponents=[h.exponent for h in found],
-            minima=[h.minimum for h in found],
-            maxima=[h.maximum for h in found],
-        )
-        partial.replace(self._stats_file)
+        with files.replaced(self._stats_file) as partial:
+            np.savez(
+                partial,
+                recordings=recordings,
+                names=np.array(list(stats)),
+                counts=np.stack([h.counts for h in found]),
+                exponents=[h.exponent for h in found],
+                minima=[h.minimum for h in found],
+                maxima=[h.maximum for h in found],
+            )
 
     def remove(self) -> None:
         """Clear it away when the model is written; what cannot be removed is a warning, since the work is done."""
@@ -124,8 +123,8 @@ class ResumeState:
 def _check_ours(folder: Path) -> None:
     """InputError unless the folder is new or a journal: it is emptied and removed later."""
     links = folder.is_symlink() or (folder.is_dir() and any(path.is_symlink() for path in folder.iterdir()))
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if folder.exists() and (links or not folder.is_dir() or not names <= {*FILES, *PARTIAL}):
+    names = {files.final_name(path.name) for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.exists() and (links or not folder.is_dir() or not names <= {*FILES}):
         raise InputError(
             f"{folder}: a calibration keeps here what it has found so far, but something else is there; move it away"
         )
@@ -137,12 +136,3 @@ def _histograms(arrays: Any) -> dict[str, Histogram]:
         str(name): Histogram(counts, int(exponent), float(low), float(high))
         for name, counts, exponent, low, high in zip(*columns, strict=True)
     }
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...foundation import progress
+from ...foundation import files, progress
 from ...foundation.errors import InputError
-from ...models import checkpoint
 from ...models.recognizer import Recognizer
 from ..numerics.activation_grid import sqnr_db
 from ..numerics.weight_grid import QTensor, StoredWeight
@@ -55,7 +54,7 @@ class Roundings:
         shares, probed = self.passes.shares(), self.probed
         waveforms = lambda: (recording.read() for recording in self.recordings)  # noqa: E731
         layers = len({site.layer for site in self.sites if site.name in choices})
-        with checkpoint.workspace(self.out) as folder:
+        with files.workspace(self.out) as folder:
             found = round_layers(self.recognizer, self.sites, choices, waveforms, folder, follow=follow)
             for _, weights, ran in progress.bar(found, desc=what, total=layers, unit="layer"):
                 yield from weights.items()

@@ -25,10 +25,10 @@ from torch import Tensor
 from ...engines.simulation import simulate
 from ...foundation.errors import InputError
 from ...foundation.memory_pages import return_freed_memory as trim
-from ...foundation.reproducible import Reproducible
 from ...models.recognizer import Recognizer
 from ...models.tasks import ctc
 from ...models.tasks.base import Answer, Part
+from ..numerics.reproducible import Reproducible
 from ..numerics.weight_grid import QTensor
 from ..observation.layer_cache import record, reuse
 from ..plan.choice import Choice

@@ -19,6 +19,7 @@ from transformers import AutoModelForCTC
 
 from stablequant.engines import onednn
 from stablequant.engines.base import Lowered
+from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
 from stablequant.models.checkpoint import hook, read
@@ -359,7 +360,7 @@ def interrupted(*_):
 BROKEN = [
     (writing, "model_card", full_disk),
     (writing, "model_card", interrupted),
-    (writing, "_swap", full_disk),
+    (files, "swap", full_disk),
     (transformers.PreTrainedModel, "save_pretrained", full_disk),
 ]
 

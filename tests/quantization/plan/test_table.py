@@ -4,7 +4,7 @@ import pytest
 
 from stablequant.foundation.errors import InputError
 from stablequant.quantization.plan.draft import read_draft
-from stablequant.report import plan_table
+from stablequant.quantization.plan.table import plan_table
 
 
 def test_every_layer_and_every_site_has_its_line(calibrated):

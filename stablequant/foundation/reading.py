@@ -1,4 +1,4 @@
-"""Strict reading of JSON into frozen dataclasses: every field known, of its type, finite, and there once."""
+"""Strict reading of the JSON that we write: every field known, of its type, finite, and there once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 import math
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from reprlib import repr as shortened
 from types import UnionType
 from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+
+from .errors import InputError
 
 T = TypeVar("T")
 JsonObject: TypeAlias = dict[str, Any]  # what json.loads gives: any mixture of what JSON has
@@ -27,6 +30,20 @@ KINDS: dict[object, str] = {  # of values in JSON, in words
 @cache
 def _hints(cls: type) -> dict[str, object]:
     return get_type_hints(cls)
+
+
+def text_of(path: Path, what: str) -> str:
+    """The text of one of our files; InputError that names `what` belongs there."""
+    try:
+        if not path.exists():
+            raise InputError(f"{path}: no such file; give {what}")
+        if not path.is_file():
+            raise InputError(f"{path}: a folder, pipe or device, not a file; give {what}")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give {what}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
 
 
 def parsed(text: str) -> object:
@@ -52,19 +69,32 @@ def read(cls: type[T], entry: object) -> T:
     if unknown:
         known = get_close_matches(sorted(unknown)[0], [*hints], 1)
         raise TypeError(f"unknown field {sorted(unknown)[0]!r}" + (f"; {known[0]!r} is one" if known else ""))
-    if "candidates" in entry:
-        entry = {**entry, "candidates": tuple((float(share), float(points)) for share, points in entry["candidates"])}
     return cls(**{key: typed(key, value, hints[key]) for key, value in entry.items()})
 
 
 def typed(name: str, value: object, hint: object) -> object:
     """The value when it is of the type that the field has, and finite; an int will do for a float."""
-    types = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    types = tuple(get_origin(kind) or kind for kind in kinds)
+    if Any in types:
+        return value
+    if type(value) in (list, dict) and (parts := get_args(kinds[0])):
+        return _parts(name, value, types[0], parts)
     if float in types and type(value) is int:
         value = float(value)
     if type(value) not in types or (isinstance(value, float) and not math.isfinite(value)):
         raise TypeError(f"{name} is {shortened(value)}, not {KINDS.get(types[0], 'what belongs there')}")
     return value
+
+
+def _parts(name: str, value: object, kind: object, parts: tuple[object, ...]) -> object:
+    """What a list or an object holds, as the types of its parts say."""
+    if kind is dict and isinstance(value, dict):
+        return {key: typed(f"{key} of {name}", each, parts[1]) for key, each in value.items()}
+    hints = parts[:1] * len(value) if Ellipsis in parts and isinstance(value, list) else parts
+    if kind is not tuple or not isinstance(value, list) or len(value) != len(hints):
+        raise TypeError(f"{name} is {shortened(value)}, not {KINDS.get(kind, 'what belongs there')}")
+    return tuple(typed(name, each, hint) for each, hint in zip(value, hints, strict=True))
 
 
 def mapping(value: object, name: str) -> JsonObject:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from stablequant.foundation.options import CalibrateOptions
-from stablequant.foundation.reproducible import Reproducible
+from stablequant.quantization.numerics.reproducible import Reproducible
 from stablequant.quantization.rounding import compensated
 from stablequant.workflows.calibrate import calibrate
 
