@@ -54,9 +54,10 @@ from transformers.utils import logging as transformers_logging
 
 from stablequant.engines.onednn.stopwatch import time_split
 from stablequant.evaluation.peak_memory import own_peak_bytes, peak_rss_bytes
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.families.wav2vec2 import prepare
 from stablequant.quantization.plan.plan import read_plan
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000  # samples a second
@@ -159,7 +160,7 @@ def models(options: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, Pa
 def calibrate_apart(model: Path, out: Path, options: argparse.Namespace) -> Calibration:
     """Calibrate in a process of its own, so that its peak memory is that of calibration."""
     method, samples = ("stable", None) if options.calibration else ("max", 2)
-    asked = Options(str(model), options.data, str(out), method=method, max_samples=samples, seed=options.seed)
+    asked = CalibrateOptions(str(model), options.data, str(out), method=method, max_samples=samples, seed=options.seed)
     told, peak = alone(calibrate_here, asked, options.threads)
     return Calibration(
         method=told["method"],
@@ -171,7 +172,7 @@ def calibrate_apart(model: Path, out: Path, options: argparse.Namespace) -> Cali
     )
 
 
-def calibrate_here(asked: Options, threads: int) -> tuple[dict[str, Any], int]:
+def calibrate_here(asked: CalibrateOptions, threads: int) -> tuple[dict[str, Any], int]:
     """The calibrate JSON and the peak memory of this process."""
     torch.set_num_threads(threads)
     quiet()

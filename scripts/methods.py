@@ -31,12 +31,13 @@ from tqdm import tqdm
 
 from stablequant.evaluation import error_rates
 from stablequant.evaluation.error_rates import Comparison, Counts, Interval
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint import read
 from stablequant.models.recognizer import Recognizer
 from stablequant.quantization.plan.plan import Plan, read_plan
 from stablequant.speech import audio
 from stablequant.speech.audio import Utterance
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 METHODS = ("max", "percentile", "mse", "stable")
 
@@ -141,7 +142,7 @@ def calibrated(scheme: str, method: str, options: argparse.Namespace) -> Plan:
     if not (options.reuse and plan.is_file()):
         print(f"calibrating {folder}", file=sys.stderr)
         bits, _, others = scheme.partition(":")
-        wanted = Options(
+        wanted = CalibrateOptions(
             options.model, options.calibrate, folder, bits, method, options.score, seed=options.seed, resume=True
         )
         calibrate(replace(wanted, **more(others)))

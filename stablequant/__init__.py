@@ -3,8 +3,8 @@
 Importing it registers the checkpoint format with transformers, after which `AutoModelForCTC.from_pretrained` reads a
 folder that `sfm-quant calibrate` wrote. `calibrate`, `evaluate` and `Plan` are imported when they are asked for:
 
-    calibrate(model=, data=, out=, ...) -> dict    fields of workflows.calibrate.Options; the JSON of `calibrate`
-    evaluate(model=, data=, ...) -> Result         fields of workflows.evaluate.Options
+    calibrate(model=, data=, out=, ...) -> dict    fields of CalibrateOptions; the JSON of `calibrate`
+    evaluate(model=, data=, ...) -> Result         fields of EvaluateOptions
     Plan                                           what plan.json holds, for every site
 
 They raise InputError, a ValueError, for a model, data or option that cannot be used.

@@ -6,25 +6,29 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from .foundation.options import CalibrateOptions, EvaluateOptions, Options
 from .workflows import calibrate as calibrating
 from .workflows import evaluate as evaluating
 
 P = ParamSpec("P")
-O = TypeVar("O")  # noqa: E741
+O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R")
 
 
 def _by_fields(options: Callable[P, O], run: Callable[[O], R]) -> Callable[P, R]:
     """`run`, with the fields of its options in the place of the options."""
+    signature = inspect.signature(options)
 
     def call(*values: P.args, **fields: P.kwargs) -> R:
-        return run(options(*values, **fields))
+        made = options(*values, **fields)
+        made.refuse_ignored(signature.bind(*values, **fields).arguments)
+        return run(made)
 
     described: Any = call
-    described.__signature__ = inspect.signature(options)
+    described.__signature__ = signature
     call.__doc__, call.__name__ = run.__doc__, run.__name__
     return call
 
 
-calibrate = _by_fields(calibrating.Options, calibrating.calibrate)
-evaluate = _by_fields(evaluating.Options, evaluating.evaluate)
+calibrate = _by_fields(CalibrateOptions, calibrating.calibrate)
+evaluate = _by_fields(EvaluateOptions, evaluating.evaluate)

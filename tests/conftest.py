@@ -7,7 +7,8 @@ import torch
 import transformers
 from hypothesis import settings
 
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.foundation.options import CalibrateOptions
+from stablequant.workflows.calibrate import calibrate
 
 torch.set_num_threads(1)  # the models are so small that waiting for a second thread costs more than it does
 transformers.utils.logging.set_verbosity_error()
@@ -37,7 +38,7 @@ def float_folder(tmp_path_factory):
 def calibrated(tmp_path_factory, float_folder, speech):
     """(folder, calibrate JSON) of that model quantized; not to be changed."""
     out = tmp_path_factory.mktemp("quantized") / "w8a8"
-    return out, calibrate(Options(str(float_folder), str(speech), str(out), threshold=-1.0))
+    return out, calibrate(CalibrateOptions(str(float_folder), str(speech), str(out), threshold=-1.0))
 
 
 @pytest.fixture

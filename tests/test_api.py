@@ -13,8 +13,7 @@ import pytest
 import stablequant
 from stablequant import InputError, Plan, calibrate, evaluate
 from stablequant.evaluation.result import Result
-from stablequant.workflows import calibrate as calibrating
-from stablequant.workflows import evaluate as evaluating
+from stablequant.foundation.options import CalibrateOptions, EvaluateOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,8 +52,8 @@ print(*sorted(loaded & {"stablequant.workflows.calibrate", "stablequant.api", "j
 
 
 def test_fields_of_the_options_are_the_arguments(speech, float_folder, tmp_path):
-    assert list(inspect.signature(calibrate).parameters) == [each.name for each in fields(calibrating.Options)]
-    assert list(inspect.signature(evaluate).parameters) == [each.name for each in fields(evaluating.Options)]
+    assert list(inspect.signature(calibrate).parameters) == [each.name for each in fields(CalibrateOptions)]
+    assert list(inspect.signature(evaluate).parameters) == [each.name for each in fields(EvaluateOptions)]
     out = tmp_path / "w8a8"
     account = calibrate(model=str(float_folder), data=str(speech), out=str(out), method="max")
     assert account["method"] == "max"

@@ -16,9 +16,11 @@ from click.testing import CliRunner
 from stablequant import evaluate
 from stablequant.cli import main as cli
 from stablequant.evaluation import peak_memory
+from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.source import folder_bytes
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 COMMAND = Path(sys.executable).with_name("sfm-quant")
 
@@ -37,15 +39,15 @@ def test_a_full_stdout_does_not_cost_the_json(model, speech, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_costs_no_other(model, speech, tmp_path, monkeypatch):
-    def write(path, text, real=cli._write):
-        if path.endswith("p.jsonl"):
+    def write(path, text, real=files.write):
+        if path.name == "p.jsonl":
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, text)
 
-    monkeypatch.setattr(cli, "_write", write)
+    monkeypatch.setattr(files, "write", write)
     monkeypatch.setattr(peak_memory, "peak_rss_bytes", lambda *_: None)
-    files = {name: str(tmp_path / name) for name in ("r.json", "p.jsonl", "j.xml")}
-    arguments = ["--json", files["r.json"], "--predictions", files["p.jsonl"], "--junit", files["j.xml"]]
+    outputs = {name: str(tmp_path / name) for name in ("r.json", "p.jsonl", "j.xml")}
+    arguments = ["--json", outputs["r.json"], "--predictions", outputs["p.jsonl"], "--junit", outputs["j.xml"]]
     done = CliRunner().invoke(cli.main, ["eval", str(model), "--data", str(speech), *arguments])
     assert done.exit_code == 3
     assert "p.jsonl: not written; No space left on device; free some space" in done.output
@@ -73,7 +75,7 @@ def test_evaluation_looks_nothing_up_after_the_work(calibrated, speech, tmp_path
 
 def test_a_second_run_into_the_same_folder_is_refused(float_folder, speech, tmp_path):
     out = tmp_path / "w8a8"
-    options = Options(str(float_folder), str(speech), str(out), method="max")
+    options = CalibrateOptions(str(float_folder), str(speech), str(out), method="max")
     with (tmp_path / ".w8a8.stablequant.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another calibration is writing there"):
@@ -89,7 +91,7 @@ def test_a_link_is_followed(float_folder, speech, tmp_path, there):
     if there:
         (tmp_path / "disk" / "models").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk" / "models")
-    calibrate(Options(str(float_folder), str(speech), str(tmp_path / "out"), method="max"))
+    calibrate(CalibrateOptions(str(float_folder), str(speech), str(tmp_path / "out"), method="max"))
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "disk" / "models" / "model.safetensors").is_file()
 
@@ -97,7 +99,7 @@ def test_a_link_is_followed(float_folder, speech, tmp_path, there):
 def test_a_path_that_is_no_utf8_is_refused_before_the_work(float_folder, speech, tmp_path):
     out = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     with pytest.raises(InputError, match="not UTF-8"):
-        calibrate(Options(str(float_folder), str(speech), out, method="max"))
+        calibrate(CalibrateOptions(str(float_folder), str(speech), out, method="max"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 import transformers
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
+from stablequant.engines import onednn, state
 from stablequant.models.families import discovery, wav2vec2
 from stablequant.models.recognizer import Recognizer
 from stablequant.quantization.numerics.activation_grid import affine, unsigned_grid
@@ -142,6 +143,18 @@ def max_plan(model, bits=(8, 8), waves=None):
         weight = canonical_weight(model.get_submodule(site.name))
         [weights[site.name]] = rounding_pass.round_site(weight, [choices[site.name]])
     return choices, weights
+
+
+def integer(model, choices, weights):
+    """The model, converted in place, on integer kernels module by module."""
+    state.convert(model, choices, weights)
+    assert onednn.use_kernels(model) == {}
+    return model.requires_grad_(False).eval()
+
+
+def integer_sites(model):
+    """Names of the sites that run on integer kernels."""
+    return tuple(name for name, module in model.named_modules() if isinstance(module, onednn.IntegerModule))
 
 
 def site_inputs(model, names, waveform):

@@ -1,5 +1,6 @@
-"""A plan on the float model: weights moved to their grids, inputs quantized on the way in; undone on leaving.
+"""The plan in float32: weights moved to their grids, inputs quantized on the way in.
 
+`lower` leaves every quantized site its reference forward; `simulate` does the same to a float model, for a while.
 Every step is the arithmetic of the integer engine done in float32 on the same codes (grid.quantize is shared), so the
 two agree to the rounding of a float sum: sum(scale_x code_x * scale_w code_w) against scale_x scale_w sum(codes).
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,6 +17,17 @@ from ..foundation.errors import InputError
 from ..quantization.numerics.activation_grid import fake_quantize
 from ..quantization.numerics.weight_grid import QTensor
 from ..quantization.plan.choice import Choice
+from ..quantization.plan.site import Site
+from .base import Lowered
+
+
+def refuses(site: Site, choice: Choice) -> str | None:
+    """None: float operators run whatever has a state."""
+
+
+def lower(model: nn.Module) -> Lowered:
+    """A model with quantized sites, which run in float32 already."""
+    return Lowered(model)
 
 
 @contextmanager
@@ -33,14 +44,14 @@ def simulate(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[s
             step()
 
 
-def _module(model: nn.Module, name: str) -> Any:
+def _module(model: nn.Module, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
     except AttributeError as error:
         raise InputError(f"the plan names a site that the model does not have: {name}") from error
 
 
-def _quantize_site(module: Any, choice: Choice, weight: Callable[[], QTensor]) -> list[Callable[[], None]]:
+def _quantize_site(module: nn.Module, choice: Choice, weight: Callable[[], QTensor]) -> list[Callable[[], None]]:
     original = module.weight
     if not isinstance(original, nn.Parameter):
         raise TypeError("a site holds its weight as a parameter; prepare the model first")
@@ -53,7 +64,7 @@ def _quantize_site(module: Any, choice: Choice, weight: Callable[[], QTensor]) -
         x = fake_quantize(inputs[0], choice.input_scale, choice.input_zero_point, choice.input_grid)
         return (x, *inputs[1:])
 
-    def restore(*_: Any) -> None:
+    def restore(*_: object) -> None:
         module.weight = original
 
     before = module.register_forward_pre_hook(on_the_way_in)

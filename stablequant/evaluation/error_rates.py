@@ -18,7 +18,6 @@ import numpy as np
 
 RESAMPLES = 10_000
 CHUNK = 2**20  # draws held at once, 8 MB a column
-NORMALIZERS = ("none", "basic", "english")
 
 
 def normalizer(name: str) -> Callable[[str], str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..evaluation.error_rates import NORMALIZERS
 from ..evaluation.predictions import ModelAnswer, Prediction, read, text_of
 from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
 from ..foundation.errors import InputError
+from ..foundation.options import NORMALIZERS
 from .words import Row
 
 OTHERS = "other tensors"

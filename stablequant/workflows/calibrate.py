@@ -8,18 +8,18 @@ histograms, scores of trials on the probe recordings, and an account of what tho
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..foundation import registry, signals
 from ..foundation.errors import InputError
+from ..foundation.options import LIMITS, CalibrateOptions
 from ..models import checkpoint
 from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
@@ -27,40 +27,15 @@ from ..models.families import discovery
 from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
 from ..quantization.plan.choice import to_entry
-from ..quantization.plan.plan import Plan, parse_scheme, read_plan
+from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.planners import edited
-from ..quantization.search.choices import LIMITS
 from ..quantization.search.resume import ResumeState, fingerprint_hash
-from ..quantization.search.scores import SCORES, CalibrationUtterance
+from ..quantization.search.scores import CalibrationUtterance
 from ..quantization.search.session import Planner, begin
 from .calibration_data import held_out, read_recordings
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `sfm-quant calibrate` takes; the command line is made from these fields."""
-
-    model: str
-    data: str
-    out: str
-    scheme: str = "w8a8"
-    method: str = "stable"
-    score: str = "logits"
-    threshold: float = 0.25  # gamma: points a layer may lose before it is selected
-    max_samples: int | None = None
-    seed: int = 0
-    resume: bool = False
-    group_size: int | Literal["auto"] | None = "auto"  # that share a step, at 4 bits and fewer; None: a whole row
-    rounding: str | None = None  # None: compensated at 4 bits and fewer, nearest above
-    avg_bits: float | None = None  # of a weight on disk, scales counted: bits are allocated (planners/mixed.py)
-    target_compression: float | None = None  # bytes of the float model over those of the quantized one: likewise
-    max_wer_increase: float | None = None  # points, on recordings that calibrate nothing: the smallest model in it
-    skip_bad: bool = False  # leave out what cannot be used, and count it
-    target_lang: str | None = None  # of a model with adapters of languages
-    plan: str | None = None  # a plan to apply instead of a search; its scheme and method then replace those above
-
-
-def calibrate(options: Options) -> dict[str, Any]:
+def calibrate(options: CalibrateOptions) -> dict[str, Any]:
     """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
     options, planner = _planned(options)
     if Path(options.out).is_symlink():  # write where it leads, which may be another disk
@@ -70,7 +45,7 @@ def calibrate(options: Options) -> dict[str, Any]:
         return _calibrate(options, planner)
 
 
-def _calibrate(options: Options, planner: Planner) -> dict[str, Any]:
+def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
     began = time.monotonic()
     recognizer = _float_model(options)
     planner.check(discovery.discover(recognizer.model))  # before the recordings are read, not after
@@ -94,7 +69,7 @@ def _calibrate(options: Options, planner: Planner) -> dict[str, Any]:
     return _summary(options, plan, recognizer, session.passes.spent, time.monotonic() - began)
 
 
-def _planned(options: Options) -> tuple[Options, Planner]:
+def _planned(options: CalibrateOptions) -> tuple[CalibrateOptions, Planner]:
     """The planner; with a given plan, also the options that it was made with."""
     if options.plan is None:
         return options, _planner(options)
@@ -104,30 +79,11 @@ def _planned(options: Options) -> tuple[Options, Planner]:
     return made_with, Planner(plan.plan, plan.check, plan.remarks)
 
 
-def _planner(options: Options) -> Planner:
-    if not math.isfinite(options.threshold):
-        raise InputError(f"a threshold of {options.threshold} is no number of points; give one such as 0.25")
-    if options.score not in SCORES:
-        raise InputError(f"no score {options.score!r}; there are {', '.join(SCORES)}")
-    weight_bits, _ = parse_scheme(options.scheme)
-    limits = [name for name in LIMITS if getattr(options, name) is not None]
-    if len(limits) > 1:
-        raise InputError(f"give one of {', '.join(_flag(name) for name in limits)}, not several")
-    if limits and weight_bits != 8:
-        raise InputError(f"{_flag(limits[0])} decides the bits of the weights itself; leave them out of --scheme (w8)")
-    if limits and options.method in ("stable", *registry.names("ranges")):
-        return Planner(registry.get("planners", "mixed").plan)
-    if options.method == "stable":
-        return Planner(registry.get("planners", "stable").plan)
-    registry.get("ranges", options.method)
-    return Planner(registry.get("planners", "uniform").plan)
+def _planner(options: CalibrateOptions) -> Planner:
+    return Planner(registry.get("planners", "mixed" if options.limits() else options.range_planner()).plan)
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _float_model(options: Options) -> Recognizer:
+def _float_model(options: CalibrateOptions) -> Recognizer:
     recognizer = read.load(options.model, options.target_lang)
     if recognizer.scheme != "float32":
         raise InputError(
@@ -143,7 +99,7 @@ def _journal_folder(out: str) -> Path:
     return path.with_name(path.name + ".calibration")
 
 
-def _finished(options: Options, fingerprint: dict[str, Any]) -> Plan | None:
+def _finished(options: CalibrateOptions, fingerprint: dict[str, Any]) -> Plan | None:
     """The plan of the model at `out` when it is whole and of these inputs: then nothing is to do."""
     try:
         plan = read_plan(Path(options.out))
@@ -158,7 +114,10 @@ def _finished(options: Options, fingerprint: dict[str, Any]) -> Plan | None:
 
 
 def _fingerprint(
-    options: Options, recognizer: Recognizer, recordings: Sequence[CalibrationUtterance], about: dict[str, Any]
+    options: CalibrateOptions,
+    recognizer: Recognizer,
+    recordings: Sequence[CalibrationUtterance],
+    about: dict[str, Any],
 ) -> dict[str, Any]:
     keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {
@@ -170,7 +129,9 @@ def _fingerprint(
     }
 
 
-def _summary(options: Options, plan: Plan, recognizer: Recognizer, passes: float, seconds: float) -> dict[str, Any]:
+def _summary(
+    options: CalibrateOptions, plan: Plan, recognizer: Recognizer, passes: float, seconds: float
+) -> dict[str, Any]:
     return {
         "schema": 1,
         "plan": str(Path(options.out) / checkpoint.PLAN_FILE),

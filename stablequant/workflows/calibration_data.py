@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from ..foundation.errors import InputError
+from ..foundation.options import CalibrateOptions
 from ..models.recognizer import Recognizer
 from ..quantization.search.scores import CalibrationUtterance
 from ..speech import audio
@@ -16,24 +17,9 @@ MAX_RECORDINGS = 128  # that the statistics read, unless --max-samples says othe
 MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of its length
 
 
-class DataOptions(Protocol):
-    """The options of a calibration that decide what it reads."""
-
-    @property
-    def data(self) -> str: ...
-    @property
-    def score(self) -> str: ...
-    @property
-    def max_samples(self) -> int | None: ...
-    @property
-    def max_wer_increase(self) -> float | None: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def skip_bad(self) -> bool: ...
-
-
-def read_recordings(options: DataOptions, recognizer: Recognizer) -> tuple[list[CalibrationUtterance], dict[str, Any]]:
+def read_recordings(
+    options: CalibrateOptions, recognizer: Recognizer
+) -> tuple[list[CalibrationUtterance], dict[str, Any]]:
     """The calibration recordings in the order of their names, and what the plan says of them."""
     rate, most = recognizer.sampling_rate, _most(options, recognizer.sampling_rate)
     found, facts = _decoded(options, rate, most)
@@ -55,13 +41,12 @@ def read_recordings(options: DataOptions, recognizer: Recognizer) -> tuple[list[
             f"{options.data}: nothing to calibrate on: of {len(pairs)} recordings {about['skipped_too_short']} are "
             f"shorter than {1000 * recognizer.min_samples / rate:.0f} ms and {about['silent']} are silent"
         )
-    return [
-        CalibrationUtterance(each.id, partial(audio.load, each, rate, most), each.text) for each, _ in usable
-    ], about
+    read = partial(audio.load, sampling_rate=rate, most=most)
+    return [CalibrationUtterance(each.id, partial(read, each), each.text) for each, _ in usable], about
 
 
 def held_out(
-    recordings: list[CalibrationUtterance], options: DataOptions
+    recordings: list[CalibrationUtterance], options: CalibrateOptions
 ) -> tuple[list[CalibrationUtterance], list[CalibrationUtterance]]:
     """The recordings that calibrate, and those that are held out: every other one where a limit asks for them."""
     if options.max_wer_increase is None:
@@ -71,7 +56,7 @@ def held_out(
     return recordings[::2], recordings[1::2]
 
 
-def _decoded(options: DataOptions, rate: int, most: int | None) -> tuple[audio.Listing, list[Facts]]:
+def _decoded(options: CalibrateOptions, rate: int, most: int | None) -> tuple[audio.Listing, list[Facts]]:
     """What can be used of the data; what is left out is reported at once."""
     found = audio.listing(
         options.data,
@@ -86,10 +71,10 @@ def _decoded(options: DataOptions, rate: int, most: int | None) -> tuple[audio.L
     return found, facts
 
 
-def _needs_text(options: DataOptions) -> bool:
+def _needs_text(options: CalibrateOptions) -> bool:
     return options.score == "wer" or options.max_wer_increase is not None
 
 
-def _most(options: DataOptions, rate: int) -> int | None:
+def _most(options: CalibrateOptions, rate: int) -> int | None:
     """Samples of a recording that are used. A transcript covers all of it, so where one is needed nothing is cut."""
     return None if _needs_text(options) else int(MAX_SECONDS * rate)

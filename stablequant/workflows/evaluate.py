@@ -10,7 +10,6 @@ letter case makes most of the errors, or when the vocabulary cannot write what t
 from __future__ import annotations
 
 import hashlib
-import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,44 +27,14 @@ from ..evaluation.result import Compared, Data, Delta, Gate, Measured, Result
 from ..evaluation.timing import Batch, TimedUtterance, timed_batches
 from ..foundation import progress
 from ..foundation.errors import InputError
-from ..models.checkpoint import read
+from ..foundation.options import EvaluateOptions
+from ..models.checkpoint.read import load
 from ..models.recognizer import Recognizer
 from ..models.tasks import ctc_words
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
 UNWRITABLE = 0.1  # share of the words that the vocabulary cannot spell, from which it is told
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to evaluate. Raises InputError when a gate has nothing to be compared with or a value makes no sense."""
-
-    model: str
-    data: str
-    baseline: str | None = None
-    max_wer_increase: float | None = None  # percentage points
-    min_speedup: float | None = None
-    min_compression: float | None = None
-    threads: int | None = None  # None: torch's choice
-    max_samples: int | None = None
-    normalize: str = "none"  # one of error_rates.NORMALIZERS
-    seed: int = 0  # of the subset and the bootstrap
-    others: tuple[str, ...] = ()  # more models, measured in the same run and held to the same limits
-    skip_bad: bool = False  # leave out what cannot be used, and count it
-    target_lang: str | None = None  # of models with adapters of languages
-
-    def __post_init__(self) -> None:
-        if self.normalize not in error_rates.NORMALIZERS:
-            raise InputError(
-                f"no normalization {self.normalize!r}; choose one of {', '.join(error_rates.NORMALIZERS)}"
-            )
-        for name in ("max_wer_increase", "min_speedup", "min_compression"):
-            limit = getattr(self, name)
-            if limit is not None and self.baseline is None:
-                raise InputError(f"--{name.replace('_', '-')} needs a model to compare with; add --baseline MODEL")
-            if limit is not None and not math.isfinite(limit):
-                raise InputError(f"--{name.replace('_', '-')} is {limit}; give a number")
 
 
 @dataclass(frozen=True)
@@ -79,7 +48,7 @@ class Tally:
     batch_seconds: np.ndarray  # (batches,), likewise
 
 
-def evaluate(options: Options) -> Result:
+def evaluate(options: EvaluateOptions) -> Result:
     """Run the models, and the baseline beside them, over the data. Raises InputError for a bad model or bad data."""
     listed = _listing(options)
     recognizers = _load(options)
@@ -94,7 +63,7 @@ def evaluate(options: Options) -> Result:
     return _result(options, found, recognizers, batches, peaks, where)
 
 
-def _listing(options: Options) -> Listing:
+def _listing(options: EvaluateOptions) -> Listing:
     """What can be used of the data, of which some has words."""
     found = audio.listing(
         options.data,
@@ -109,10 +78,10 @@ def _listing(options: Options) -> Listing:
     return found
 
 
-def _load(options: Options) -> list[Recognizer]:
+def _load(options: EvaluateOptions) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    loaded = [read.load(path, options.target_lang) for path in paths if path is not None]
+    loaded = [load(path, options.target_lang) for path in paths if path is not None]
     rate = loaded[0].sampling_rate
     for each in loaded:
         if each.sampling_rate != rate:
@@ -133,7 +102,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _result(
-    options: Options,
+    options: EvaluateOptions,
     found: Listing,
     recognizers: list[Recognizer],
     batches: list[Batch],
@@ -163,7 +132,7 @@ def _result(
     )
 
 
-def _compared(options: Options, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:
+def _compared(options: EvaluateOptions, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:
     """Each model against the baseline, which is the last of them, if there is one."""
     if options.baseline is None:
         return tuple(Compared(each, None, ()) for each in measured)
@@ -238,7 +207,7 @@ def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed
     )
 
 
-def _gates(options: Options, delta: Delta) -> tuple[Gate, ...]:
+def _gates(options: EvaluateOptions, delta: Delta) -> tuple[Gate, ...]:
     """The limits asked for, each on the point estimate; a value equal to its limit passes."""
     limits = (
         ("max_wer_increase", options.max_wer_increase, delta.wer_percent_points, operator.le),
@@ -262,7 +231,7 @@ def _data(timed: list[TimedUtterance], words: Counts, skipped: int) -> Data:
 
 
 def _warnings(
-    options: Options,
+    options: EvaluateOptions,
     recognizers: list[Recognizer],
     measured: list[Measured],
     tally: Tally,
@@ -319,7 +288,7 @@ def _inside(limit: float, interval: error_rates.Interval) -> bool:
     return interval[0] < limit < interval[1]
 
 
-def _prediction(timed: TimedUtterance, options: Options) -> Prediction:
+def _prediction(timed: TimedUtterance, options: EvaluateOptions) -> Prediction:
     paths = (options.model, *options.others, *([options.baseline] if options.baseline else []))
     answers = [
         ModelAnswer(path, answer.text, answer.seconds) for path, answer in zip(paths, timed.answers, strict=True)

@@ -6,11 +6,9 @@ import signal
 import subprocess
 import sys
 import types
-from dataclasses import MISSING, fields
 from pathlib import Path
 from xml.etree import ElementTree
 
-import click
 import numpy as np
 import pytest
 import soundfile
@@ -18,12 +16,11 @@ from click.testing import CliRunner
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from stablequant.cli import main as cli
-from stablequant.evaluation import error_rates, peak_memory
-from stablequant.foundation import registry
+from stablequant.evaluation import peak_memory
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint import read
-from stablequant.quantization.search import scores
-from stablequant.workflows import calibrate, evaluate
+from stablequant.workflows import evaluate
 
 SFM_QUANT = Path(sys.executable).with_name("sfm-quant")
 
@@ -211,7 +208,6 @@ import signal, sys, time, types
 from stablequant.foundation import progress
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background ignores it
 stub = types.ModuleType("stablequant.workflows.calibrate")
-stub.Options = dict
 sys.modules[stub.__name__] = stub
 from stablequant.cli.main import run
 sys.argv[1:] = ["calibrate", "m", "--data", "d", "--out", "o"]
@@ -346,27 +342,6 @@ def test_gate_without_baseline_says_what_to_add():
     )
 
 
-@pytest.mark.parametrize(
-    ("command", "options"), [(cli.calibrate, calibrate.Options), (cli.evaluate, evaluate.Options)]
-)
-def test_options_and_defaults_are_those_of_the_library(command, options):
-    """They are written twice so that --help needs no torch."""
-    outputs = {"json_file", "predictions", "junit"}
-    given = {each.name: each.to_info_dict()["default"] for each in command.params if each.name not in outputs}
-    given |= {"others": ()} if "others" in given else {}  # an argument that takes any number has no default to tell
-    assert given == {each.name: None if each.default is MISSING else each.default for each in fields(options)}
-
-
-def test_choices_are_the_methods_that_there_are():
-    choices = {
-        each.name: set(each.type.choices) for each in cli.calibrate.params if isinstance(each.type, click.Choice)
-    }
-    assert choices["method"] == {"stable", *registry.names("ranges")}
-    assert choices["score"] == set(scores.SCORES)
-    normalize = next(each for each in cli.evaluate.params if each.name == "normalize")
-    assert tuple(normalize.type.choices) == error_rates.NORMALIZERS
-
-
 @pytest.mark.parametrize("command", ["calibrate", "eval", "transcribe", "inspect", "data", "verify", "diff"])
 def test_help_has_an_example(command):
     done = invoke(command, "--help")
@@ -384,7 +359,7 @@ def test_help_has_an_example(command):
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "out"),
-            "Error: out: Permission denied; give a place that you may read and write\n",
+            "Error: out: Permission denied; name a place that you may read and write\n",
         ),
         (OSError("the hub is away"), "Error: the hub is away\n"),
     ],
@@ -488,40 +463,51 @@ def test_full_disk_leaves_the_old_file(failing_gate, tmp_path, monkeypatch):
     old = '{"schema": 1, "model": "old"}'
     (tmp_path / "result.json").write_text(old)
     monkeypatch.setattr(Path, "write_text", write_half)
-    done = invoke("eval", "m", "--data", "d", "--json", tmp_path / "result.json")
+    done = invoke("eval", "m", "--data", "d", "--json", tmp_path / "result.json", "--force")
     assert done.exit_code == 3
     assert [path.read_text() for path in tmp_path.iterdir()] == [old]
 
 
 @pytest.mark.parametrize(
-    "old",
-    ["", '{\n "schema": 1,\n "model": {}}', '{\n "schema": 1,\n "plan": "q/plan.json"}'],
-    ids=["nothing", "eval", "calibrate"],
+    ("command", "option"),
+    [
+        ("eval", "--json"),
+        ("eval", "--predictions"),
+        ("eval", "--junit"),
+        ("calibrate", "--json"),
+        ("inspect", "--html"),
+        ("data", "--json"),
+    ],
 )
-def test_an_earlier_result_is_replaced(failing_gate, tmp_path, old):
+def test_a_file_that_exists_is_not_overwritten(tmp_path, command, option):
+    (tmp_path / "file").write_text("old")
+    needed = {"eval": ["--data", "d"], "calibrate": ["--data", "d", "--out", "o"]}.get(command, [])
+    done = invoke(command, "m", *needed, option, tmp_path / "file")
+    assert done.exit_code == 2
+    assert "file exists already; add --force to replace it, or name another file" in done.stderr
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize(("old", "force"), [("old", ["--force"]), ("", [])], ids=["forced", "nothing to lose"])
+def test_an_existing_file_is_replaced(failing_gate, tmp_path, old, force):
     (tmp_path / "result.json").write_text(old)
-    assert invoke("eval", "m", "--data", "d", "--json", tmp_path / "result.json").exit_code == 1
+    assert invoke("eval", "m", "--data", "d", "--json", tmp_path / "result.json", *force).exit_code == 1
     assert (tmp_path / "result.json").read_text() == '{"schema": 1}\n'
 
 
-@pytest.mark.parametrize(
-    ("command", "option", "old"),
-    [
-        ("eval", "--json", '{\n "scheme": "w8a8", "schema": 1}'),
-        ("eval", "--json", '{"audio_filepath": "a.wav", "text": "A"}'),
-        ("eval", "--predictions", '{"audio_filepath": "a.wav", "text": "A"}\n{"pred_text": 1}'),
-        ("eval", "--junit", '<?xml version="1.0"?>\n<testsuites>\n<testsuite name="pytest">'),
-        ("calibrate", "--json", "\x00\x01"),
-        ("inspect", "--html", "<!doctype html><title>mine</title>"),
-    ],
-)
-def test_a_file_of_something_else_is_not_overwritten(tmp_path, command, option, old):
-    (tmp_path / "file").write_text(old)
-    needed = {"eval": ["--data", "d"], "calibrate": ["--data", "d", "--out", "o"], "inspect": []}[command]
-    done = invoke(command, "m", *needed, option, tmp_path / "file")
-    assert done.exit_code == 2
-    assert "file is there already, and not from this command" in done.stderr
-    assert (tmp_path / "file").read_text() == old
+def test_a_pipe_is_written_to_as_it_is(failing_gate, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with os.fdopen(os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)) as pipe:
+        assert invoke("eval", "m", "--data", "d", "--json", tmp_path / "pipe").exit_code == 1
+        assert pipe.read() == '{"schema": 1}\n'
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_to_a_result_is_followed(failing_gate, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "result.json")
+    assert invoke("eval", "m", "--data", "d", "--json", tmp_path / "link").exit_code == 1
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "result.json").read_text() == '{"schema": 1}\n'
 
 
 def test_two_outputs_are_two_files(tmp_path):
@@ -548,32 +534,13 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
         "bytes_before": 4_000_000,
         "bytes_after": 1_000_000,
     }
-    given = {}
+    given = []
     stub = types.ModuleType("stablequant.workflows.calibrate")
-    stub.Options = lambda **options: given.update(options)
-    stub.calibrate = lambda options: result
+    stub.calibrate = lambda options: (given.append(options), result)[1]
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
     done = invoke("calibrate", "m", "--data", "d", "--out", "o", "--max-samples", 9, "--json", tmp_path / "c.json")
     assert done.exit_code == 0, done.stderr
-    assert given == {
-        "model": "m",
-        "data": "d",
-        "out": "o",
-        "scheme": "w8a8",
-        "method": "stable",
-        "score": "logits",
-        "threshold": 0.25,
-        "max_samples": 9,
-        "seed": 0,
-        "resume": False,
-        "skip_bad": False,
-        "plan": None,
-        "group_size": "auto",
-        "rounding": None,
-        "avg_bits": None,
-        "target_compression": None,
-        "max_wer_increase": None,
-    }
+    assert given == [CalibrateOptions("m", "d", "o", max_samples=9)]
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
     assert "4.0 MB -> 1.0 MB, 4.00 times smaller" in done.stdout
     assert "layers clipped before the range was chosen: 1 of 2" in done.stdout

@@ -6,13 +6,13 @@ import pytest
 import tiny
 
 from stablequant.foundation import registry
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import affine
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.planners import stable
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
-from stablequant.workflows.calibrate import Options
 from stablequant.workflows.calibration_data import read_recordings
 
 PLANNERS = [(name, "stable") for name in registry.names("planners") if name not in ("uniform", "edited")]
@@ -26,7 +26,7 @@ def make(planner, method, scheme, speech, folder):
     """(session, plan)"""
     folder.mkdir()
     recognizer = tiny.recognizer(num_hidden_layers=1, tmp_path=folder)
-    options = Options("model", str(speech), str(folder / "q"), scheme=scheme, method=method, threshold=0.05)
+    options = CalibrateOptions("model", str(speech), str(folder / "q"), scheme=scheme, method=method, threshold=0.05)
     if planner == "mixed":
         options = replace(options, avg_bits=LIMIT, group_size=32)
     recordings, about = read_recordings(options, recognizer)

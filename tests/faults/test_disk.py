@@ -9,9 +9,10 @@ import pytest
 import tiny
 
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint import check_destination
 from stablequant.models.checkpoint.verify import problems
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_full_disk_keeps_the_older_model(small_disk, calibrated, float_folder,
     shutil.copytree(calibrated[0], older)
     (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - model_size // 2))
     with pytest.raises((OSError, InputError)) as error:  # both are one sentence on the command line
-        calibrate(Options(str(float_folder), str(speech), str(older), method="max"))
+        calibrate(CalibrateOptions(str(float_folder), str(speech), str(older), method="max"))
     assert "free some space" in str(error.value) or error.value.errno == errno.ENOSPC
     assert problems(older) == []
     assert (older / "plan.json").read_bytes() == (calibrated[0] / "plan.json").read_bytes()

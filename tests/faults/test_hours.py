@@ -14,13 +14,14 @@ SEGMENT = 20.0  # seconds of each utterance; all are cut from one file of ten mi
 MINUTES = 10
 CODE = """
 import sys
-from stablequant.evaluation import peak_memory
+from stablequant.evaluation import peak_memory as memory
+from stablequant.foundation.options import CalibrateOptions, EvaluateOptions
 from stablequant.workflows import calibrate, evaluate
 model, data, out = sys.argv[1:]
-calibrate.calibrate(calibrate.Options(model, data, out, method="max", max_samples=10**6))
-print(peak_memory.own_peak_bytes())
-evaluate.evaluate(evaluate.Options(out, data, baseline=model))
-print(peak_memory.own_peak_bytes())
+calibrate.calibrate(CalibrateOptions(model, data, out, method="max", max_samples=10**6))
+print(memory.own_peak_bytes())
+evaluate.evaluate(EvaluateOptions(out, data, baseline=model))
+print(memory.own_peak_bytes())
 """
 
 

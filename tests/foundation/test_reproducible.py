@@ -9,9 +9,10 @@ import tiny
 import torch
 import torch.nn.functional as F
 
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.foundation.reproducible import Reproducible
 from stablequant.quantization.rounding import compensated
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 NOISE = torch.randn(1, 131, 1021, generator=torch.Generator().manual_seed(0))
 KERNEL = torch.randn(32, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -73,7 +74,9 @@ def test_the_same_model_for_any_order_of_the_recordings(float_folder, tmp_path):
     for order, out in ((names, "a"), (names[::-2] + names[::2], "b")):
         lines = (json.dumps({"audio_filepath": name, "text": "A"}) for name in order)
         (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
-        calibrate(Options(str(float_folder), str(tmp_path / "manifest.jsonl"), str(tmp_path / out), method="max"))
+        calibrate(
+            CalibrateOptions(str(float_folder), str(tmp_path / "manifest.jsonl"), str(tmp_path / out), method="max")
+        )
     assert same(tmp_path / "a", tmp_path / "b")
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background ignores it
 sys.argv = ["sfm-quant", "calibrate", "m", "--data", "d", "--out", "o"]  # and torch is not imported
 stub = types.ModuleType("stablequant.workflows.calibrate")
-stub.Options = dict
 sys.modules[stub.__name__] = stub
+from stablequant.cli import calibrate as calibrate_command
 from stablequant.cli import main as cli
 from stablequant.foundation import signals
 number = signal.{name}
@@ -225,7 +225,7 @@ def test_ends_once(place, name, code, tmp_path):
 
 RESULT = """
 import json
-cli._calibrate_table = lambda result: "table"
+calibrate_command._table = lambda result: "table"
 sys.argv += ["--json", "-"]
 
 def calibrate(options):

@@ -9,17 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models import checkpoint
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.search import session, trials
 from stablequant.speech import waveforms
 from stablequant.workflows import calibrate as workflow
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 
 def options(float_folder, speech, out, **changes):
-    return Options(str(float_folder), str(speech), str(out), **({"threshold": -1.0} | changes))
+    return CalibrateOptions(str(float_folder), str(speech), str(out), **({"threshold": -1.0} | changes))
 
 
 def plan(out):

@@ -12,10 +12,9 @@ import torch
 from stablequant.evaluation import peak_memory, timing
 from stablequant.evaluation.result import table
 from stablequant.foundation.errors import InputError
-from stablequant.models.checkpoint import read
+from stablequant.foundation.options import EvaluateOptions
 from stablequant.speech import audio, waveforms
 from stablequant.workflows import evaluate
-from stablequant.workflows.evaluate import Options
 
 
 @dataclass
@@ -118,7 +117,7 @@ def bench(tmp_path, monkeypatch):
         "float": Fake("float", FLOAT, clock, order),
         "ours": Fake("ours", OURS, clock, order, pace=0.5, size=1000, scheme="w8a8"),
     }
-    monkeypatch.setattr(read, "load", lambda path, target_lang: fakes[path])
+    monkeypatch.setattr(evaluate, "load", lambda path, target_lang: fakes[path])
     monkeypatch.setattr(
         peak_memory, "peak_rss_bytes", lambda model, seconds, threads, target_lang: round(1000 * seconds)
     )
@@ -127,7 +126,7 @@ def bench(tmp_path, monkeypatch):
 
 
 def run(bench, **options):
-    return evaluate.evaluate(Options("ours", bench[1], **{"baseline": "float", **options}))
+    return evaluate.evaluate(EvaluateOptions("ours", bench[1], **{"baseline": "float", **options}))
 
 
 def test_errors_are_counted_over_all_utterances(bench):
@@ -173,7 +172,7 @@ def test_groups_hold_half_a_minute(bench, tmp_path):
     fake.transcribe_all = lambda waveforms: calls.append([len(w) // 16000 for w in waveforms]) or plain(waveforms)
     lengths = (20, 9, 9, 40, 20)
     rows = [(f"{place}.wav", seconds * 16000, "ONE") for place, seconds in enumerate(lengths)]
-    evaluate.evaluate(Options("ours", write_data(tmp_path, [*rows, ("x.wav", 100, "ONE")])))
+    evaluate.evaluate(EvaluateOptions("ours", write_data(tmp_path, [*rows, ("x.wav", 100, "ONE")])))
     assert calls == [[20, 9], [20, 9], [9], [9], [40], [40], [20], [20]]  # each once to warm up
 
 
@@ -238,7 +237,7 @@ def test_gates(bench, limit, value, passed):
 @pytest.mark.parametrize("name", ["max_wer_increase", "min_speedup", "min_compression"])
 def test_gate_without_a_baseline_is_refused(name):
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} needs a model to compare with; add --baseline"):
-        Options("ours", "data", **{name: 1.0})
+        EvaluateOptions("ours", "data", **{name: 1.0})
 
 
 @pytest.mark.parametrize(
@@ -250,7 +249,7 @@ def test_gate_without_a_baseline_is_refused(name):
 )
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(InputError, match=message):
-        Options("ours", "data", **options)
+        EvaluateOptions("ours", "data", **options)
 
 
 def test_short_recordings_are_told(bench):
@@ -378,7 +377,7 @@ def test_silent_and_non_ascii(bench, tmp_path):
 )
 def test_data_that_measures_nothing(bench, tmp_path, utterances, message):
     with pytest.raises(InputError, match=message):
-        evaluate.evaluate(Options("ours", write_data(tmp_path, utterances)))
+        evaluate.evaluate(EvaluateOptions("ours", write_data(tmp_path, utterances)))
 
 
 def test_bad_entries_are_left_out_told_and_counted(bench, tmp_path):

@@ -1,40 +1,53 @@
-"""The plan on integer kernels: modules that hold codes and run them on oneDNN's int8 operators through torch.
+"""The plan on integer kernels: oneDNN's int8 operators, through torch.
 
-`modules` is the seam: one integer module for each site, with its state (what a checkpoint stores) and its own forward,
-so that a model of them runs as it is. `extractor` and `encoder` are the structures that run fused on top of that
-state, and `packed` runs several utterances at once.
+`modules` runs each site by itself, so that a model of them runs as it is; `extractor` and `encoder` run the structures
+that they know fused, and `batching` several utterances at once.
 """
+
+from collections.abc import Mapping
 
 from torch import nn
 
 from ...foundation import memory_pages
+from ...quantization.plan.choice import Choice
+from ...quantization.plan.site import Site
+from ..base import Lowered
 from . import attention, encoder, extractor, kernels
 from .batching import batched_logits, can_batch
-from .convert import convert, skeleton, storage
-from .modules import IntegerModule
+from .modules import DILATED, MID_RISE, IntegerModule, use_kernels
 
 __all__ = [
     "IntegerModule",
     "attention",
     "batched_logits",
     "can_batch",
-    "convert",
-    "fuse",
     "kernels",
+    "lower",
     "notices",
-    "skeleton",
-    "storage",
+    "refuses",
+    "use_kernels",
 ]
 
 
-def fuse(model: nn.Module) -> dict[str, str]:
-    """Run everything fused whose structure is known, in place; {part: why it runs module by module} of the rest."""
+def refuses(site: Site, choice: Choice) -> str | None:
+    """Why the kernels cannot run a site as chosen, None where they can."""
+    if site.dilation != 1:
+        return DILATED
+    return MID_RISE if choice.mid_rise and not site.unpadded_conv else None
+
+
+def lower(model: nn.Module) -> Lowered:
+    """Run quantized sites on the kernels, and everything fused whose structure is known, in place."""
     memory_pages.keep_freed_blocks()
-    reason = extractor.fuse(model)
-    return encoder.fuse(model) | ({"feature_extractor": reason} if reason is not None else {})
+    reasons = use_kernels(model)
+    extractor_reason = extractor.fuse(model)
+    reasons |= encoder.fuse(model)
+    if extractor_reason is not None:
+        reasons["feature_extractor"] = extractor_reason
+    return Lowered(model, reasons)
 
 
-def notices(model: nn.Module, name: str) -> tuple[str, ...]:
-    """What a user of an integer model should know about how it runs here, a sentence each; nothing if all is well."""
-    slow = [f"{name}: {part} runs module by module, slower: {reason}" for part, reason in fuse(model).items()]
+def notices(reasons: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """What a user of a lowered model should know about how it runs here, a sentence each; nothing if all is well."""
+    slow = [f"{name}: {part} runs module by module, slower: {reason}" for part, reason in reasons.items()]
     return (*slow, *([] if kernels.way() == "exact" else [f"{name}: {kernels.NOTICES[kernels.way()]}"]))

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .stopwatch import timed
+
 BIASES = 3 << 20  # numbers of a block of biases (heads x queries x frames), 12 MB: whole heads where they fit
 
 
@@ -29,6 +31,7 @@ def number_format() -> torch.dtype:
     return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
 
 
+@timed("attention")
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """Attention of q, k, v (B, T, C) -> (B, T, C); `mask` as scaled_dot_product_attention takes it."""
     if mask is not None and mask.dtype != torch.bool:
@@ -37,6 +40,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
     return _joined(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
 
 
+@timed("attention")
 def attend_relative(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor, keep: Tensor | None = None) -> Tensor:
     """Attention of q, k, v (B, T, C) with the bias gate (B, heads, T) * bias (heads, 2 T - 1) -> (B, T, C).
 

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import encoder
+from .encoder import is_watched
+from .packing import packed
 
 
 def can_batch(model: Any) -> bool:
-    """Whether every encoder layer is fused, and so knows where an utterance ends."""
+    """Whether every encoder layer runs fused, and so knows where an utterance ends."""
     layers = getattr(getattr(getattr(model, "base_model", None), "encoder", None), "layers", ())
-    return len(layers) > 0 and all(hasattr(layer, "form") for layer in layers)
+    return len(layers) > 0 and all(hasattr(layer, "form") and not is_watched(layer.attention) for layer in layers)
 
 
 @torch.inference_mode()
@@ -30,11 +31,8 @@ def batched_logits(model: Any, waves: Sequence[Tensor]) -> list[Tensor]:
     projected = base.feature_projection(torch.cat(features, 1))
     hidden = projected if isinstance(projected, Tensor) else projected[0]
     lengths = tuple(each.shape[1] for each in features)
-    token = encoder.LENGTHS.set(lengths)
-    try:
+    with packed(lengths):
         hidden = base.encoder(hidden).last_hidden_state
-    finally:
-        encoder.LENGTHS.reset(token)
     if getattr(base, "adapter", None) is not None:
         adapted = [base.adapter(each) for each in hidden.split(lengths, 1)]
         hidden, lengths = torch.cat(adapted, 1), tuple(each.shape[1] for each in adapted)

@@ -5,15 +5,14 @@ feed-forward block with GELU between. Norms come before or after the two blocks 
 attention may have WavLM's gated relative position bias; a bottleneck adapter may follow. The layer's `forward` is
 replaced, not the loop around it, so everything that transformers does between layers stays.
 
-Rows are frames, of one utterance or of several (`packed`): only attention, positional convolution and adapters need
-to know where an utterance ends, and read it from `LENGTHS`.
+Rows are frames, of one utterance or of several (packing.py): only attention and the positional convolution need to
+know where an utterance ends.
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import attention, kernels
+from . import attention, kernels, packing
 from .modules import IntegerConv, IntegerLinear
-
-LENGTHS: ContextVar[tuple[int, ...] | None] = ContextVar("LENGTHS", default=None)  # frames, when several are packed
+from .stopwatch import timed
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,9 @@ def _is_positional(module: Any) -> bool:
     conv, padding = getattr(module, "conv", None), getattr(module, "padding", None)
     if not isinstance(conv, IntegerConv) or getattr(module, "batch_norm", None) is not None:
         return False
-    surplus = 2 * conv.padding - conv.kernel + 1
+    surplus = 2 * conv.form.padding - conv.kernel + 1
     return (
-        conv.stride == 1
+        conv.form.stride == 1
         and getattr(padding, "num_pad_remove", None) == surplus
         and is_gelu(getattr(module, "activation", None))
     )
@@ -102,16 +100,18 @@ def _layer(
 ) -> Any:
     """One layer on hidden_states (B, T, C), as the module's own forward computes it."""
     form: Form = self.form
-    if self.training or _is_watched(self.attention):
+    if self.training or is_watched(self.attention):
         return _module_by_module(self, hidden_states, attention_mask, position_bias, keywords)
+    lengths = packing.lengths()
     rows = hidden_states.reshape(-1, hidden_states.shape[-1])
     x = kernels.rounded(rows)
     read = _norm(self.layer_norm, x) if form.pre_norm else x
     if form.relative and position_bias is None:
-        position_bias = _distance_bias(self.attention, max(LENGTHS.get() or hidden_states.shape[1:2]))
+        position_bias = _distance_bias(self.attention, max(lengths or hidden_states.shape[1:2]))
     out_proj: IntegerLinear = self.attention.out_proj
-    context = _attention(self.attention, read, hidden_states.shape[:2], attention_mask, position_bias)
-    x = kernels.linear_plus(context, out_proj.input_grid_point, out_proj.prepacked()[0], x)
+    shapes = [(1, length) for length in lengths] if lengths else [(hidden_states.shape[0], hidden_states.shape[1])]
+    context = _attention(self.attention, read, shapes, attention_mask, position_bias)
+    x = kernels.linear_plus(context, out_proj.input.point, out_proj.prepacked()[0], x)
     if form.pre_norm:
         x = _feed_forward(self.feed_forward, _norm(self.final_layer_norm, x), x)
     else:
@@ -123,7 +123,7 @@ def _layer(
     return (result, position_bias) if form.relative else result
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
     """Whether someone (transformers for output_attentions, a user) listens to a module that is not called here."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
@@ -140,6 +140,7 @@ def _module_by_module(
     return _each_utterance(lambda x: own(self, x, attention_mask=mask, **keywords), hidden)
 
 
+@timed("norms")
 def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
@@ -149,25 +150,30 @@ def _feed_forward(block: Any, x: Tensor, residual: Tensor) -> Tensor:
     first: IntegerLinear = block.intermediate_dense
     second: IntegerLinear = block.output_dense
     codes = first.quantize_input(x)
-    if second.input_bits == 8:
-        requantize = second.input_grid_point
-        codes = kernels.linear(codes, first.input_grid_point, first.prepacked()[0], gelu=True, requantize=requantize)
+    if second.form.input_bits == 8:
+        requantize = second.input.point
+        codes = kernels.linear(codes, first.input.point, first.prepacked()[0], gelu=True, requantize=requantize)
     else:  # the kernel clamps to 8 bits only
-        codes = second.quantize_input(kernels.linear(codes, first.input_grid_point, first.prepacked()[0], gelu=True))
-    return kernels.linear_plus(codes, second.input_grid_point, second.prepacked()[0], residual)
+        codes = second.quantize_input(kernels.linear(codes, first.input.point, first.prepacked()[0], gelu=True))
+    return kernels.linear_plus(codes, second.input.point, second.prepacked()[0], residual)
 
 
-def _attention(block: Any, x: Tensor, shape: torch.Size, mask: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Attention within each utterance of rows x (n, C): uint8 (n, C) for the output projection."""
+def _attention(
+    block: Any, x: Tensor, shapes: list[tuple[int, int]], mask: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """Attention of rows x (n, C) within each utterance: uint8 (n, C) for the output projection.
+
+    `shapes` are those of the batches (B, T) that follow each other in the rows; each utterance of one is T long.
+    """
     parts = [*_projected(block, x), *([] if bias is None else [_gate(block, x)])]
     codes = torch.empty_like(x, dtype=torch.uint8)
     start = 0
-    for length in LENGTHS.get() or (shape.numel(),):
-        batch = 1 if LENGTHS.get() else shape[0]
-        piece = [part[start : start + length].view(batch, length // batch, -1) for part in parts]
+    for batch, frames in shapes:
+        stop = start + batch * frames
+        piece = [part[start:stop].view(batch, frames, -1) for part in parts]
         context = _attend(block.num_heads, piece, mask, bias).flatten(0, 1)
-        block.out_proj.quantize_input(context, codes[start : start + length])
-        start += length
+        block.out_proj.quantize_input(context, codes[start:stop])
+        start = stop
     return codes
 
 
@@ -186,15 +192,15 @@ def _projected(block: Any, x: Tensor) -> tuple[Tensor, ...]:
     """q, k and v (n, C): one product where their inputs lie on one grid."""
     q, k, v = parts = (block.q_proj, block.k_proj, block.v_proj)
     dtype = attention.number_format()
-    if len({(each.input_grid_point, each.input_bits) for each in parts}) == 1:
-        joined = kernels.linear(q.quantize_input(x), q.input_grid_point, q.joined(k, v), dtype=dtype)
+    if q.input == k.input == v.input:
+        joined = kernels.linear(q.quantize_input(x), q.input.point, q.joined(k, v), dtype=dtype)
         return joined.split([len(each.scales) for each in parts], 1)
     return tuple(
-        kernels.linear(each.quantize_input(x), each.input_grid_point, each.prepacked()[0], dtype=dtype)
-        for each in parts
+        kernels.linear(each.quantize_input(x), each.input.point, each.prepacked()[0], dtype=dtype) for each in parts
     )
 
 
+@timed("attention")
 def _gate(block: Any, x: Tensor) -> Tensor:
     """WavLM's gate of the position bias (Chen et al. 2022, section 3.1) for rows x (n, C): (n, heads)."""
     gates = block.gru_rel_pos_linear(x.view(len(x), block.num_heads, -1))
@@ -216,12 +222,14 @@ def _positional(self: Any, hidden_states: Tensor) -> Tensor:
     return _each_utterance(lambda x: torch.stack([_position(self.conv, rows) for rows in x]), hidden_states)
 
 
+@timed("positional")
 def _position(conv: IntegerConv, x: Tensor) -> Tensor:
     """Rows x (T, C) -> gelu(conv(x)) (T, C): each group's windows times its weights."""
     frames = len(x)
-    codes = conv.quantize_input(x).view(frames, conv.groups, -1).transpose(0, 1)
-    behind = conv.kernel - 1 - conv.padding + kernels.round_rows(frames) - frames
-    padded = F.pad(codes, (0, 0, conv.padding, behind), value=conv.input_grid_point[1])
+    codes = conv.quantize_input(x).view(frames, conv.form.groups, -1).transpose(0, 1)
+    padding = conv.form.padding
+    behind = conv.kernel - 1 - padding + kernels.round_rows(frames) - frames
+    padded = F.pad(codes, (0, 0, padding, behind), value=conv.input.zero_point)
     return torch.cat([conv.rows(group, number, gelu=True)[:frames] for number, group in enumerate(padded)], dim=1)
 
 
@@ -232,5 +240,5 @@ def _each_positional(self: Any, hidden_states: Tensor) -> Tensor:
 
 def _each_utterance(function: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     """`function` of (B, T, C), applied to each utterance of a packed (1, n, C)."""
-    lengths = LENGTHS.get()
+    lengths = packing.lengths()
     return function(hidden) if lengths is None else torch.cat([function(x) for x in hidden.split(lengths, 1)], dim=1)

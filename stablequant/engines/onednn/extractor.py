@@ -28,6 +28,7 @@ from ...quantization.numerics.activation_grid import CHUNK
 from . import kernels
 from .encoder import is_gelu
 from .modules import IntegerConv
+from .stopwatch import timed
 
 Finish = Callable[[Tensor], Tensor]  # float frames (n, C) -> the same after norm and GELU
 First = Callable[[Tensor, IntegerConv, int], Tensor]  # windows of the waveform, second layer, rows -> its input
@@ -54,7 +55,7 @@ def _unknown_structure(layers: list[Any]) -> str | None:
     first, *rest = [getattr(layer, "conv", None) for layer in layers]
     if not isinstance(first, nn.Conv1d) or first.in_channels != 1 or first.padding[0] or first.dilation[0] != 1:
         return "the first convolution does not read the waveform in float without padding"
-    if not all(isinstance(conv, IntegerConv) and not conv.padding for conv in rest):
+    if not all(isinstance(conv, IntegerConv) and not conv.form.padding for conv in rest):
         return "not every other convolution is an integer one without padding"
     norms = [getattr(layer, "layer_norm", None) for layer in layers]
     if isinstance(norms[0], nn.GroupNorm):
@@ -69,6 +70,7 @@ def _forward(self: Any, input_values: Tensor) -> Tensor:
     return torch.stack([_utterance(list(self.conv_layers), wave) for wave in input_values]).transpose(1, 2)
 
 
+@timed("extractor")
 def _utterance(layers: list[Any], wave: Tensor) -> Tensor:
     """Features (frames, C) of a waveform (samples,), a segment at a time."""
     grouped = isinstance(layers[0].layer_norm, nn.GroupNorm)
@@ -97,7 +99,7 @@ def _rows_for(layers: list[Any], frames: int) -> int:
 
 
 def _geometry(layer: Any) -> tuple[int, int]:
-    return layer.conv.kernel, layer.conv.stride
+    return layer.conv.kernel, layer.conv.form.stride
 
 
 def _group_normed(layer: Any, windows: Tensor) -> First:
@@ -139,21 +141,23 @@ def _chained(here: Any, following: Any, codes: Tensor) -> Tensor:
     """Base form: product, GELU and requantization for the next layer in one kernel; float after the last."""
     if following is None:
         return here.conv.rows(codes, gelu=True)
-    if following.conv.input_bits != 8 or following.conv.mid_rise:  # the kernel rounds to whole codes of 8 bits only
-        return following.conv.quantize_input(here.conv.rows(codes, gelu=True), spend=True)
-    return here.conv.rows(codes, gelu=True, requantize=following.conv.input_grid_point)
+    reader: IntegerConv = following.conv
+    if reader.form.input_bits != 8 or reader.input.mid_rise:  # the kernel rounds to whole codes of 8 bits only
+        return reader.quantize_input(here.conv.rows(codes, gelu=True), spend=True)
+    return here.conv.rows(codes, gelu=True, requantize=reader.input.point)
 
 
 def _normed(here: Any, following: Any, codes: Tensor) -> Tensor:
     """Large form: product, norm, GELU and quantization for the next layer, chunk by chunk; float after the last."""
     conv: IntegerConv = here.conv
+    stride = conv.form.stride
     finish = _norm_gelu(here)
-    count = (len(codes) - conv.kernel) // conv.stride + 1
+    count = (len(codes) - conv.kernel) // stride + 1
     result = codes.new_empty((count, len(conv.scales)), dtype=torch.float32 if following is None else torch.uint8)
     step = _chunk_frames(len(conv.scales))
     for start in range(0, count, step):
         stop = min(count, start + step)
-        piece = codes[start * conv.stride : (stop - 1) * conv.stride + conv.kernel]
+        piece = codes[start * stride : (stop - 1) * stride + conv.kernel]
         out = finish(conv.rows(piece))
         if following is None:
             result[start:stop] = out

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...quantization.numerics.activation_grid import quantize, unsigned_grid
+from .stopwatch import timed
 
 GridPoint = tuple[float, int]  # scale and zero point
 
@@ -45,6 +46,7 @@ def prepack(codes: Tensor, scales: Tensor, bias: Tensor) -> Prepacked:
     return Prepacked(packed, scales, zeros, bias)
 
 
+@timed("products")
 def linear(
     x: Tensor,
     grid_point: GridPoint,
@@ -65,6 +67,7 @@ def linear(
     return result.to(dtype) if requantize is None else quantize(result, *requantize, unsigned_grid(8))
 
 
+@timed("products")
 def linear_plus(x: Tensor, grid_point: GridPoint, weight: Prepacked, other: Tensor) -> Tensor:
     """As `linear` in float32, plus `other` (m, out) float32, added in the kernel."""
     return _kernel_plus(x, grid_point, weight, other) if way() == "exact" else _slow(x, grid_point, weight) + other

@@ -1,14 +1,4 @@
-"""Integer modules: the state of a quantized site and its forward, module by module.
-
-The state is what a checkpoint stores, under names that no float module uses (never `weight`), so a loader without
-stablequant fails instead of reading codes as weights:
-
-    codes             int8, in the shape of the float weight; or 4 bits and fewer packed into uint8 bytes, with
-    steps, offsets    uint8 and int8 (out, groups), as weight_grid.py says; offsets only where a format has its own
-    scales            float32 (out,)
-    input_scale       float32 ()
-    input_zero_point  float32 (); half a code less than a whole one on a mid-rise grid (grid.py)
-    bias              float32 (out,), 0 where the float module has none
+"""Quantized sites on oneDNN's kernels, module by module: they hold the state they are made of, and run it.
 
 Weights are expanded to int8 and packed for the kernel on the first call and kept; the portable codes stay, so saving
 writes the same bytes. Codes that are mapped from a checkpoint take no memory beside their packed form: their pages
@@ -17,135 +7,52 @@ are given back.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...foundation.errors import InputError
 from ...foundation.memory_pages import drop_mapped
-from ...quantization.numerics import bitpack, weight_grid
-from ...quantization.numerics.activation_grid import quantize, unsigned_grid
-from ...quantization.numerics.weight_grid import QTensor, WeightFormat
-from ...quantization.plan.choice import Choice
+from ...quantization.numerics.activation_grid import quantize
+from ..state import Form, InputGrid, QuantizedSite
 from . import kernels
-from .kernels import Prepacked
+from .kernels import GridPoint, Prepacked
+from .stopwatch import timed
 
-INT8 = WeightFormat(8)
+DILATED = "the integer kernels have no dilated convolution"
+MID_RISE = "mid_rise is for convolutions without padding; delete it"
 
 
-class IntegerModule(nn.Module):
+class IntegerModule(QuantizedSite):
     """What every integer site has in common; a subclass says how to pack and run."""
 
-    codes: Tensor
-    steps: Tensor
-    offsets: Tensor
-    scales: Tensor
-    input_scale: Tensor
-    input_zero_point: Tensor
+    input: InputGrid  # as of the last `prepare`
 
-    def __init__(self, source: nn.Linear | nn.Conv1d, input_bits: int, format: WeightFormat = INT8) -> None:
-        """An empty module with the geometry of `source`, on its device; `fill` or a checkpoint gives it values."""
-        super().__init__()
-        device = source.weight.device
-        out_channels = source.weight.shape[0]
-        self.input_bits, self.format, self.weight_shape = input_bits, format, source.weight.shape
-        self._register_codes(device)
-        self.register_buffer("scales", torch.ones(out_channels, device=device))
-        self.register_buffer("input_scale", torch.ones((), device=device))
-        self.register_buffer("input_zero_point", torch.zeros((), device=device))
-        bias = torch.zeros(out_channels, device=device) if source.bias is None else source.bias.detach()
-        self.bias = nn.Parameter(bias, requires_grad=False)
-        self.forget()
+    def __init__(self, form: Form, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(form, tensors)
+        self.prepare()
 
-    def _register_codes(self, device: torch.device) -> None:
-        if not self.format.dense:
-            self.register_buffer("codes", torch.zeros(self.weight_shape, dtype=torch.int8, device=device))
-            return
-        rows, columns = self.weight_shape[0], self.weight_shape[1:].numel()
-        groups, size = self.format.groups(columns), bitpack.packed_bytes(rows * columns, self.format.bits)
-        self.register_buffer("codes", torch.zeros(size, dtype=torch.uint8, device=device))
-        self.register_buffer("steps", torch.ones(rows, groups, dtype=torch.uint8, device=device))
-        if self.format.asymmetric:
-            self.register_buffer("offsets", torch.zeros(rows, groups, dtype=torch.int8, device=device))
-
-    def fill(self, choice: Choice, weight: QTensor) -> IntegerModule:
-        """Take the values of a plan's choice and its rounded weight, which is of this module's format."""
-        if weight.grid is None:
-            self.codes.copy_(weight.codes.view(self.codes.shape))
-        else:
-            self.codes.copy_(bitpack.pack(weight_grid.contract(weight.codes, weight.grid), self.format.bits))
-            self.steps.copy_(weight.grid.steps)
-            if self.format.asymmetric:
-                self.offsets.copy_(weight.grid.offsets)
-        self.scales.copy_(weight.scale)
-        self.input_scale.fill_(choice.input_scale)
-        self.input_zero_point.fill_(choice.input_zero_point)
-        self.forget()
-        return self
-
-    def forget(self) -> None:
-        """Drop what was derived from the values, because they change."""
+    def prepare(self) -> None:
+        """Read the grid of the input, and drop the packed weights: they are packed anew on the next call."""
+        self.input = self.input_grid()
+        self._values = object()  # these values, and no others
         self._prepacked: tuple[Prepacked, ...] | None = None
-        self._joined: Prepacked | None = None
-        self._grid_point: tuple[float, int] | None = None
-        self._below = 0.0  # codes from the exact zero point up to the whole one
-
-    @property
-    def input_grid_point(self) -> tuple[float, int]:
-        """Scale and zero point of the input as numbers, read once; on a mid-rise grid zero is half a code less."""
-        if self._grid_point is None:
-            exact = float(self.input_zero_point)
-            self._grid_point, self._below = (float(self.input_scale), math.ceil(exact)), math.ceil(exact) - exact
-        return self._grid_point
-
-    @property
-    def mid_rise(self) -> bool:
-        """Whether the zero of the input lies between two codes."""
-        return self.input_grid_point is not None and self._below > 0
-
-    def weight_codes(self) -> Tensor:
-        """int8 codes in the shape of the float weight."""
-        if not self.format.dense:
-            return self.codes
-        rows, columns = self.weight_shape[0], self.weight_shape[1:].numel()
-        codes = bitpack.unpack(self.codes, self.format.bits, rows * columns).view(rows, columns)
-        expanded = weight_grid.expand(codes, self.steps, self._group_offsets(), self.format.size(columns))
-        return expanded.view(self.weight_shape)
-
-    def _group_offsets(self) -> Tensor:
-        return self.offsets if self.format.asymmetric else weight_grid.symmetric_offsets(self.steps, self.format)
-
-    def check(self, name: str) -> None:
-        """InputError when values, as a file may hold them, are none that this module can run.
-
-        Steps and offsets must not leave the int8 range that codes expand to.
-        """
-        if self.mid_rise:
-            raise InputError(f"{name}: its input_zero_point is not whole, the file is damaged; write the model again")
-        self._check_weight(name)
-
-    def _check_weight(self, name: str) -> None:
-        if not self.format.dense:
-            return
-        steps, low = self.steps.to(torch.int16), self._group_offsets().to(torch.int16)
-        high = low + steps * self.format.top
-        if bool((steps < 1).any() or (low < -weight_grid.LARGEST).any() or (high > weight_grid.LARGEST).any()):
-            raise InputError(f"{name}: its weights do not expand to int8, the file is damaged; write the model again")
+        self._joined: tuple[list[object], Prepacked] | None = None
 
     def prepacked(self) -> tuple[Prepacked, ...]:
-        """The weight as the kernel wants it, one tensor for each group."""
+        """The weight as the kernel wants it, one tensor for each group; packed on the first call."""
         if self._prepacked is None:
             self._prepacked = self._prepack()
             drop_mapped(self.codes)
         return self._prepacked
 
+    @timed("quantize")
     def quantize_input(self, x: Tensor, out: Tensor | None = None, *, spend: bool = False) -> Tensor:
         """uint8 codes of a float32 input, same shape and memory order; `spend` lets the input be overwritten."""
-        scale, zero_point = self.input_grid_point
-        return quantize(x, scale, zero_point - self._below, unsigned_grid(self.input_bits), out, spend=spend)
+        grid = self.input
+        return quantize(x, grid.scale, grid.exact, grid.codes, out, spend=spend)
 
     def quantize_rows(self, x: Tensor) -> Tensor:
         """uint8 codes of float rows (n, C), with room up to a round number of rows."""
@@ -156,90 +63,89 @@ class IntegerModule(nn.Module):
     def _prepack(self) -> tuple[Prepacked, ...]:
         raise NotImplementedError
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.forget()
-
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes: the packed weight can not be copied, and is packed again from the codes."""
-        return {**self.__dict__, "_prepacked": None, "_joined": None, "_grid_point": None}
+        """What a copy takes: packed weights can not be copied, and are packed again from the codes."""
+        return {**self.__dict__, "_prepacked": None, "_joined": None}
 
 
 class IntegerLinear(IntegerModule):
     """x (..., in) float32 -> (..., out) float32."""
 
     def _prepack(self) -> tuple[Prepacked, ...]:
-        return (kernels.prepack(self.weight_codes(), self.scales, self.bias.detach()),)
+        product = self.product()
+        return (kernels.prepack(product.codes, product.scales, product.bias),)
 
     def joined(self, *others: IntegerLinear) -> Prepacked:
-        """The weights of this and other modules with the same input as one; it is packed once, with this module's."""
-        if self._joined is None:
-            parts = [self, *others]
-            codes = torch.cat([each.weight_codes() for each in parts])
-            scales = torch.cat([each.scales for each in parts])
-            self._joined = kernels.prepack(codes, scales, torch.cat([each.bias.detach() for each in parts]))
+        """The weights of this and other modules with the same input as one; packed on the first call."""
+        parts = [self, *others]
+        values = [each._values for each in parts]
+        if self._joined is None or self._joined[0] != values:
+            products = [each.product() for each in parts]
+            codes, scales, biases = (
+                torch.cat([getattr(each, name) for each in products]) for name in ("codes", "scales", "bias")
+            )
+            self._joined = values, kernels.prepack(codes, scales, biases)
             for each in parts:
                 drop_mapped(each.codes)
-        return self._joined
+        return self._joined[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers, return float32."""
         rows = x.reshape(-1, x.shape[-1])
-        out = kernels.linear(self.quantize_rows(rows), self.input_grid_point, self.prepacked()[0])
+        out = kernels.linear(self.quantize_rows(rows), self.input.point, self.prepacked()[0])
         return out[: len(rows)].view(*x.shape[:-1], -1)
 
 
 class IntegerConv(IntegerModule):
     """A Conv1d, grouped or not: x (B, C, T) float32 -> (B, out, frames) float32 in channels-last memory."""
 
-    def __init__(self, source: nn.Conv1d, input_bits: int, format: WeightFormat = INT8) -> None:
-        super().__init__(source, input_bits, format)
-        self.kernel, self.stride, self.padding = source.kernel_size[0], source.stride[0], int(source.padding[0])
-        self.groups = source.groups
-
-    def check(self, name: str) -> None:
-        """As every module; where nothing is padded the grid may be mid-rise."""
-        if self.padding:
-            super().check(name)
-        self._check_weight(name)
+    @property
+    def kernel(self) -> int:
+        return self.form.weight_shape[2]
 
     def _prepack(self) -> tuple[Prepacked, ...]:
-        # (out, kernel * in / groups), as a window lies in memory
-        rows = self.weight_codes().transpose(1, 2).flatten(1)
-        parts = zip(*(x.chunk(self.groups) for x in (rows, self.scales, self._kernel_bias(rows))), strict=True)
+        product, groups = self.product(), self.form.groups
+        rows = product.codes.transpose(1, 2).flatten(1)  # (out, kernel * in / groups), as a window lies in memory
+        parts = zip(*(x.chunk(groups) for x in (rows, product.scales, product.bias)), strict=True)
         return tuple(kernels.prepack(codes, scales, bias) for codes, scales, bias in parts)
-
-    def _kernel_bias(self, rows: Tensor) -> Tensor:
-        """The bias, and what half a code less of zero point adds to every output of a mid-rise input."""
-        if not self.mid_rise:
-            return self.bias.detach()
-        below = self._below * float(self.input_scale)
-        return self.bias.detach() + below * self.scales * rows.sum(1, dtype=torch.int64).float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize the input, multiply integers window by window, return float32."""
         batch, _, length = x.shape
-        codes = self.quantize_input(x).reshape(batch, self.groups, -1, length).transpose(2, 3).contiguous()
+        codes = self.quantize_input(x).reshape(batch, self.form.groups, -1, length).transpose(2, 3).contiguous()
         return torch.stack([self._utterance(utterance) for utterance in codes]).transpose(1, 2)
 
     def _utterance(self, codes: Tensor) -> Tensor:
         """uint8 (groups, T, C / groups) -> float32 (frames, out)."""
-        if self.padding:
-            codes = F.pad(codes, (0, 0, self.padding, self.padding), value=self.input_grid_point[1])
+        if padding := self.form.padding:
+            codes = F.pad(codes, (0, 0, padding, padding), value=self.input.zero_point)
         return torch.cat([self.rows(group, number) for number, group in enumerate(codes)], dim=1)
 
     def rows(
-        self, codes: Tensor, group: int = 0, *, gelu: bool = False, requantize: tuple[float, int] | None = None
+        self, codes: Tensor, group: int = 0, *, gelu: bool = False, requantize: GridPoint | None = None
     ) -> Tensor:
         """One group of one utterance, padded, channels-last: uint8 (T, C / groups) -> (frames, out / groups)."""
-        view = kernels.windows(codes, self.kernel, self.stride)
-        return kernels.linear(view, self.input_grid_point, self.prepacked()[group], gelu=gelu, requantize=requantize)
+        view = kernels.windows(codes, self.kernel, self.form.stride)
+        return kernels.linear(view, self.input.point, self.prepacked()[group], gelu=gelu, requantize=requantize)
 
 
-def integer_module(source: nn.Module, input_bits: int, format: WeightFormat = INT8) -> IntegerModule:
-    """The empty integer module for a float one."""
-    if isinstance(source, nn.Linear):
-        return IntegerLinear(source, input_bits, format)
-    if isinstance(source, nn.Conv1d):
-        return IntegerConv(source, input_bits, format)
-    raise TypeError(f"no integer module for {type(source).__name__}")
+def unfit(site: QuantizedSite) -> str | None:
+    """Why the kernels cannot run a site, None where they can."""
+    if site.form.dilation != 1:
+        return DILATED
+    return MID_RISE if site.input_grid().mid_rise and not site.form.unpadded_conv else None
+
+
+def use_kernels(model: nn.Module) -> dict[str, str]:
+    """Run every quantized site on integer kernels, in place, module by module; {site: why not} of the others."""
+    sites = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedSite) and not isinstance(module, IntegerModule)
+    ]
+    reasons = {name: reason for name, site in sites if (reason := unfit(site))}
+    for name, site in sites:
+        if name not in reasons:
+            module = (IntegerConv if site.form.is_conv else IntegerLinear)(site.form, site.tensors())
+            model.set_submodule(name, module.train(site.training))
+    return reasons

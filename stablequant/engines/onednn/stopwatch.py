@@ -1,33 +1,23 @@
-"""Where the time of an integer model goes: one waveform answered with a stopwatch around the engine's parts.
+"""Where the time of an integer model goes: parts of the engine are marked with `timed`, one stopwatch adds them up.
 
-What runs inside a part counts to it.
+What runs inside a part counts to it. Without a stopwatch a mark costs a call.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from . import attention, encoder, extractor, kernels, modules
-
-PARTS = (  # part, module of the engine, its function
-    ("extractor", extractor, "_utterance"),
-    ("positional", encoder, "_position"),
-    ("products", kernels, "linear"),
-    ("products", kernels, "linear_plus"),
-    ("attention", attention, "attend"),
-    ("attention", attention, "attend_relative"),
-    ("attention", encoder, "_gate"),
-    ("quantize", modules, "quantize"),
-    ("norms", encoder, "_norm"),
-)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Stopwatch:
@@ -37,32 +27,45 @@ class Stopwatch:
         self.seconds: dict[str, float] = defaultdict(float)
         self._running = False
 
-    def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any, **keywords: Any) -> Any:
-            if self._running:
-                return function(*arguments, **keywords)
-            self._running, start = True, time.perf_counter()
-            try:
-                return function(*arguments, **keywords)
-            finally:
-                self.seconds[part] += time.perf_counter() - start
-                self._running = False
+    def measure(self, part: str, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
+        """Call a function, and count its time to a part."""
+        if self._running:
+            return function(*arguments, **keywords)
+        self._running, start = True, time.perf_counter()
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+            self._running = False
 
-        return timed
+
+_watching: Stopwatch | None = None
+
+
+def timed(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function of the engine counts to a part of its time."""
+
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def marked(*arguments: P.args, **keywords: P.kwargs) -> R:
+            if _watching is None:
+                return function(*arguments, **keywords)
+            return _watching.measure(part, function, *arguments, **keywords)
+
+        return marked
+
+    return mark
 
 
 @contextmanager
 def watched() -> Iterator[Stopwatch]:
     """Inside, the engine's parts are timed."""
-    stopwatch = Stopwatch()
-    plain = [(module, name, getattr(module, name)) for _, module, name in PARTS]
+    global _watching
+    before, _watching = _watching, Stopwatch()
     try:
-        for part, module, name in PARTS:
-            setattr(module, name, stopwatch.around(part, getattr(module, name)))
-        yield stopwatch
+        yield _watching
     finally:
-        for module, name, function in plain:
-            setattr(module, name, function)
+        _watching = before
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,13 +19,15 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from ...engines import onednn as engine
+from ...engines import onednn, state
+from ...engines.base import Engine
 from ...foundation.errors import InputError
 from ...quantization.numerics.weight_grid import WeightFormat, parse_format
 from ...quantization.plan.plan import Plan
 from ..families.base import families
 from .values import value_problems
 
+ENGINE: Engine = onednn  # runs what is loaded
 FORMAT_VERSION = 3
 TYPES = {
     torch.float32: "F32",
@@ -75,9 +78,13 @@ class StableQuantConfig(QuantizationConfigMixin):
 
 @register_quantizer("stablequant")
 class StableQuantizer(HfQuantizer):
-    """Builds the integer model while transformers loads it."""
+    """Builds the integer model while transformers loads it.
+
+    A loaded model keeps it as `hf_quantizer`, and so the reasons of what runs slower than it could.
+    """
 
     requires_calibration = True
+    reasons: Mapping[str, str] = MappingProxyType({})
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Scales, norms and everything between the integer kernels are float32, whatever was asked for."""
@@ -85,7 +92,7 @@ class StableQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **_: Any) -> None:
         families()[model.config.model_type].prepare(model)
-        engine.skeleton(model, self.quantization_config.formats)
+        state.skeleton(model, self.quantization_config.formats)
         loaded: Any
         for loaded in model.modules():
             loaded._is_hf_initialized = True  # or the family's _init_weights looks for weights that are codes now
@@ -96,10 +103,11 @@ class StableQuantizer(HfQuantizer):
         for problem in value_problems(model.state_dict(), bits):
             raise InputError(f"the file of weights is damaged: {problem}; copy or write the model again")
         for name, module in model.named_modules():
-            if isinstance(module, engine.IntegerModule):
+            if isinstance(module, state.QuantizedSite):
                 module.check(name)
-        engine.fuse(model)
-        return model
+        lowered = ENGINE.lower(model)
+        self.reasons = lowered.reasons
+        return lowered.model
 
     def is_serializable(self, *_: Any, **__: Any) -> bool:
         """`save_pretrained` writes the codes as they are."""

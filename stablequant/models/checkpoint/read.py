@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from ...engines import onednn
+from ...engines.state import QuantizedSite
 from ...foundation.errors import InputError
 from ...quantization.plan.plan import PLAN_FILE, read_plan
 from .. import folder_check, source
@@ -55,7 +56,8 @@ def load(path: str, target_lang: str | None = None) -> Recognizer:
         *_languages(path, languages),
     ]
     parameters = sum(each.numel() for each in model.parameters())
-    family.prepare(model)
+    if scheme == "float32":  # a quantized one was prepared before its weights were read
+        family.prepare(model)
     return Recognizer(
         model=model.eval(),
         processor=processor,
@@ -64,7 +66,7 @@ def load(path: str, target_lang: str | None = None) -> Recognizer:
         sampling_rate=processor.feature_extractor.sampling_rate,
         sites=_count_sites(model),
         min_samples=geometry.fewest,
-        notices=() if scheme == "float32" else onednn.notices(model, path),
+        notices=() if scheme == "float32" else onednn.notices(model.hf_quantizer.reasons, path),
         remarks=tuple(remarks),
         bytes_on_disk=size,
         float32_bytes=4 * parameters,
@@ -205,7 +207,8 @@ def _languages(path: str, languages: Languages) -> Iterator[str]:
 
 
 def _count_sites(model: nn.Module) -> dict[str, int]:
-    quantized = sum(isinstance(module, onednn.IntegerModule) for module in model.modules())
+    quantized = sum(isinstance(module, QuantizedSite) for module in model.modules())
+    fast = sum(isinstance(module, onednn.IntegerModule) for module in model.modules())
+    integer = 0 if onednn.kernels.way() == "float" else fast
     floating = sum(isinstance(module, nn.Linear | nn.Conv1d) for module in model.modules())
-    simulated = quantized if onednn.kernels.way() == "float" else 0
-    return {"integer": quantized - simulated, "simulated": simulated, "float": floating}
+    return {"integer": integer, "simulated": quantized - integer, "float": floating}

@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from ...engines import onednn as engine
+from ...engines import state
 from ...foundation.errors import InputError
 from ...foundation.memory_pages import drop_mapped as release
 from ...quantization.numerics.weight_grid import QTensor
@@ -101,7 +101,7 @@ def write(
     """
     for weight in recognizer.model.parameters():
         release(weight)  # most are not needed any more, and what is written takes memory too
-    model = integer_model(recognizer.model, plan, weights)
+    model = quantized_model(recognizer.model, plan, weights)
     try:
         with workspace(out) as folder:
             new = folder / "new"
@@ -155,14 +155,13 @@ def _save(
     model.config.save_pretrained(folder)
 
 
-def integer_model(model: Any, plan: Plan, weights: Mapping[str, QTensor]) -> Any:
-    """The model in memory that reading the folder also gives; the float model's other weights are shared."""
+def quantized_model(model: Any, plan: Plan, weights: Mapping[str, QTensor]) -> Any:
+    """The model as it is stored, before an engine makes it fast; the float model's other weights are shared."""
     converted = shallow_copy(model)
-    engine.convert(converted, plan.quantized(), weights)
+    state.convert(converted, plan.quantized(), weights)
     config = StableQuantConfig.of(plan)
     converted.config.quantization_config = config
     converted.hf_quantizer = StableQuantizer(config, pre_quantized=True)
-    engine.fuse(converted)
     return converted
 
 

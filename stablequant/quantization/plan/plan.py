@@ -93,17 +93,6 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def parse_scheme(scheme: str) -> tuple[int, int]:
-    """Bits of weights and activations: "w8a8" -> (8, 8)."""
-    weight, _, activation = scheme.lower().removeprefix("w").partition("a")
-    if not (scheme[:1] in "wW" and weight.isdecimal() and activation.isdecimal()):
-        raise InputError(f"scheme {scheme!r} is not of the form w8a8")
-    bits = int(weight), int(activation)
-    if not all(2 <= b <= 8 for b in bits):
-        raise InputError(f"scheme {scheme!r}: 2 to 8 bits are possible for weights and activations")
-    return bits
-
-
 def _check_about(plan: Plan) -> None:
     for about in (plan.score, plan.calibration):
         for name in ABOUT.keys() & about.keys():

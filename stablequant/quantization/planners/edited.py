@@ -22,12 +22,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...engines import onednn
 from ...foundation import registry
 from ...foundation.errors import InputError
+from ...foundation.options import methods, parse_scheme
 from ..numerics.weight_grid import DENSE_BITS
 from ..plan.checking import choice_problem
 from ..plan.choice import Choice
-from ..plan.plan import Plan, parse_scheme, read_plan
+from ..plan.plan import Plan, read_plan
 from ..plan.site import Site
 from ..search.session import SearchSession
 
@@ -46,9 +48,6 @@ class EditedPlan:
         """InputError for the first thing that contradicts itself or the model with these sites."""
         for name, problem in _problems(self.wanted, {site.name: site for site in sites}):
             raise InputError(f"{self.source}: {name}: {problem}")
-        methods = ("stable", *registry.names("ranges"))
-        if self.wanted.method not in methods:
-            raise InputError(f"{self.source}: method is {self.wanted.method!r}; give {_one(methods)}")
         bits = {(choice.weight_bits, choice.input_bits) for choice in self.wanted.quantized().values()}
         if not self._mixed and parse_scheme(self.wanted.scheme) not in bits:
             raise InputError(f"{self.source}: no site has the bits of the scheme {self.wanted.scheme}; correct it")
@@ -100,7 +99,10 @@ class EditedPlan:
 
 def read(path: str) -> EditedPlan:
     """The plan in a file, or in a quantized folder."""
-    return EditedPlan(read_plan(Path(path)), path)
+    wanted = read_plan(Path(path))
+    if wanted.method not in methods():
+        raise InputError(f"{path}: method is {wanted.method!r}; give {_one(methods())}")
+    return EditedPlan(wanted, path)
 
 
 def _problems(plan: Plan, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
@@ -124,9 +126,7 @@ def _site_problem(site: Site, choice: Choice) -> str | None:
         return f"cannot be quantized ({site.reason}); give it a reason"
     if (choice.layer, choice.kind) != (site.layer, site.kind):
         return f"is a {site.kind} of layer {site.layer} in the model, not a {choice.kind} of {choice.layer}"
-    if choice.mid_rise and not site.unpadded_conv:
-        return "mid_rise is for convolutions without padding; delete it"
-    return None
+    return onednn.refuses(site, choice)
 
 
 def _method_problem(choice: Choice) -> str | None:

@@ -13,11 +13,8 @@ With a bound on the word error rate the limit itself is searched, on recordings 
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +22,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ...foundation import registry
 from ...foundation.errors import InputError
+from ...foundation.files import c_output_on_stderr
 from ..numerics.weight_grid import DenseWeight, QTensor
 from ..plan.choice import Choice
 from ..plan.plan import Plan
@@ -44,7 +42,7 @@ Loss = dict[str, dict[int, float]]  # site -> bits -> score
 def plan(session: SearchSession) -> Plan:
     """The plan with the best score under the limit that the options set."""
     _refuse_out_of_reach(session)
-    base = registry.get("planners", "stable" if session.options.method == "stable" else "uniform").plan(session)
+    base = registry.get("planners", session.options.range_planner()).plan(session)
     bound = session.options.max_wer_increase
     limit = _limit(session, base) if bound is None else 0.0  # one that nothing reaches is told at once
     rounded = Rounded(session, base)
@@ -131,7 +129,7 @@ def knapsack(
     cost = np.array([lost[name][bits] ** power for name, bits in choices])
     size = np.array([sizes[name][bits] for name, bits in choices], float)
     one_each = np.array([[float(name == of) for name, _ in choices] for of in sizes])
-    with _solver_remarks_on_stderr():
+    with c_output_on_stderr():
         solved = milp(
             cost / max(1e-30, cost.max()),
             integrality=np.ones(len(choices)),
@@ -141,19 +139,6 @@ def knapsack(
     if not solved.success:
         raise RuntimeError(f"the integer program was not solved: {solved.message}")
     return {name: bits for (name, bits), taken in zip(choices, solved.x, strict=True) if taken > 0.5}
-
-
-@contextmanager
-def _solver_remarks_on_stderr() -> Iterator[None]:
-    """HiGHS prints some from C++ whatever it is told, and stdout may be where the JSON goes."""
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
 
 
 def _limit(session: SearchSession, base: Plan) -> float:

@@ -4,49 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 
 from ...foundation import registry
+from ...foundation.options import CalibrateOptions, parse_scheme
 from ..numerics.activation_grid import Grid, affine, sqnr_db, unsigned_grid
 from ..numerics.weight_grid import WeightFormat
 from ..observation.histogram import Histogram
 from ..plan.choice import Choice
-from ..plan.plan import parse_scheme
 from ..plan.site import Site
 from ..ranges import percentile
-
-LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
-
-
-class SearchOptions(Protocol):
-    """The options of a calibration that its search reads."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def out(self) -> str: ...
-    @property
-    def scheme(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def score(self) -> str: ...
-    @property
-    def threshold(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def group_size(self) -> int | Literal["auto"] | None: ...
-    @property
-    def rounding(self) -> str | None: ...
-    @property
-    def avg_bits(self) -> float | None: ...
-    @property
-    def target_compression(self) -> float | None: ...
-    @property
-    def max_wer_increase(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +24,7 @@ class Choices:
 
     sites: tuple[Site, ...]
     histograms: Mapping[str, Histogram]
-    options: SearchOptions
+    options: CalibrateOptions
 
     @property
     def weight_bits(self) -> int:
@@ -128,7 +97,7 @@ class Choices:
             or (options.avg_bits or 8) < 3
             or (options.target_compression or 1) > 10
         )
-        return 32 if _mixes(options) and (bits > 2 or not tight) else 64
+        return 32 if options.limits() and (bits > 2 or not tight) else 64
 
     def weight_choice(self, site: Site, bits: int, method: str) -> dict[str, Any]:
         """The fields of a choice that say how the weight of a site is quantized to `bits`."""
@@ -148,10 +117,6 @@ class Choices:
     def rounding(self, bits: int) -> str:
         """How weights of so many bits are rounded."""
         return self.options.rounding or ("compensated" if WeightFormat(bits).dense else "nearest")
-
-
-def _mixes(options: SearchOptions) -> bool:
-    return any(getattr(options, name) is not None for name in LIMITS)
 
 
 def rounded(value: float | None) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...foundation import progress
+from ...foundation.options import CalibrateOptions
 from ...models import checkpoint
 from ...models.families.discovery import discover
 from ...models.recognizer import Recognizer
@@ -24,7 +25,7 @@ from ..observation.histogram import Histogram
 from ..plan.choice import Choice, LayerChoice
 from ..plan.plan import Plan
 from ..plan.site import Site
-from .choices import Choices, SearchOptions
+from .choices import Choices
 from .float_passes import FloatPasses
 from .resume import ResumeState
 from .roundings import Roundings
@@ -40,7 +41,7 @@ class SearchSession:
     """A float model whose inputs have been observed, and what a search for its plan needs."""
 
     recognizer: Recognizer
-    options: SearchOptions
+    options: CalibrateOptions
     about: dict[str, Any]  # of the recordings, for the plan
     sites: tuple[Site, ...]
     histograms: Mapping[str, Histogram]
@@ -92,7 +93,7 @@ def begin(
     recognizer: Recognizer,
     recordings: Sequence[CalibrationUtterance],
     resume: ResumeState,
-    options: SearchOptions,
+    options: CalibrateOptions,
     about: dict[str, Any],
     held_out: Sequence[CalibrationUtterance] = (),
 ) -> SearchSession:
@@ -132,7 +133,7 @@ def _observed(
     return gathered
 
 
-def _probe_subset(recordings: Sequence[CalibrationUtterance], options: SearchOptions) -> list[CalibrationUtterance]:
+def _probe_subset(recordings: Sequence[CalibrationUtterance], options: CalibrateOptions) -> list[CalibrationUtterance]:
     if options.score == "wer" or len(recordings) <= PROBE_RECORDINGS:
         return list(recordings)
     chosen = np.random.default_rng(options.seed).permutation(len(recordings))[:PROBE_RECORDINGS]

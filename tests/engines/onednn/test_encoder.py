@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stablequant.engines import onednn
-from stablequant.engines.onednn import attention, convert, encoder, extractor
+from stablequant.engines.onednn import attention, extractor, packing
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 # Relative to the module-by-module path, whose attention is in float32. In float32 too, only codes on the border of two
@@ -25,12 +25,12 @@ def number_format(request, monkeypatch):
 def integer(family="wav2vec2", form="base", bits=(8, 8)):
     model = tiny.prepared(family, form)
     choices, weights = tiny.max_plan(model, bits, waves=[tiny.wave(0)])
-    return convert(model, choices, weights).requires_grad_(False).eval()
+    return tiny.integer(model, choices, weights)
 
 
 def fused(model):
     twin = copy.deepcopy(model)
-    assert onednn.fuse(twin) == {}
+    assert onednn.lower(twin).reasons == {}
     return twin
 
 
@@ -58,6 +58,7 @@ def test_fewer_bits_and_other_grids(family, form, monkeypatch):
     plain = integer(family, form, bits=(6, 6))
     for layer in plain.base_model.encoder.layers:
         layer.attention.k_proj.input_scale.mul_(1.25)  # k no longer shares a product with q and v
+        layer.attention.k_proj.prepare()
     slow, x = encoders(plain, 70)
     found = fused(plain).base_model.encoder(x.clone()).last_hidden_state
     assert tiny.relative(found, slow(x.clone()).last_hidden_state) <= 2e-2
@@ -87,7 +88,7 @@ def test_packed_utterances_equal_themselves_alone(family, form, number_format):
             alone = model(wave[None]).logits[0]
         assert found.shape == alone.shape
         assert tiny.relative(found, alone) <= BOUND[number_format]
-    assert encoder.LENGTHS.get() is None
+    assert packing.lengths() is None
 
 
 @pytest.mark.parametrize("biases", [1, 50, 40 * 40, 3 * 40 * 40, 10**6])
@@ -103,12 +104,21 @@ def test_blocks_of_biases_change_nothing(biases, monkeypatch):
     assert tiny.relative(attention.attend_relative(q, k, v, gate, bias), expected) <= 1e-6
 
 
+@pytest.mark.parametrize("family", ["wav2vec2", "wavlm"])
+def test_a_model_whose_attention_is_watched_is_not_packed(family):
+    model = fused(integer(family))
+    handle = model.base_model.encoder.layers[1].attention.register_forward_hook(lambda *_: None)
+    assert not onednn.can_batch(model)
+    handle.remove()
+    assert onednn.can_batch(model)
+
+
 def test_packing_ends_when_the_model_fails():
     model = fused(integer())
     model.base_model.encoder.layers[1].forward = None
     with pytest.raises(TypeError):
         onednn.batched_logits(model, [torch.from_numpy(tiny.wave(0))])
-    assert encoder.LENGTHS.get() is None
+    assert packing.lengths() is None
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "wavlm"])
@@ -145,7 +155,7 @@ def test_a_layer_of_another_structure_runs_as_it_is():
     layers[0].feed_forward.intermediate_act_fn = nn.ReLU()
     layers[1].attention.v_proj = nn.Linear(32, 32)
     twin = copy.deepcopy(model)
-    assert onednn.fuse(twin) == {
+    assert onednn.lower(twin).reasons == {
         "encoder.layers.0": "the activation is not GELU",
         "encoder.layers.1": "not every projection is an integer one",
     }
@@ -156,7 +166,7 @@ def test_a_layer_of_another_structure_runs_as_it_is():
 
 
 def test_there_is_nothing_to_fuse_without_an_encoder():
-    assert set(onednn.fuse(nn.Linear(2, 2))) == {"encoder", "feature_extractor"}
+    assert set(onednn.lower(nn.Linear(2, 2)).reasons) == {"encoder", "feature_extractor"}
     assert not onednn.can_batch(nn.Linear(2, 2))
 
 

@@ -20,8 +20,8 @@ def pair(family, form):
     """A float model, its plan, and the engine's model."""
     model = tiny.prepared(family, form)
     choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
-    integer = onednn.convert(tiny.prepared(family, form), choices, weights).requires_grad_(False).eval()
-    assert onednn.fuse(integer) == {}
+    integer = tiny.integer(tiny.prepared(family, form), choices, weights)
+    assert onednn.lower(integer).reasons == {}
     return model, choices, weights, integer
 
 

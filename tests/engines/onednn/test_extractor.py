@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stablequant.engines.onednn import convert, extractor
+from stablequant.engines.onednn import extractor
 from stablequant.engines.onednn.extractor import fuse
 
 # Codes of a layer differ by one where a value lies on the border of two steps to the rounding of float32; one step is
@@ -23,7 +23,7 @@ every_extractor = pytest.mark.parametrize(("family", "form"), EXTRACTORS, ids=["
 def integer(family="wav2vec2", form="base", bits=(8, 8)):
     model = tiny.prepared(family, form)
     choices, weights = tiny.max_plan(model, bits, waves=[tiny.wave(0)])
-    return convert(model, choices, weights).requires_grad_(False)
+    return tiny.integer(model, choices, weights)
 
 
 def both(model):
@@ -52,7 +52,7 @@ def test_fused_equals_module_by_module_on_mid_rise_grids(family, form, count):
     choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
     first = [name for name in choices if "conv_layers" in name][:count]
     choices |= {name: replace(choices[name], mid_rise=True) for name in first}
-    plain, fused = both(convert(model, choices, weights).requires_grad_(False))
+    plain, fused = both(tiny.integer(model, choices, weights))
     x = torch.from_numpy(tiny.wave(5, 30_011))[None]
     assert tiny.relative(fused(x), plain(x)) <= BOUND[8]
 
@@ -90,7 +90,7 @@ def test_the_folded_group_norm_is_that_of_float64(kind):
     first, norm, second = layers[0].conv, layers[0].layer_norm, layers[1].conv
     exact = F.conv1d(wave.double()[None, None], first.weight.double(), first.bias.double(), stride=first.stride)
     exact = F.gelu(F.group_norm(exact, norm.num_groups, norm.weight.double(), norm.bias.double(), norm.eps))[0].T
-    scale, zero_point = second.input_grid_point
+    scale, zero_point = second.input.point
     steps = exact / scale + zero_point
     windows = extractor._windows(first, wave)
     codes = extractor._group_normed(layers[0], windows)(windows, second, len(windows) + 3)

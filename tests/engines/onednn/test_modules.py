@@ -9,11 +9,10 @@ import tiny
 import torch
 from torch import nn
 
-from stablequant.engines.onednn import convert, skeleton
-from stablequant.engines.onednn.convert import integer_sites
-from stablequant.engines.onednn.modules import INT8, IntegerConv, IntegerLinear, integer_module
+from stablequant.engines import onednn
+from stablequant.engines.onednn.modules import IntegerLinear
 from stablequant.engines.simulation import simulate
-from stablequant.foundation.errors import InputError
+from stablequant.engines.state import empty_site
 from stablequant.quantization.numerics.activation_grid import (
     affine,
     quantize_weight,
@@ -40,9 +39,16 @@ def test_every_site_agrees_with_the_simulation(family, form, bits):
         with torch.inference_mode():
             with simulate(model, {name: choice}, weights):
                 expected = site(x)
-            found = integer_module(site, bits[1]).fill(choice, weights[name])(x)
+            found = on_kernels(site, choice, weights[name])(x)
         assert found.shape == expected.shape
         assert tiny.relative(found, expected) <= FLOAT_ROUNDING, name
+
+
+def on_kernels(module, choice, weight):
+    """The integer module of a float one with these values."""
+    model = nn.ModuleDict({"m": empty_site(module, choice.input_bits).fill(choice, weight)})
+    assert onednn.use_kernels(model) == {}
+    return model["m"]
 
 
 def filled(module, bits=(8, 8), low=-2.0, high=2.5, mid_rise=None):
@@ -52,7 +58,7 @@ def filled(module, bits=(8, 8), low=-2.0, high=2.5, mid_rise=None):
     choice = Choice("m", "", weight_bits=bits[0], input_bits=bits[1], scale=grid_scale, zero_point=zero_point)
     choice = replace(choice, mid_rise=mid_rise)
     quantized = QTensor(quantize_weight(weight, scale, signed_grid(bits[0])), scale)
-    return integer_module(module, bits[1]).fill(choice, quantized), choice, quantized
+    return on_kernels(module, choice, quantized), choice, quantized
 
 
 def agrees(module, x, **keywords):
@@ -85,16 +91,9 @@ def test_on_a_mid_rise_grid_small_values_keep_their_sign(bits):
     conv = nn.Conv1d(20, 12, 3, stride=2)
     assert agrees(conv, torch.randn(1, 20, 150), bits=bits, mid_rise=True)
     integer, choice, _ = filled(conv, bits=bits, mid_rise=True)
-    assert integer.mid_rise
+    assert integer.input.mid_rise
     tiny_values = torch.tensor([-1e-6, 1e-6])
     assert integer.quantize_input(tiny_values).tolist() == [choice.zero_point - 1, choice.zero_point]
-
-
-def test_only_what_pads_nothing_may_be_mid_rise():
-    for module in (nn.Linear(8, 8), nn.Conv1d(8, 8, 3, padding=1)):
-        with pytest.raises(InputError, match="m: its input_zero_point is not whole, the file is damaged"):
-            filled(module, mid_rise=True)[0].check("m")
-    filled(nn.Conv1d(8, 8, 3), mid_rise=True)[0].check("m")
 
 
 def test_more_outputs_than_inputs_in_a_group():
@@ -146,7 +145,7 @@ def test_the_grouped_convolution_is_exact_in_integers():
     x = rng.integers(0, 256, (1, 48, 60)) - 100
     choice = Choice("m", "", weight_bits=8, input_bits=8, scale=1.0, zero_point=100)
     weight = QTensor(torch.from_numpy(codes.astype(np.int8)), torch.ones(48))
-    found = IntegerConv(conv, 8).fill(choice, weight)(torch.from_numpy(x.astype(np.float32)))
+    found = on_kernels(conv, choice, weight)(torch.from_numpy(x.astype(np.float32)))
     padded = np.pad(x[0], ((0, 0), (8, 8)))
     expected = np.zeros((48, 61), np.int64)
     for o, t in np.ndindex(expected.shape):
@@ -219,32 +218,27 @@ def test_an_input_that_needs_a_gradient_is_computed_as_any_other():
     assert torch.equal(integer(x.clone().requires_grad_()), integer(x))
 
 
-def test_only_linear_and_convolution_have_integer_modules():
-    with pytest.raises(TypeError, match="no integer module for LayerNorm"):
-        integer_module(nn.LayerNorm(4), 8)
+def test_values_of_one_module_that_are_loaded_alone_reach_the_joined_product():
+    q, k, v = (filled(nn.Linear(32, 24))[0] for _ in range(3))
+    before = q.joined(k, v)
+    assert q.joined(k, v) is before
+    k.load_state_dict(filled(nn.Linear(32, 24))[0].state_dict())
+    assert q.joined(k, v) is not before
 
 
-def test_converting_swaps_the_quantized_sites_and_no_others():
+def test_only_quantized_sites_are_swapped():
     model = tiny.prepared(num_hidden_layers=1)
     choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
     left = next(iter(choices))
     choices[left] = Choice("l", "conv", reason="left in float")
-    convert(model, choices, weights)
-    assert set(integer_sites(model)) == set(choices) - {left}
+    tiny.integer(model, choices, weights)
+    assert set(tiny.integer_sites(model)) == set(choices) - {left}
     assert isinstance(model.lm_head, IntegerLinear)
     assert isinstance(model.get_submodule(left), nn.Conv1d)
 
 
-def test_a_skeleton_has_the_shapes_of_the_converted_model():
-    model, empty = tiny.prepared(num_hidden_layers=1), tiny.prepared(num_hidden_layers=1)
-    choices, weights = tiny.max_plan(model, waves=[tiny.wave(0)])
-    convert(model, choices, weights)
-    skeleton(empty, dict.fromkeys(choices, (INT8, 8)))
-    shapes = [{k: (v.shape, v.dtype) for k, v in each.state_dict().items()} for each in (model, empty)]
-    assert shapes[0] == shapes[1]
-
-
-@pytest.mark.parametrize("name", ["wav2vec2.nothing", "wav2vec2.encoder.layer_norm", ""])
-def test_a_skeleton_of_a_site_that_is_not_there_is_refused(name):
-    with pytest.raises(InputError, match=r"config\.json names a quantized site"):
-        skeleton(tiny.prepared(num_hidden_layers=1), {name: (INT8, 8)})
+def test_swapping_again_changes_nothing():
+    model = nn.ModuleDict({"m": filled(nn.Linear(32, 24))[0]})
+    before = model["m"]
+    assert onednn.use_kernels(model) == {}
+    assert model["m"] is before

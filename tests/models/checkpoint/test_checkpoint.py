@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC
 
-from stablequant.engines.onednn.convert import integer_sites
+from stablequant.engines import onednn
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
 from stablequant.models.checkpoint import read
@@ -40,7 +40,7 @@ def written(folder, family="wav2vec2", form="base", bits=(8, 8)):
     recognizer = tiny.recognizer(family, form, tmp_path=folder)
     plan, weights = plan_for(recognizer.model, bits)
     checkpoint.write(recognizer, plan, weights, folder / "q")
-    return writing.integer_model(recognizer.model, plan, weights).eval(), folder / "q"
+    return onednn.lower(writing.quantized_model(recognizer.model, plan, weights)).model.eval(), folder / "q"
 
 
 def logits(model, x=WAVE):
@@ -61,7 +61,7 @@ def test_from_pretrained_gives_the_model_in_memory_bit_for_bit(family, form, bit
     expected, folder = written(tmp_path, family, form, bits)
     model = AutoModelForCTC.from_pretrained(folder)
     assert torch.equal(logits(model), logits(expected))
-    assert integer_sites(model) == integer_sites(expected)
+    assert tiny.integer_sites(model) == tiny.integer_sites(expected)
     model.save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
@@ -70,7 +70,7 @@ def test_from_pretrained_gives_the_model_in_memory_bit_for_bit(family, form, bit
 def test_models_load_gives_the_same(calibrated):
     recognizer = read.load(str(calibrated[0]))
     assert recognizer.scheme == "w8a8"
-    assert recognizer.sites["integer"] == len(integer_sites(recognizer.model)) == 21
+    assert recognizer.sites["integer"] == len(tiny.integer_sites(recognizer.model)) == 21
     model = AutoModelForCTC.from_pretrained(calibrated[0])
     assert torch.equal(
         recognizer.logits(tiny.wave(7)), logits(model, recognizer.inputs(tiny.wave(7))["input_values"])[0]
@@ -104,7 +104,7 @@ def test_the_pipeline_of_transformers_transcribes(calibrated):
     recognise = transformers.pipeline("automatic-speech-recognition", str(calibrated[0]))
     text = recognise(tiny.wave(7))["text"]
     assert text == read.load(str(calibrated[0])).transcribe(tiny.wave(7))
-    assert integer_sites(recognise.model)
+    assert tiny.integer_sites(recognise.model)
 
 
 def test_codes_are_never_under_a_name_that_a_float_model_reads(calibrated):
@@ -311,7 +311,7 @@ def test_writing_leaves_the_float_model_as_it_was(tmp_path):
     assert torch.equal(logits(recognizer.model), expected)
     assert writing.weights_hash(recognizer.model) == hashed
     assert recognizer.model.config.to_dict() == config
-    assert not integer_sites(recognizer.model)
+    assert not tiny.integer_sites(recognizer.model)
 
 
 def test_the_hash_of_weights_knows_names_and_every_bit():

@@ -14,11 +14,12 @@ from torch.nn.utils import parametrize
 
 from stablequant import evaluate
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint import read
 from stablequant.models.families import wav2vec2
 from stablequant.models.tasks import ctc
 from stablequant.speech import audio
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.transcribe import transcribe_files
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
@@ -291,7 +292,7 @@ def test_two_loads_give_the_same_logits(float_folder):
 def test_settings_of_training_change_no_answer(folder, float_folder, speech, tmp_path, changes):
     edit_config(folder, **changes)
     assert torch.equal(read.load(str(folder)).logits(tiny.wave(0)), read.load(str(float_folder)).logits(tiny.wave(0)))
-    calibrate(Options(str(folder), str(speech), str(tmp_path / "q"), method="max"))
+    calibrate(CalibrateOptions(str(folder), str(speech), str(tmp_path / "q"), method="max"))
     assert read.load(str(tmp_path / "q")).transcribe(tiny.wave(0)) is not None
 
 

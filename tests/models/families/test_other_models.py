@@ -60,7 +60,7 @@ def test_every_matrix_of_a_module_is_a_site(model):
 
 def test_the_engine_gives_reasons_for_what_it_does_not_know(model):
     before = {name: module.forward for name, module in model.named_modules()}
-    reasons = onednn.fuse(model)
+    reasons = onednn.lower(model).reasons
     assert reasons
     assert all(reasons.values())
     assert {name: module.forward for name, module in model.named_modules()} == before

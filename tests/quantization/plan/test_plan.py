@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import parse_scheme
 from stablequant.quantization.plan.choice import Choice, LayerChoice, to_entry
-from stablequant.quantization.plan.plan import Plan, parse_scheme, read_plan
+from stablequant.quantization.plan.plan import Plan, read_plan
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 maybe = st.none() | numbers

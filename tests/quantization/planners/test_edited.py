@@ -4,10 +4,11 @@ import pytest
 import tiny
 
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint.verify import problems
 from stablequant.quantization.plan.plan import read_plan
 from stablequant.quantization.search import trials
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 SITE = "wav2vec2.encoder.layers.0.attention.q_proj"
 FIRST = "wav2vec2.feature_extractor.conv_layers.0.conv"
@@ -22,7 +23,7 @@ def apply(calibrated, float_folder, speech, tmp_path):
         change(data)
         path = tmp_path / "edited.json"
         path.write_text(json.dumps(data))
-        calibrate(Options(str(float_folder), str(speech), str(tmp_path / "q"), plan=str(path), **options))
+        calibrate(CalibrateOptions(str(float_folder), str(speech), str(tmp_path / "q"), plan=str(path), **options))
         return tmp_path / "q"
 
     return edited
@@ -234,13 +235,13 @@ def packed(request, tmp_path_factory, float_folder, speech):
     out = tmp_path_factory.mktemp("packed") / "q"
     limit = {"avg_bits": 4.0, "group_size": None} if request.param == "mixed" else {}
     scheme = "w8a8" if request.param == "mixed" else request.param
-    calibrate(Options(str(float_folder), str(speech), str(out), scheme=scheme, method="mse", **limit))
+    calibrate(CalibrateOptions(str(float_folder), str(speech), str(out), scheme=scheme, method="mse", **limit))
     return out
 
 
 def test_a_plan_of_fewer_bits_gives_the_same_weights(packed, float_folder, speech, tmp_path):
     assert problems(packed) == []
-    calibrate(Options(str(float_folder), str(speech), str(tmp_path / "q"), plan=str(packed)))
+    calibrate(CalibrateOptions(str(float_folder), str(speech), str(tmp_path / "q"), plan=str(packed)))
     assert (tmp_path / "q" / "model.safetensors").read_bytes() == (packed / "model.safetensors").read_bytes()
     assert read_plan(tmp_path / "q").sites == read_plan(packed).sites
     assert problems(tmp_path / "q") == []

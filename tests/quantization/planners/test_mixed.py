@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.quantization.planners import mixed
 from stablequant.quantization.search.choices import Choices
-from stablequant.workflows.calibrate import Options, calibrate
+from stablequant.workflows.calibrate import calibrate
 
 SPEECH = "calibration/clips/calibrate"
 MODEL = "calibration/model"
@@ -62,7 +63,7 @@ def test_a_limit_that_nothing_reaches_is_told():
 @pytest.fixture(scope="module")
 def mixed_model(tmp_path_factory):
     out = tmp_path_factory.mktemp("mixed") / "q"
-    options = Options(MODEL, SPEECH, str(out), method="mse", max_samples=3, target_compression=8.0)
+    options = CalibrateOptions(MODEL, SPEECH, str(out), method="mse", max_samples=3, target_compression=8.0)
     return calibrate(options), out
 
 
@@ -84,7 +85,7 @@ def test_the_plan_holds_several_widths_and_says_how_each_was_rounded(mixed_model
 
 def test_a_bound_on_the_word_error_rate_gives_a_smaller_model_that_holds_it(tmp_path, monkeypatch):
     monkeypatch.setattr(mixed, "STEPS", 1)
-    options = Options(MODEL, SPEECH, str(tmp_path / "q"), method="mse", max_samples=4, max_wer_increase=30.0)
+    options = CalibrateOptions(MODEL, SPEECH, str(tmp_path / "q"), method="mse", max_samples=4, max_wer_increase=30.0)
     with pytest.warns(UserWarning, match="in 2 held-out recordings cannot tell a loss of 30 points from chance"):
         result = calibrate(options)
     assert result["bytes_before"] / result["bytes_after"] > 4.2
@@ -107,7 +108,7 @@ def test_a_bound_on_the_word_error_rate_gives_a_smaller_model_that_holds_it(tmp_
     ids=lambda each: str(each),
 )
 def test_groups_of_3_and_of_2_bits(changes, sizes):
-    choices = Choices((), {}, Options("m", "d", "o", **changes))
+    choices = Choices((), {}, CalibrateOptions("m", "d", "o", **changes))
     assert (choices.group(3), choices.group(2)) == sizes
 
 
@@ -134,5 +135,5 @@ def test_what_the_solver_prints_does_not_reach_stdout(capfd):
 def test_limits_that_cannot_be_are_told(options, sentence, tmp_path):
     given = {"method": "max", "max_samples": 2} | options
     with pytest.raises(InputError, match=sentence):
-        calibrate(Options(MODEL, SPEECH, str(tmp_path / "q"), **given))
+        calibrate(CalibrateOptions(MODEL, SPEECH, str(tmp_path / "q"), **given))
     assert not (tmp_path / "q").exists()

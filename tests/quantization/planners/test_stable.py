@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import tiny
 
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.quantization.plan.choice import LayerChoice
 from stablequant.quantization.planners import stable
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
 from stablequant.quantization.search.trials import Trials
-from stablequant.workflows.calibrate import Options
 from stablequant.workflows.calibration_data import read_recordings
 
 FIRST = "wav2vec2.feature_extractor.conv_layers.1.conv"
@@ -19,7 +19,7 @@ FIRST = "wav2vec2.feature_extractor.conv_layers.1.conv"
 @pytest.fixture
 def calibrated_once(speech, tmp_path):
     recognizer = tiny.recognizer(num_hidden_layers=1, tmp_path=tmp_path)
-    options = Options("model", str(speech), str(tmp_path / "q"))
+    options = CalibrateOptions("model", str(speech), str(tmp_path / "q"))
     recordings, about = read_recordings(options, recognizer)
     session = begin(recognizer, recordings, ResumeState(tmp_path / "journal", {}, False), options, about)
     choices = {site.name: session.choices.choose(site, "mse") for site in session.sites}

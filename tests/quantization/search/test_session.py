@@ -7,12 +7,12 @@ import pytest
 import tiny
 
 from stablequant.foundation import registry
+from stablequant.foundation.options import CalibrateOptions
 from stablequant.quantization.observation import collect
 from stablequant.quantization.ranges import mse
 from stablequant.quantization.search import scores, trials
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
-from stablequant.workflows.calibrate import Options
 from stablequant.workflows.calibration_data import read_recordings
 
 
@@ -25,7 +25,7 @@ def made_for(recognizer, found, tmp_path):
 def test_removing_more_never_widens_the_range(float_folder, speech, tmp_path):
     # What the search compares: max ranges on histograms from which more and more was removed.
     recognizer = tiny.recognizer(tmp_path=tmp_path)
-    found = Options(str(float_folder), str(speech), str(tmp_path / "q"), method="max")
+    found = CalibrateOptions(str(float_folder), str(speech), str(tmp_path / "q"), method="max")
     session = made_for(recognizer, found, tmp_path)
     site = next(site for site in session.sites if site.reason is None)
     ranges = [session.choices.choose(site, "max", clip) for clip in (None, 0.0, 0.01, 0.1, 0.5)]
@@ -63,7 +63,7 @@ def passes(model, tmp_path, monkeypatch, recordings, layer_score):
     monkeypatch.setattr(collect, "histograms", once(collect.histograms))
     monkeypatch.setattr(mse, "RATIOS", mse.RATIOS[::21])
     recognizer = tiny.recognizer(tmp_path=tmp_path)
-    found = Options("model", "data", str(tmp_path / "out"))
+    found = CalibrateOptions("model", "data", str(tmp_path / "out"))
     rows = [scores.CalibrationUtterance(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
     journal = ResumeState(tmp_path / "journal", {}, resume=False)
     session = begin(replace(recognizer, model=model), rows, journal, found, {})
@@ -93,7 +93,7 @@ def test_a_deep_model_costs_at_most_40_float_passes(recordings, points, tmp_path
 def test_the_suffix_of_a_layer_is_its_share_of_the_work_from_there_on(tmp_path, float_folder, speech):
     session = made_for(
         tiny.recognizer(tmp_path=tmp_path),
-        Options(str(float_folder), str(speech), str(tmp_path / "q"), threshold=-1.0),
+        CalibrateOptions(str(float_folder), str(speech), str(tmp_path / "q"), threshold=-1.0),
         tmp_path,
     )
     suffixes = [session.passes.suffix(layer) for layer in session.layers]

@@ -1,0 +1,50 @@
+"""`sfm-quant eval`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from ..foundation.options import EvaluateOptions
+from .options import takes
+from .outputs import deliver, example, force_option, json_option, output, quiet
+
+
+@click.command(
+    "eval",
+    epilog=example(
+        "sfm-quant eval w8a8/ --data test/manifest.jsonl --baseline facebook/wav2vec2-base-960h \\",
+        "    --max-wer-increase 0.3 --min-compression 3.5 --json result.json --junit result.xml",
+        "sfm-quant eval w8a8/ w6a6/ --data test/ --skip-bad --predictions recognised.jsonl",
+    ),
+)
+@takes(EvaluateOptions)
+@json_option
+@output("--predictions", "Write what was recognised, a JSON line for each utterance, as a manifest.")
+@output("--junit", "Write a test case for each limit, as JUnit XML.")
+@force_option
+@click.pass_context
+def evaluate(
+    ctx: click.Context, options: EvaluateOptions, json_file: str | None, predictions: str | None, junit: str | None
+) -> None:
+    """Count word errors and measure speed and size.
+
+    MODEL is a folder or a hub id, float or quantized. DATA needs transcripts. Several models are measured in turn on
+    the same utterances, and each is held to the limits. Exits with 1 when one is worse than a limit allows. With
+    GITHUB_ACTIONS set, as GitHub does, missed limits and warnings are annotations too.
+    """
+    quiet()
+    from ..evaluation import ci
+    from ..evaluation.result import table
+    from ..workflows.evaluate import evaluate as run
+
+    result = run(options)
+    annotations = ci.github_annotations(result) if os.environ.get("GITHUB_ACTIONS") else ()
+    deliver(
+        "\n".join([table(result), *annotations]),
+        result.to_json(),
+        json_file,
+        {predictions: result.predictions_jsonl, junit: lambda: ci.junit(result)},
+    )
+    ctx.exit(0 if result.passed else 1)

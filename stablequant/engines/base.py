@@ -1,0 +1,33 @@
+"""What an engine is: a module of this folder that runs quantized sites, whatever it makes of them.
+
+A model comes to an engine with its quantized sites in place (state.py), filled by a calibration or from a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import nn
+
+from ..quantization.plan.choice import Choice
+from ..quantization.plan.site import Site
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model that an engine runs, and {part of it: why that runs slower than it could}."""
+
+    model: nn.Module
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Two functions; tests/contracts/test_engines.py holds every engine to them."""
+
+    def refuses(self, site: Site, choice: Choice) -> str | None:
+        """Why the engine cannot run a site as chosen, None where it can."""
+
+    def lower(self, model: nn.Module) -> Lowered:
+        """Make a model with quantized sites run on the engine, in place; a site that it refuses runs as it is."""

@@ -1,0 +1,29 @@
+"""Where the utterances of a packed call end.
+
+Between whoever packs utterances and the layers that keep them apart stands the loop of transformers, which passes no
+argument of ours on. So the lengths go around it: they are set for a block of code, in one thread, and read by the
+forwards that transformers calls (encoder.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_lengths: ContextVar[tuple[int, ...] | None] = ContextVar("lengths", default=None)
+
+
+@contextmanager
+def packed(lengths: tuple[int, ...]) -> Iterator[None]:
+    """Inside, a fused encoder takes its input (1, n, C) for utterances of these lengths, one after another."""
+    token = _lengths.set(lengths)
+    try:
+        yield
+    finally:
+        _lengths.reset(token)
+
+
+def lengths() -> tuple[int, ...] | None:
+    """Frames of each packed utterance; None where nothing is packed."""
+    return _lengths.get()

@@ -1,0 +1,261 @@
+"""What each command takes, written once: the command line and the functions of the library are made from these fields.
+
+The metadata of a field says how it is shown (`help`, `metavar`, `argument`, `flag`) and which values it may have
+(`one_of`, `least`, `above`, `most`, `path`). A value that it may not have is an InputError when the object is made, so
+whoever holds options need not check them again. Importing this needs no torch: `--help` is made from it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from . import registry
+from .errors import InputError
+
+SCORES = ("logits", "wer")
+NORMALIZERS = ("none", "basic", "english")
+LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
+NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that --plan, a limit or a range method chooses
+GROUP_SIZES = {"auto": "auto", "32": 32, "64": 64, "128": 128, "channel": None}
+
+
+def methods() -> tuple[str, ...]:
+    """The names that --method takes: planners, and range methods that are used for every layer."""
+    planners = (name for name in registry.names("planners") if name not in NO_METHODS)
+    return (*planners, *registry.names("ranges"))
+
+
+def parse_scheme(scheme: str) -> tuple[int, int]:
+    """Bits of weights and activations: "w8a8" -> (8, 8)."""
+    match = re.fullmatch(r"w(\d+)a(\d+)", scheme, re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise InputError(f"scheme {scheme!r} is not of the form w8a8")
+    weight, activation = map(int, match.groups())
+    if not (2 <= weight <= 8 and 2 <= activation <= 8):
+        raise InputError(f"scheme {scheme!r}: 2 to 8 bits are possible for weights and activations")
+    return weight, activation
+
+
+def flag(name: str) -> str:
+    """How a field is written on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def allowed(of: Field[Any]) -> Mapping[str, Any]:
+    """{what is typed: value} of a field with few values; empty for one with many."""
+    given: Any = of.metadata.get("one_of", ())
+    names = given() if callable(given) else given
+    return names if isinstance(names, Mapping) else dict(zip(names, names, strict=True))
+
+
+def _option(help: str, default: Any = MISSING, **shown: Any) -> Any:
+    return field(default=default, metadata={"help": help, **shown})
+
+
+def _path(help: str, default: Any = MISSING, **shown: Any) -> Any:
+    return _option(help, default, path=True, **shown)
+
+
+def _model() -> Any:
+    return _path("", argument=True)
+
+
+def _data() -> Any:
+    seen = "Manifest or folder of recordings (`sfm-quant data` shows what is found in it); - is a manifest on stdin."
+    return _path(seen, metavar="DATA")
+
+
+def _max_samples() -> Any:
+    return _option("Use N utterances, chosen by the seed.", None, metavar="N", least=1)
+
+
+def _seed() -> Any:
+    return _option("Seed of the subset and the bootstrap.", 0, least=0)
+
+
+def _skip_bad() -> Any:
+    return _option("Skip unusable entries and recordings; each is reported, and the JSON has the count.", False)
+
+
+def _target_lang() -> Any:
+    return _option("Language of a model with adapters of languages (MMS), e.g. eng.", None, metavar="LANG")
+
+
+def _limit(help: str, metavar: str, **bounds: Any) -> Any:
+    return _option(help, None, metavar=metavar, **bounds)
+
+
+class Options:
+    """What the options of all commands have in common; the fields are those of a dataclass below."""
+
+    def __post_init__(self) -> None:
+        declared: Any = self
+        for each in fields(declared):
+            if problem := _problem(each, getattr(self, each.name)):
+                raise InputError(f"{flag(each.name)} is {getattr(self, each.name)}; {problem}")
+
+    def refuse_ignored(self, given: Collection[str]) -> None:
+        """InputError when one of the fields that were given would decide nothing with the others."""
+
+
+def _problem(of: Field[Any], value: Any) -> str | None:
+    """What is wrong with the value of a field, as advice."""
+    names, limits = allowed(of), of.metadata
+    if names and value not in names.values() and not (value is None and of.default is None):
+        near = get_close_matches(str(value), names, 1)
+        return f"give one of {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+    if value is None:
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return "give a finite number"
+    if value < limits.get("least", value):
+        return f"give {limits['least']} or more"
+    if "above" in limits and value <= limits["above"]:
+        return f"give more than {limits['above']}"
+    return f"give {limits['most']} or less" if value > limits.get("most", value) else None
+
+
+@dataclass(frozen=True)
+class CalibrateOptions(Options):
+    """What `sfm-quant calibrate` takes."""
+
+    model: str = _model()
+    data: str = _data()
+    out: str = _path("Folder to write the quantized model to.", metavar="DIR")
+    scheme: str = _option("Bits of weights and activations, 2 to 8 each.", "w8a8")
+    method: str = _option(
+        "How ranges are chosen: mixed layer by layer, or one method for all.", "stable", one_of=methods
+    )
+    score: str = _option(
+        "What a layer loses, in points: posteriors that differ, or word errors (needs transcripts).",
+        "logits",
+        one_of=SCORES,
+    )
+    threshold: float = _option("Points a layer may lose alone and still not be selected.", 0.25)
+    group_size: int | Literal["auto"] | None = _option(  # None: a whole row
+        "Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row; auto is 64, and 32 "
+        "in a mixed model (at 2 bits only from 3 bits on average).",
+        "auto",
+        one_of=GROUP_SIZES,
+    )
+    rounding: str | None = _option(
+        "How weights are rounded.  [default: compensated at 4 bits and fewer, nearest above]",
+        None,
+        one_of=lambda: registry.names("rounding"),
+    )
+    avg_bits: float | None = _limit(  # of a weight on disk, scales counted
+        "Mix 8, 4, 3 and 2 bits to this average.", "BITS", least=2, most=8
+    )
+    target_compression: float | None = _limit(
+        "Mix bits until the model is this many times smaller than its parameters in float32.", "RATIO", above=1
+    )
+    max_wer_increase: float | None = _limit(
+        "Mix bits to the smallest model that loses no more on held-out recordings of DATA.", "POINTS"
+    )
+    max_samples: int | None = _max_samples()
+    seed: int = _seed()
+    resume: bool = _option("Continue an interrupted run.", False)
+    plan: str | None = _path(
+        "Apply this plan, edited by hand, without a search; a file or folder.", None, metavar="PLAN"
+    )
+    target_lang: str | None = _target_lang()
+    skip_bad: bool = _skip_bad()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "scheme", self.scheme.lower())
+        weight_bits, _ = parse_scheme(self.scheme)
+        limits = [flag(name) for name in self.limits()]
+        if len(limits) > 1:
+            raise InputError(f"give one of {', '.join(limits)}, not several")
+        if limits and weight_bits != 8:
+            raise InputError(f"{limits[0]} decides the bits of the weights itself; leave them out of --scheme (w8)")
+
+    def limits(self) -> list[str]:
+        """The limits on the bits of all weights that are set."""
+        return [name for name in LIMITS if getattr(self, name) is not None]
+
+    def range_planner(self) -> str:
+        """The planner that chooses the ranges: the one that --method names, or `uniform` for a range method."""
+        return "uniform" if self.method in registry.names("ranges") else self.method
+
+    def needs_text(self) -> bool:
+        """Whether recordings need transcripts."""
+        return self.score == "wer" or self.max_wer_increase is not None
+
+    def refuse_ignored(self, given: Collection[str]) -> None:
+        for name, reason in self._ignored():
+            if name in given:
+                raise InputError(f"{flag(name)} {reason}")
+
+    def _ignored(self) -> Iterator[tuple[str, str]]:
+        """(option that decides nothing, why)"""
+        if self.plan is not None:
+            for name in ("scheme", "method", "threshold", "group_size", *LIMITS):
+                yield name, "is in the plan already; edit it there, or leave out --plan"
+        elif self.range_planner() == "uniform":
+            yield "threshold", "is for --method stable; one range method for every layer selects none"
+        if not self.limits() and parse_scheme(self.scheme)[0] > 4:
+            yield "group_size", f"is for 4 bits and fewer, and --scheme is {self.scheme}"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """What `sfm-quant eval` takes."""
+
+    model: str = _model()
+    data: str = _data()
+    baseline: str | None = _path("Model to compare with, usually the float one.", None, metavar="MODEL")
+    max_wer_increase: float | None = _limit("Fail when WER rises by more.", "POINTS")
+    min_speedup: float | None = _limit("Fail when the speed-up is lower.", "RATIO")
+    min_compression: float | None = _limit(
+        "Fail when the model's files are not this many times smaller than the baseline's.", "RATIO"
+    )
+    threads: int | None = _option("Threads for every model.  [default: torch's choice]", None, metavar="N", least=1)
+    max_samples: int | None = _max_samples()
+    normalize: str = _option(
+        "What is done to transcripts before they are compared; english and basic are Whisper's.",
+        "none",
+        one_of=NORMALIZERS,
+    )
+    seed: int = _seed()
+    others: tuple[str, ...] = _path("", (), argument=True, metavar="[MODEL]...")  # held to the same limits
+    skip_bad: bool = _skip_bad()
+    target_lang: str | None = _target_lang()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("max_wer_increase", "min_speedup", "min_compression"):
+            if getattr(self, name) is not None and self.baseline is None:
+                raise InputError(f"{flag(name)} needs a model to compare with; add --baseline MODEL")
+
+
+@dataclass(frozen=True)
+class TranscribeOptions(Options):
+    """What `sfm-quant transcribe` takes."""
+
+    model: str = _model()
+    recordings: tuple[str, ...] = _path("", argument=True, metavar="AUDIO...")
+    as_json: bool = _option("Print a line of JSON for each: audio_filepath, duration, text.", False, flag="--json")
+    words: bool = _option("Add to the JSON when each word begins and ends, in seconds.", False)
+    target_lang: str | None = _target_lang()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.words and not self.as_json:
+            raise InputError("--words adds to the JSON; add --json")
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options):
+    """What the report of `sfm-quant inspect --html` is made from."""
+
+    folder: str = _path("", argument=True, metavar="DIR")
+    result: str | None = _path("For the report: what `sfm-quant eval --json` wrote.", None, metavar="FILE")
+    predictions: str | None = _path("For the report: what `sfm-quant eval --predictions` wrote.", None, metavar="FILE")
+    timing: bool = _option("For the report: measure where the time goes.", True, flag="--time/--no-time")

@@ -1,0 +1,25 @@
+"""Rows of text as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def columns(rows: Sequence[Sequence[str]], align: str = "") -> list[str]:
+    """A line for each row, every column as wide as its widest cell; `align` has < or > for each, < where it ends.
+
+    A row may be shorter than the others; then its last cell is as long as it is.
+    """
+    full = max(map(len, rows), default=0)
+    widths = [0] * full
+    for row in rows:
+        for place, cell in enumerate(row if len(row) == full else row[:-1]):
+            widths[place] = max(widths[place], len(cell))
+    sides = align.ljust(full, "<")
+    return [
+        "  ".join(
+            cell if place == len(row) - 1 and len(row) < full else f"{cell:{sides[place]}{widths[place]}}"
+            for place, cell in enumerate(row)
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,98 @@
+"""What holds for every engine, which is every module of the folder that can lower a model."""
+
+import copy
+import importlib
+import pkgutil
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from stablequant import engines
+from stablequant.engines import state
+from stablequant.engines.simulation import simulate
+from stablequant.models.families import discovery
+from stablequant.quantization.plan.choice import Choice
+from stablequant.quantization.plan.site import canonical_weight
+from stablequant.quantization.search import rounding_pass
+
+# Relative error of the logits, Euclidean, in whatever number format an engine has on this machine, of models with
+# random weights that dampen nothing; engines/onednn/test_engine.py has closer bounds. A site alone errs by roundings.
+BOUND = 6e-2
+SITE_BOUND = 1e-5
+NAMES = [info.name for info in pkgutil.iter_modules(engines.__path__)]
+MODULES = [importlib.import_module(f"{engines.__name__}.{name}") for name in NAMES]
+ENGINES = {module.__name__.rpartition(".")[2]: module for module in MODULES if hasattr(module, "lower")}
+
+every_engine = pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
+
+
+def test_the_engines_are_found():
+    assert {"onednn", "simulation"} <= set(ENGINES)
+    assert all(callable(engine.refuses) for engine in ENGINES.values())
+
+
+@every_engine
+@pytest.mark.parametrize("bits", [(8, 8), (4, 8)], ids=["w8a8", "w4a8, mid-rise"])
+@pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
+def test_a_lowered_model_computes_as_the_simulation(engine, family, form, bits):
+    model = tiny.prepared(family, form)
+    sites = {site.name: site for site in discovery.discover(model)}
+    choices, weights = tiny.max_plan(model, bits, waves=[tiny.wave(0)])
+    if bits == (4, 8):
+        choices |= {name: replace(c, mid_rise=True) for name, c in choices.items() if sites[name].unpadded_conv}
+    assert [engine.refuses(sites[name], choice) for name, choice in choices.items()] == [None] * len(choices)
+    lowered = engine.lower(state.convert(copy.deepcopy(model), choices, weights))
+    assert lowered.reasons == {}
+    for samples in (400, 719, 4000):
+        waveform = torch.from_numpy(tiny.wave(3, samples))[None]
+        with torch.inference_mode():
+            with simulate(model, choices, weights):
+                expected = model(waveform).logits
+            found = lowered.model(waveform).logits
+        assert found.shape == expected.shape
+        assert tiny.relative(found, expected) <= BOUND, samples
+
+
+@every_engine
+@pytest.mark.parametrize("bits", [(8, 8), (3, 8)], ids=["w8a8", "w3a8"])
+def test_lowering_and_running_leave_the_state_as_it_is_stored(engine, bits):
+    model = tiny.prepared(num_hidden_layers=1)
+    state.convert(model, *tiny.max_plan(model, bits, waves=[tiny.wave(0)]))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    lowered = engine.lower(model).model
+    with torch.inference_mode():
+        lowered(torch.from_numpy(tiny.wave(3))[None])
+    after = lowered.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+CONVS = {
+    "plain": {},
+    "padded": {"padding": 2},
+    "dilated": {"dilation": 2},
+    "grouped": {"groups": 2, "padding": 2},
+}
+
+
+@every_engine
+@pytest.mark.parametrize("mid_rise", [None, True], ids=["mid-tread", "mid-rise"])
+@pytest.mark.parametrize("kind", [*CONVS, "linear"])
+def test_a_site_that_is_refused_runs_as_it_is_and_has_that_reason(engine, kind, mid_rise):
+    torch.manual_seed(0)
+    module = nn.Linear(8, 12) if kind == "linear" else nn.Conv1d(8, 12, 3, **CONVS[kind])
+    model = nn.ModuleDict({"layers": module})
+    [site] = discovery.discover(model)
+    choice = Choice("layers", "", weight_bits=8, weight_method="max", rounding="nearest", input_bits=8)
+    choice = replace(choice, scale=0.02, zero_point=100, mid_rise=mid_rise)
+    [weight] = rounding_pass.round_site(canonical_weight(module), [choice])
+    x = torch.randn(2, 5, 8) if kind == "linear" else torch.randn(2, 8, 30)
+    with torch.inference_mode(), simulate(model, {"layers": choice}, {"layers": weight}):
+        expected = module(x)
+    lowered = engine.lower(state.convert(model, {"layers": choice}, {"layers": weight}))
+    assert lowered.reasons.get("layers") == engine.refuses(site, choice)
+    with torch.inference_mode():
+        assert tiny.relative(lowered.model["layers"](x), expected) <= SITE_BOUND
