@@ -41,9 +41,8 @@ def read_recordings(
             f"{options.data}: nothing to calibrate on: of {len(pairs)} recordings {about['skipped_too_short']} are "
             f"shorter than {1000 * recognizer.min_samples / rate:.0f} ms and {about['silent']} are silent"
         )
-    return [
-        CalibrationUtterance(each.id, partial(audio.load, each, rate, most), each.text) for each, _ in usable
-    ], about
+    read = partial(audio.load, sampling_rate=rate, most=most)
+    return [CalibrationUtterance(each.id, partial(read, each), each.text) for each, _ in usable], about
 
 
 def held_out(
