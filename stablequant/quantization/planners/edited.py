@@ -52,8 +52,6 @@ class EditedPlan:
         """InputError for the first thing that contradicts itself or the model with these sites."""
         for name, problem in _problems(self.wanted, {site.name: site for site in sites}):
             raise InputError(f"{self.source}: {name}: {problem}")
-        if self.wanted.method not in methods():
-            raise InputError(f"{self.source}: method is {self.wanted.method!r}; give {_one(methods())}")
         bits = {(each.weight_bits, each.input_bits) for each in self.wanted.sites.values() if each.reason is None}
         if not self._mixed and parse_scheme(self.wanted.scheme) not in bits:
             raise InputError(f"{self.source}: no site has the bits of the scheme {self.wanted.scheme}; correct it")
@@ -101,7 +99,10 @@ class EditedPlan:
 
 def read(path: str) -> EditedPlan:
     """The plan in a file, or in a quantized folder."""
-    return EditedPlan(read_draft(Path(path)), path)
+    wanted = read_draft(Path(path))
+    if wanted.method not in methods():
+        raise InputError(f"{path}: method is {wanted.method!r}; give {_one(methods())}")
+    return EditedPlan(wanted, path)
 
 
 def _problems(plan: Draft, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:

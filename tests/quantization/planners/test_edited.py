@@ -161,7 +161,7 @@ WRONG = {
     ),
     "mid-rise": (site(lambda e: e.update(mid_rise=True)), f"{SITE}: mid_rise is for convolutions without padding"),
     "scheme": (lambda d: d.update(scheme="w4a4"), "no site has the bits of the scheme w4a4"),
-    "methods": (lambda d: d.update(method="foo"), "--method is foo; give one of stable, max"),
+    "methods": (lambda d: d.update(method="foo"), "method is 'foo'; give one of stable, max"),
     "empty reason": (site(lambda e: e.update(reason=" ")), f"{SITE}: its reason to stay in float is empty"),
     "no scheme": (lambda d: d.update(scheme="int8"), "scheme 'int8'"),
     "word for a number": (site(lambda e: e.update(low="-1")), "low is '-1', not a finite number"),
