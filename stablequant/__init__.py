@@ -1,7 +1,7 @@
 """stablequant: speech foundation models in int8 or fewer bits, on integer kernels, without losing words.
 
 Importing it registers the checkpoint format with transformers, after which `AutoModelForCTC.from_pretrained` reads a
-folder that `sfm-quant calibrate` wrote. `calibrate`, `evaluate` and `Plan` are imported when they are asked for:
+folder that `sfm-quant calibrate` wrote. `calibrate`, `evaluate` and `Plan` are imported on first use:
 
     calibrate(model=, data=, out=, ...) -> dict    fields of CalibrateOptions; the JSON of `calibrate`
     evaluate(model=, data=, ...) -> Result         fields of EvaluateOptions

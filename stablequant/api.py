@@ -1,4 +1,4 @@
-"""The package as a library: the verbs as functions, with the fields of their options as arguments."""
+"""The package as a library: the commands as functions, with their options as arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def _by_fields(options: Callable[P, O], run: Callable[[O], R]) -> Callable[P, R]:
-    """`run`, with the fields of its options in the place of the options."""
+    """`run`, with the fields of its options as arguments."""
     signature = inspect.signature(options)
 
     def call(*values: P.args, **fields: P.kwargs) -> R:

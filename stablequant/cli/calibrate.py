@@ -26,8 +26,8 @@ from .outputs import deliver, example, force_option, json_option, quiet
 def calibrate(options: CalibrateOptions, json_file: str | None) -> None:
     """Quantize MODEL with the recordings in DATA.
 
-    MODEL is a float model, a folder or a hub id. A few dozen recordings like those to be recognised will do; they need
-    no transcripts, but for --score wer and --max-wer-increase.
+    MODEL is a float model: a folder or a hub id (owner/name or owner/name@revision). A few dozen recordings like those
+    to be transcribed are enough; they need no transcripts, except for --score wer and --max-wer-increase.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # see reproducible.py; it has to be set before torch is imported
     quiet()
@@ -47,7 +47,7 @@ def _table(result: dict[str, Any]) -> str:
         [
             f"{result['scheme']}, {result['method']}: {quantized} of {len(sites)} sites quantized",
             f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller "
-            f"({result['bytes_float32'] / after:.2f} times than its parameters in float32)",
+            f"({result['bytes_float32'] / after:.2f} times smaller than its parameters in float32)",
             f"layers clipped before the range was chosen: {len(clipped)} of {len({site['layer'] for site in sites})}",
             *([f"on {held_out['words']} held-out words: {held_out['wer_increase']:+.2f} points"] if held_out else []),
             f"score: {result['score']['whole_model']:.2f} {result['score']['unit']}",

@@ -21,18 +21,18 @@ from .outputs import deliver, example, force_option, json_option, output, quiet
 )
 @takes(EvaluateOptions)
 @json_option
-@output("--predictions", "Write what was recognised, a JSON line for each utterance, as a manifest.")
-@output("--junit", "Write a test case for each limit, as JUnit XML.")
+@output("--predictions", "Write the recognised text as a manifest, one JSON line per utterance.")
+@output("--junit", "Write JUnit XML with one test case per limit.")
 @force_option
 @click.pass_context
 def evaluate(
     ctx: click.Context, options: EvaluateOptions, json_file: str | None, predictions: str | None, junit: str | None
 ) -> None:
-    """Count word errors and measure speed and size.
+    """Measure word error rate, speed and size.
 
     MODEL is a folder or a hub id, float or quantized. DATA needs transcripts. Several models are measured in turn on
-    the same utterances, and each is held to the limits. Exits with 1 when one is worse than a limit allows. With
-    GITHUB_ACTIONS set, as GitHub does, missed limits and warnings are annotations too.
+    the same utterances, and each is checked against the limits. Exits with 1 if a limit is missed. If GITHUB_ACTIONS
+    is set, as on GitHub, missed limits and warnings also become annotations.
     """
     quiet()
     from ..evaluation import ci

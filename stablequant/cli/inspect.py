@@ -21,17 +21,17 @@ from .outputs import deliver, example, force_option, json_option, output, quiet
         "sfm-quant inspect w8a8/ --html report.html --result result.json --predictions recognised.jsonl",
     )
 )
-@output("--html", "Write a report with plots, one page, and no table.")
+@output("--html", "Write a one-page report with plots instead of printing the table.")
 @takes(ReportOptions)
 @force_option
 @click.pass_context
 def inspect(ctx: click.Context, options: ReportOptions, html: str | None) -> None:
     """Print the plan of a quantized model.
 
-    It shows what was decided for each layer, and why. The report needs the extra `report`.
+    It shows the choices for each layer, and the reasons. The report needs the extra `report`.
     """
     if not html and (options.result or options.predictions):
-        raise click.UsageError("--result and --predictions go into the report; add --html FILE", ctx)
+        raise click.UsageError("--result and --predictions are only for the report; add --html FILE", ctx)
     if not html:
         from ..quantization.plan.table import plan_table
 
@@ -43,16 +43,16 @@ def inspect(ctx: click.Context, options: ReportOptions, html: str | None) -> Non
     text = page(**asdict(options))
     signals.settle()
     files.write(Path(html), text)
-    click.echo(f"{html}: written; open it in a browser")
+    click.echo(f"wrote {html}; open it in a browser")
 
 
 @click.command(epilog=example("sfm-quant verify w8a8/"))
 @click.argument("folder", metavar="DIR", type=PATH)
 def verify(folder: str) -> None:
-    """Check that a quantized model is whole and agrees with itself.
+    """Check that a quantized model is complete and unchanged.
 
-    Every file but the model card against its checksum; plan, config.json and weights against each other. Prints ok, or
-    each problem, and then exits with 3.
+    Checks every file except the model card against its checksum, and plan, config.json and weights against each other.
+    Prints ok, or each problem and exits with 3.
     """
     quiet()
     from ..models.checkpoint.verify import problems
@@ -61,7 +61,7 @@ def verify(folder: str) -> None:
     deliver("\n".join(found) or f"{folder}: ok")
     if found:
         raise InputError(
-            f"{folder}: {len(found)} problems: the folder was changed or damaged; copy it again, or calibrate again"
+            f"{folder}: the folder was changed or damaged (problems: {len(found)}); copy it again, or recalibrate"
         )
 
 
@@ -69,9 +69,9 @@ def verify(folder: str) -> None:
 @click.argument("first", metavar="PLAN", type=PATH)
 @click.argument("second", metavar="PLAN", type=PATH)
 def diff(first: str, second: str) -> None:
-    """Explain what two plans decide differently.
+    """Show the differences between two plans.
 
-    PLAN is a plan.json, or a quantized folder. Layers, sites with other bits, methods or ranges, and sizes.
+    PLAN is a plan.json or a quantized folder. Shows layers, sites with other bits, methods or ranges, and sizes.
     """
     from ..quantization.plan.diff import diff_table
 
@@ -83,9 +83,9 @@ def diff(first: str, second: str) -> None:
 @json_option
 @force_option
 def data(data: str, json_file: str | None) -> None:
-    """Print what is in DATA: its layout, hours, speakers, lengths and problems.
+    """Summarize DATA: its layout, hours, speakers, lengths and problems.
 
-    Exits with 3 when there are problems; what is good is counted all the same.
+    Exits with 3 if there are problems; the good entries are still counted.
     """
     from ..speech.data_summary import summary, table
 
@@ -93,5 +93,5 @@ def data(data: str, json_file: str | None) -> None:
     deliver(table(found), json.dumps(found, indent=1, allow_nan=False) + "\n", json_file)
     if found["problems"]:
         raise InputError(
-            f"{data}: not all of it can be used (problems: {len(found['problems'])}); mend or remove the entries"
+            f"{data}: not all of it can be used (problems: {len(found['problems'])}); correct or remove the entries"
         )

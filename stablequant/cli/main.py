@@ -1,7 +1,7 @@
-"""The command line: parse, call, print. What a command prints for people goes to stdout, progress and logs to stderr.
+"""The command line: parse, call, print. Results for people go to stdout, progress and logs to stderr.
 
 Exit codes: 0 done, 1 a gate failed, 2 usage, 3 a model, data or disk that cannot be used, 70 a bug, 130 and 143
-interrupted. Torch and transformers are imported inside the commands, so that --help answers at once.
+interrupted. Torch and transformers are imported inside the commands, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .outputs import example, system_sentence
 from .transcribe import transcribe
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
-ADVICE_TO_RESUME = {"calibrate": "; the same command with --resume goes on from here"}
+ADVICE_TO_RESUME = {"calibrate": "; run the same command with --resume to continue"}
 
 
 class Failure(click.ClickException):
@@ -32,7 +32,7 @@ class Failure(click.ClickException):
 
 
 class Commands(click.Group):
-    """Turns what users can mend into one sentence and an exit code; a bug keeps its traceback."""
+    """Turns errors that users can fix into one sentence and an exit code; a bug keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -40,7 +40,7 @@ class Commands(click.Group):
         except InputError as error:
             raise Failure(str(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # nobody reads on; click ends quietly
+            if error.errno == errno.EPIPE:  # the reader has gone; click ends quietly
                 raise
             raise Failure(system_sentence(error)) from error
         except KeyboardInterrupt as interrupt:
@@ -54,7 +54,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except click.exceptions.Exit:
             raise
-        except Exception:  # it may be what a library made of an interrupt
+        except Exception:  # a library may have turned an interrupt into it
             signals.settle()
             raise
         finally:
@@ -64,7 +64,7 @@ class Commands(click.Group):
 
 
 def run() -> None:
-    """`sfm-quant`: the commands, and an interrupt that is neither lost nor answered when the work is done."""
+    """`sfm-quant`: run the commands; an interrupt is never lost, and never stops finished work."""
     signals.install()
     files.keep_stdout()
     try:
@@ -87,7 +87,7 @@ def run() -> None:
 )
 @click.version_option(package_name="stablequant")
 def main() -> None:
-    """Quantize speech recognition models to integer kernels, and measure what it cost."""
+    """Quantize speech recognition models to integers, and measure the result."""
 
 
 for command in (calibrate, evaluate, transcribe, data, inspect, verify, diff):

@@ -1,4 +1,4 @@
-"""Dataclasses of options as arguments and options of a command."""
+"""Make the arguments and options of a command from a dataclass of options."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ NUMBERS: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT}
 
 
 class NotEmpty(click.Path):
-    """A path; an empty one is a variable of the shell that is not set, and would be the working directory."""
+    """A path; an empty one is usually an unset shell variable, and would mean the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value in ("", b""):
-            self.fail("an empty path; is a variable of the shell not set?", param, ctx)
+            self.fail("an empty path; is a shell variable not set?", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class OneOf(click.Choice):
-    """One of a few names, as the value that it stands for."""
+    """One of a few names; its value is what the name stands for."""
 
     def __init__(self, of: Field[Any]) -> None:
         self.values = allowed(of)
@@ -41,7 +41,7 @@ PATH = NotEmpty()  # nothing else is checked; the shell completes it
 
 
 def takes(options: type[Options]) -> Callable[[Command], Command]:
-    """Give a command the arguments and options of a dataclass; it is called with one of it, checked."""
+    """Add the arguments and options of a dataclass to a command, which is called with a checked instance."""
     declared: Any = options
     hints = get_type_hints(options)
 
@@ -61,7 +61,7 @@ def takes(options: type[Options]) -> Callable[[Command], Command]:
 
 
 def _made(ctx: click.Context, options: type[Options], values: dict[str, Any]) -> Options:
-    """The options, checked; what is wrong with them is a usage error."""
+    """The checked options; a problem with them is a usage error."""
     typed = {name for name in values if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     try:
         made = options(**values)

@@ -1,4 +1,4 @@
-"""What a command writes: its files, its table, and nothing that a library prints on its own account."""
+"""The output of a command: its files and its table, without the messages of libraries."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .options import PATH, Command
 ADVICE = {
     errno.ENOSPC: "free some space and run it again",
     errno.EDQUOT: "free some space and run it again",
-    errno.EACCES: "name a place that you may read and write",
-    errno.EPERM: "name a place that you may read and write",
-    errno.EROFS: "name a place that you may write to",
+    errno.EACCES: "use a place that you may read and write",
+    errno.EPERM: "use a place that you may read and write",
+    errno.EROFS: "use a place that you may write to",
 }
 
 
@@ -33,29 +33,29 @@ def example(*lines: str) -> str:
 def _writable(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Refuse a file that cannot be written, or exists, before the work and not after it."""
     if value == "-" and param.name != "json_file":
-        raise click.BadParameter("stdout is for the table or --json; name a file", ctx, param)
+        raise click.BadParameter("stdout is used for the table or --json; pass a file", ctx, param)
     if value is None or value == "-":
         return value
     if problem := _not_writable(Path(value), force=ctx.meta["force"]):
         raise click.BadParameter(f"{value} {problem}", ctx, param)
     outputs = ctx.meta.setdefault("outputs", {})
     if outputs.setdefault(Path(value).resolve(), param) is not param:
-        raise click.BadParameter(f"{value} is another option's file; name a file for each", ctx, param)
+        raise click.BadParameter(f"{value} is also the file of another option; use a different one", ctx, param)
     return value
 
 
 def _not_writable(path: Path, *, force: bool) -> str | None:
     folder = path.absolute().parent
     if path.is_dir():
-        return "is a folder; name a file in it"
+        return "is a folder; pass a file in it"
     if not folder.is_dir():
-        return f"cannot be written: there is no folder {folder}; make it, or name another"
+        return f"cannot be written because there is no folder {folder}; create it, or use another"
     if path.exists() and not path.is_file():  # a pipe or device, written to as it is
         return None if os.access(path, os.W_OK) else "cannot be written; name a file"
     if not os.access(folder, os.W_OK):
-        return "cannot be written; name a file in a folder that you may write to"
+        return "cannot be written; use a folder that you may write to"
     if path.is_file() and path.stat().st_size and not force:  # an empty one holds nothing to lose
-        return "exists already; add --force to replace it, or name another file"
+        return "already exists; add --force to replace it, or use another file"
     return None
 
 
@@ -68,14 +68,14 @@ def _allow(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     ctx.meta["force"] = value
 
 
-json_option = output("--json", "Write the result as JSON; - is stdout.", "json_file")
+json_option = output("--json", "Write the result as JSON; - means stdout.", "json_file")
 force_option = click.option(  # eager: read before the files that it is about
     "--force",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=_allow,
-    help="Replace files of results that exist already.",
+    help="Replace output files that already exist.",
 )
 
 
@@ -85,10 +85,10 @@ def deliver(
     json_file: str | None = None,
     others: Mapping[str | None, Callable[[], str]] | None = None,
 ) -> None:
-    """Finished work: the JSON first, then the other files, then the table, whatever fails on the way.
+    """Output finished work: the JSON first, then the other files, then the table, even if one of them fails.
 
-    With "-" the JSON goes to stdout and the table to stderr. A file that cannot be written after all (a full disk) is
-    an InputError at the end, when everything else is out.
+    With "-" the JSON goes to stdout and the table to stderr. A file that cannot be written (a full disk) raises
+    InputError at the end, after all other output.
     """
     signals.settle()
     contents = {json_file if json_file != "-" else None: lambda: result, **(others or {})}
@@ -101,7 +101,7 @@ def deliver(
 
 
 def _not_written(path: str, content: Callable[[], str]) -> str | None:
-    """Write a file; the reason where that fails."""
+    """Write a file; returns the reason if that fails."""
     try:
         files.write(Path(path), content())
     except OSError as error:
@@ -113,17 +113,15 @@ def system_sentence(error: OSError, *, named: bool = True) -> str:
     """What the system refused, for which file, and what helps."""
     where = f"{error.filename}: " if named and error.filename else ""
     if not where and error.errno == errno.ENOENT:
-        return "the working directory is gone; change to one that exists"
+        return "the working directory no longer exists; change to another one"
     advice = f"; {ADVICE[error.errno]}" if error.errno in ADVICE else ""
     return f"{where}{error.strerror or error}{advice}"
 
 
 def quiet() -> None:
-    """Keep libraries from printing what is of no use here; our own warnings become one line on stderr."""
+    """Silence the messages of libraries; our own warnings become one line on stderr."""
     if sys.flags.optimize > 1:
-        raise click.UsageError(
-            "python -OO removes docstrings, without which transformers does not load; use -O at most"
-        )
+        raise click.UsageError("python -OO removes docstrings, which transformers needs to load; use at most -O")
     import huggingface_hub
     from transformers.utils import logging
 

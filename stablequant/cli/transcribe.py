@@ -25,8 +25,8 @@ def transcribe(options: TranscribeOptions) -> None:
     """Transcribe recordings with MODEL.
 
     MODEL is a folder or a hub id, float or quantized. AUDIO is files of any length, folders (all recordings in them,
-    sorted) or - for a recording on standard input. A line for each recording: its path, a tab and the words. One that
-    cannot be read is reported on stderr and left out, and the exit code is 3.
+    sorted) or - for a recording on standard input. Prints one line per recording: its path, a tab and the text. One
+    that cannot be read is reported on stderr and skipped, and the exit code is 3.
     """
     quiet()
     from ..models.checkpoint import read

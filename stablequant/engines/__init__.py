@@ -1,1 +1,1 @@
-"""What runs a plan: the float simulation, and integer kernels."""
+"""Engines run a plan: the float simulation, and oneDNN's integer kernels."""

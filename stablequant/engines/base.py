@@ -1,6 +1,6 @@
-"""What an engine is: a module of this folder that runs quantized sites, whatever it makes of them.
+"""The protocol of an engine: a module of this folder that runs quantized sites in its own way.
 
-A model comes to an engine with its quantized sites in place (state.py), filled by a calibration or from a checkpoint.
+An engine receives a model with its quantized sites in place (state.py), filled by a calibration or from a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Lowered:
 
 
 class Engine(Protocol):
-    """Two functions; tests/contracts/test_engines.py holds every engine to them."""
+    """Two functions; tests/contracts/test_engines.py checks every engine against them."""
 
     def refuses(self, site: Site, choice: Quantized) -> str | None:
         """Why the engine cannot run a site as chosen, None where it can; the ends of its range do not matter."""

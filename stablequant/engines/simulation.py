@@ -1,4 +1,4 @@
-"""The plan in float32: weights moved to their grids, inputs quantized on the way in.
+"""Simulate a plan in float32: weights are moved to their grids, inputs are quantized.
 
 `lower` leaves every quantized site its reference forward; `simulate` does the same to a float model, for a while.
 Every step is the arithmetic of the integer engine done in float32 on the same codes (`quantize` is shared), so the two
@@ -22,7 +22,7 @@ from .base import Lowered
 
 
 def refuses(site: Site, choice: Quantized) -> str | None:
-    """None: float operators run whatever has a state."""
+    """None: float operators can run every site."""
 
 
 def lower(model: nn.Module) -> Lowered:
@@ -32,7 +32,7 @@ def lower(model: nn.Module) -> Lowered:
 
 @contextmanager
 def simulate(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[str, QTensor]) -> Iterator[nn.Module]:
-    """Inside, the model computes as the plan says at the sites in `choices`; outside, it is as it was, bit for bit."""
+    """Inside, the sites in `choices` compute as the plan says; outside, the model is as it was, bit for bit."""
     undo: list[Callable[[], None]] = []
     try:
         for name, choice in choices.items():
@@ -48,7 +48,7 @@ def _module(model: nn.Module, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
     except AttributeError as error:
-        raise InputError(f"the plan names a site that the model does not have: {name}") from error
+        raise InputError(f"the plan has a site that the model does not have: {name}") from error
 
 
 def _quantize_site(

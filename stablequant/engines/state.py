@@ -1,4 +1,4 @@
-"""The state of a quantized site: what a checkpoint stores, what every engine reads, and what it means.
+"""The state of a quantized site: what a checkpoint stores and every engine reads, with a reference implementation.
 
 The tensors have names that no float module uses (never `weight`), so a loader without stablequant fails instead of
 reading codes as weights:
@@ -32,7 +32,7 @@ from ..quantization.plan.choice import Choice, InputChoice, Quantized
 
 @dataclass(frozen=True)
 class SiteForm:
-    """What of a site is known before it has values; a linear layer has the geometry of a window of one."""
+    """What is known about a site before it has values; a linear layer has the geometry of a window of one."""
 
     weight_shape: torch.Size  # of the float weight
     input_bits: int
@@ -53,7 +53,7 @@ class SiteForm:
 
 @dataclass(frozen=True)
 class InputGrid:
-    """Where the inputs of a site lie, as numbers."""
+    """The grid of the inputs of a site, as numbers."""
 
     scale: float
     zero_point: int  # what products subtract
@@ -94,7 +94,7 @@ class QuantizedSite(nn.Module):
     input_zero_point: Tensor
 
     def __init__(self, form: SiteForm, tensors: Mapping[str, Tensor]) -> None:
-        """A site that holds these tensors, by their names above."""
+        """A site with these tensors, by their names above."""
         super().__init__()
         self.form = form
         for name, tensor in tensors.items():
@@ -103,7 +103,7 @@ class QuantizedSite(nn.Module):
         self.bias = nn.Parameter(tensors["bias"], requires_grad=False)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that it holds, by name."""
+        """All its tensors, by name."""
         return {**dict(self.named_buffers()), "bias": self.bias}
 
     def fill(self, choice: InputChoice, weight: QTensor) -> QuantizedSite:
@@ -116,10 +116,10 @@ class QuantizedSite(nn.Module):
         return self
 
     def prepare(self) -> None:
-        """What an engine derives from the values is made anew; called whenever they have changed."""
+        """Recompute what an engine derives from the values; called whenever they have changed."""
 
     def input_grid(self) -> InputGrid:
-        """Where the inputs lie."""
+        """The grid of the inputs."""
         exact = float(self.input_zero_point)
         whole = math.ceil(exact)
         return InputGrid(float(self.input_scale), whole, whole - exact, unsigned_grid(self.form.input_bits))
@@ -140,7 +140,9 @@ class QuantizedSite(nn.Module):
     def check(self, name: str) -> None:
         """InputError when values, as a file may hold them, are none that can be run; padding needs an exact zero."""
         if self.input_grid().mid_rise and not self.form.unpadded_conv:
-            raise InputError(f"{name}: its input_zero_point is not whole, the file is damaged; write the model again")
+            raise InputError(
+                f"{name}: its input_zero_point is not whole, so the file is damaged; copy or calibrate the model again"
+            )
         if problem := self.form.format.problem(self.tensors()):
             raise InputError(f"{name}: {problem}, the file is damaged; write the model again")
 
@@ -207,5 +209,5 @@ def skeleton(model: nn.Module, formats: Mapping[str, tuple[WeightFormat, int]]) 
         try:
             model.set_submodule(name, empty_site(model.get_submodule(name), bits, format))
         except (AttributeError, TypeError) as error:
-            raise InputError(f"config.json names a quantized site that this model does not have: {name}") from error
+            raise InputError(f"config.json has a quantized site that this model does not have: {name}") from error
     return model

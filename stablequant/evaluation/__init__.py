@@ -1,1 +1,1 @@
-"""Word errors, speed and memory, how sure they are, and the gates on them."""
+"""Word errors, speed and memory, with confidence intervals, and the limits on them."""

@@ -1,4 +1,4 @@
-"""What servers of continuous integration read of a Result: JUnit XML, and GitHub's annotations in the log."""
+"""Results for CI servers: JUnit XML, and GitHub's annotations in the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TITLE = "sfm-quant eval"
 
 
 def junit(result: Result) -> str:
-    """A test case for each gate of each model, or one that says it was measured; the table is the suite's output."""
+    """One test case per gate and model, or one that says what was measured; the table is the suite's output."""
     suite = ElementTree.Element("testsuite", name=TITLE)
     for each in result.models:
         for gate in each.gates:
@@ -46,7 +46,7 @@ def _case(suite: ElementTree.Element, compared: Compared, name: str, output: str
 
 
 def _legal(text: str) -> str:
-    """Without what XML cannot hold in any form: control characters and halves of a character."""
+    """The text without what XML cannot contain: control characters and half characters (surrogates)."""
     return NOT_XML.sub("\ufffd", text)
 
 

@@ -1,4 +1,4 @@
-"""Where something was measured: the processor, what it can do, the releases of what computes."""
+"""The environment of a measurement: the processor, its instruction sets and the versions of the libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Word and character error rates, and how sure one may be of them. Pure functions of strings and numbers.
+"""Word and character error rates with confidence intervals. Pure functions of strings and numbers.
 
 Intervals come from the bootstrap over utterances (Bisani & Ney, "Bootstrap estimates for confidence intervals in ASR
 performance evaluation", ICASSP 2004): draw as many utterances as there are, with replacement, add up their errors and
@@ -21,12 +21,12 @@ CHUNK = 2**20  # draws held at once, 8 MB a column
 
 
 def normalizer(name: str) -> Callable[[str], str]:
-    """What is done to reference and hypothesis before they are compared.
+    """How reference and hypothesis are normalized before they are compared.
 
     none: nothing but canonical Unicode (NFC) and single spaces. basic and english are Whisper's (Radford et al. 2022):
-    basic lowers the case and drops punctuation and what stands in brackets, in any language; it also splits at
+    basic lowers the case and drops punctuation and text in brackets, in any language; it also splits at
     apostrophes and drops combining marks, which breaks words of Indic scripts. english expands contractions and titles
-    and writes numbers as digits besides; its table of British spellings is a file of Whisper's and is left empty here.
+    and also writes numbers as digits; its table of British spellings is a file of Whisper's and is left empty here.
     """
     if name == "none":
         return _plain

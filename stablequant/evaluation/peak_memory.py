@@ -1,4 +1,4 @@
-"""The peak resident memory of a model that answers one utterance, measured in a process of its own.
+"""The peak resident memory of a model that transcribes one utterance, measured in a process of its own.
 
 `resource.getrusage` is no use for that on Linux: a child starts with the peak of the process it was forked from (the
 kernel carries ru_maxrss over exec), here one that holds two models. VmHWM belongs to the address space, which is new.
@@ -15,7 +15,7 @@ STATUS = Path("/proc/self/status")
 
 
 def peak_rss_bytes(model: str, seconds: float, threads: int, target_lang: str | None = None) -> int | None:
-    """Bytes that a new process holds at most to load `model` and transcribe `seconds` of audio; None when it fails."""
+    """Peak bytes of a new process that loads `model` and transcribes `seconds` of audio; None if it fails."""
     language = () if target_lang is None else (target_lang,)
     command = [sys.executable, "-m", f"{__package__}.one_answer", model, str(seconds), str(threads), *language]
     child = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,8 +1,8 @@
-"""What models wrote for each utterance: the lines of `sfm-quant eval --predictions`, which are written and read here.
+"""Write and read the lines of `sfm-quant eval --predictions`: the text of each model for each utterance.
 
-A line is a row of a NeMo manifest. The first model's answer is `pred_text`, with `model`, its path, and `time`, the
-seconds of its timed answer (null where the utterance is too short for one). Further models have `pred_text_2` and so
-on, the baseline has `baseline_pred_text`.
+A line is a row of a NeMo manifest. The first model's text is `pred_text`, with `model`, its path, and `time`, the
+seconds of its timed run (null if the utterance is too short for one). Further models have `pred_text_2` and so on, the
+baseline has `baseline_pred_text`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ BASELINE = "baseline_{}"  # how its fields are named
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """What one model wrote for an utterance."""
+    """One model's text for an utterance."""
 
-    model: str | None  # its path; None where a row does not name it
+    model: str | None  # its path; None if the row does not name it
     text: str
     seconds: float | None  # that it took; None: not timed
 
@@ -49,12 +49,12 @@ def to_jsonl(predictions: Iterable[Prediction]) -> str:
 
 
 def read(path: str) -> Iterator[tuple[str, Prediction]]:
-    """("FILE:LINE", prediction) of each row; other manifests with `text` and `pred_text` do as well."""
+    """("FILE:LINE", prediction) of each row; other manifests with `text` and `pred_text` also work."""
     text = reading.text_of(Path(path), "what `sfm-quant eval --predictions` wrote")
     lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     yield from ((place, _from_line(place, line)) for place, line in lines)
     if not lines:
-        raise InputError(f"{path}: no predictions in it; give the file that `sfm-quant eval --predictions` wrote")
+        raise InputError(f"{path}: contains no predictions; pass the file that `sfm-quant eval --predictions` wrote")
 
 
 def _to_row(prediction: Prediction) -> dict[str, Any]:
@@ -92,23 +92,23 @@ def _from_line(place: str, line: str) -> Prediction:
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"{place}: not a row of `sfm-quant eval --predictions` ({type(error).__name__}: {error}); give that file"
+            f"{place}: not a row of `sfm-quant eval --predictions` ({type(error).__name__}: {error}); pass that file"
         ) from error
     answers = (*found.answers, *([found.baseline] if found.baseline else []))
     for text in (found.text, *(each.text for each in answers)):
         if not isinstance(text, str):
-            raise InputError(f"{place}: a transcript is {text!r}, not a string; mend the row")
+            raise InputError(f"{place}: a transcript is {text!r}, not a string; correct the row")
     return found
 
 
 def _names() -> Iterator[str]:
-    """How the fields of each model but the baseline are named, with {} for what the field holds."""
+    """The names of the fields of each model except the baseline, with {} for the field."""
     yield "{}"
     yield from (f"{{}}_{number}" for number in count(2))
 
 
 def _answers(row: dict[str, Any]) -> Iterator[ModelAnswer]:
-    """Those of all models but the baseline; there is at least one."""
+    """The answers of all models except the baseline; there is at least one."""
     more = takewhile(lambda name: name.format("pred_text") in row, islice(_names(), 1, None))
     yield from (_answer(row, name) for name in ("{}", *more))
 
@@ -123,6 +123,6 @@ def _answer(row: dict[str, Any], name: str) -> ModelAnswer:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, None where there is none (the loudness of silence)."""
+    """A finite number, or None (the loudness of silence)."""
     number = math.nan if value is None else float(value)
     return number if math.isfinite(number) else None

@@ -1,8 +1,8 @@
-"""What an evaluation found: the JSON of `sfm-quant eval` and its table.
+"""The result of an evaluation: the JSON of `sfm-quant eval` and its table.
 
-The JSON of one model has it as `model`, with its `delta` and `gates`. With several, those are the first one's, so that
-who reads one model goes on to read; `models` lists all of them, each with its own `delta` and `gates`, and the `gates`
-outside hold all limits, where a name that is not the first model's says whose it is: "min_speedup w6a6/".
+The JSON of one model has it as `model`, with its `delta` and `gates`. With several, these are the first one's, so that
+programs written for one model still work; `models` lists all of them, each with its own `delta` and `gates`. The outer
+`gates` hold the limits of all models; the names of those after the first end with the model: "min_speedup w6a6/".
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Compared:
-    """A model beside the baseline, if there is one, and the limits that it was held to."""
+    """A model compared with the baseline, if there is one, and the limits that it was checked against."""
 
     model: Measured
     delta: Delta | None
@@ -87,7 +87,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Result:
-    """All that an evaluation found."""
+    """Everything that an evaluation found."""
 
     models: tuple[Compared, ...]
     baseline: Measured | None
@@ -108,7 +108,7 @@ class Result:
 
     @property
     def gates(self) -> tuple[Gate, ...]:
-        """All limits; the name of one that is not the first model's says whose it is."""
+        """All limits; the names of those that are not the first model's end with the model."""
         others = [
             replace(gate, name=f"{gate.name} {each.model.path}") for each in self.models[1:] for gate in each.gates
         ]
@@ -166,34 +166,34 @@ ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ("sub / del / ins", lambda each: f"{each.substitutions} / {each.deletions} / {each.insertions}"),
     ("CER %", lambda each: f"{each.cer_percent:.2f}"),
     ("speed, x real time", lambda each: f"{each.rtfx:.1f}"),
-    ("the same, packed", lambda each: f"{each.rtfx_packed:.1f}"),
+    ("the same, batched", lambda each: f"{each.rtfx_packed:.1f}"),
     ("latency ms, p50 / p95", lambda each: f"{each.latency_ms['p50']:.1f} / {each.latency_ms['p95']:.1f}"),
     ("MB on disk", lambda each: f"{each.bytes_on_disk / 1e6:.2f}"),
-    ("MB of memory, peak", lambda each: f"{each.peak_rss_bytes / 1e6:.0f}" if each.peak_rss_bytes else "unknown"),
+    ("peak memory, MB", lambda each: f"{each.peak_rss_bytes / 1e6:.0f}" if each.peak_rss_bytes else "unknown"),
     ("sites", lambda each: ", ".join(f"{count} {kind}" for kind, count in each.sites.items() if count)),
 )
 
 
 DELTA_ROWS: tuple[tuple[str, Callable[[Delta], str]], ...] = (
-    ("WER, points more", lambda delta: f"{delta.wer_percent_points:+.2f} {_signed(delta.wer_ci95)}"),
-    ("p-value of that", lambda delta: f"{delta.p_value:.2g}"),
-    ("times as fast", lambda delta: f"{delta.speedup:.2f} [{delta.speedup_ci95[0]:.2f}, {delta.speedup_ci95[1]:.2f}]"),
-    ("the same, packed", lambda delta: f"{delta.speedup_packed:.2f}"),
+    ("WER increase, points", lambda delta: f"{delta.wer_percent_points:+.2f} {_signed(delta.wer_ci95)}"),
+    ("p-value", lambda delta: f"{delta.p_value:.2g}"),
+    ("speed-up", lambda delta: f"{delta.speedup:.2f} [{delta.speedup_ci95[0]:.2f}, {delta.speedup_ci95[1]:.2f}]"),
+    ("speed-up, batched", lambda delta: f"{delta.speedup_packed:.2f}"),
     ("times smaller, files", lambda delta: f"{delta.compression:.2f}"),
     ("times smaller than float32 parameters", lambda delta: f"{delta.compression_float32:.2f}"),
 )
 
 
 def sentences(result: Result) -> Iterator[str]:
-    """What the table does not hold: the data, the difference, the gates and the warnings, a line each."""
+    """What the table does not show: the data, the difference, the limits and the warnings, one line each."""
     data = result.data
     yield f"{data.words} words in {data.utterances} utterances, {data.audio_seconds:.1f} s; [ ] are 95 % intervals"
-    yield "packed: several utterances in one call; a model that cannot (a float one), or is slower so, one at a time"
+    yield "batched: several utterances in one call, if the model can do that (a float one cannot) and it is faster"
     yield from (gate_sentence(each, gate) for each in result.models for gate in each.gates)
     yield from (f"warning: {warning}" for warning in result.warnings)
 
 
-OF = {"min_compression": " times smaller than the baseline's files"}  # of which of two sizes a gate speaks
+OF = {"min_compression": " times smaller than the baseline's files"}  # which of the two ratios the limit is about
 
 
 def gate_sentence(compared: Compared, gate: Gate) -> str:

@@ -1,17 +1,17 @@
-"""What models answer to recordings, and how long they take.
+"""The text that models recognise in recordings, and the time they take.
 
-All models answer each utterance in turn, and the order is turned round every time, so that a machine that slows down
-slows all. Each answers twice: oneDNN compiles its kernels for every new input length, so the first answer warms up and
-gives the hypothesis, the second is timed, after the others have had the caches. Timed is all that
-`Recognizer.transcribe` does: features, network and decoding, one utterance at a time, never padded. Loading and
-resampling the recording is not. That is the latency, and `speedup` is its ratio.
+All models transcribe each utterance in turn, and the order is reversed every time, so that a machine that slows down
+slows all of them. Each transcribes it twice: oneDNN compiles its kernels for every new input length, so the first run
+warms up and provides the hypothesis; the second is timed, after the other models have used the caches. The time covers
+everything that `Recognizer.transcribe` does: features, network and decoding, one utterance at a time, never padded. It
+does not include loading and resampling. This is the latency, and `speedup` is its ratio.
 
-A model that takes several utterances in one call also answers half a minute of them so, warmed up and timed likewise.
-Throughput is that of each model's better way (the float model has only the one: two utterances at once on a core each
-were no faster, scripts/LOG.md), and `speedup_packed` is its ratio.
+A model that can batch also transcribes half a minute of utterances in one call, warmed up and timed in the same way.
+The throughput is that of each model's faster way (the float model has only one: two utterances at once on one core
+each were no faster, scripts/LOG.md), and `speedup_packed` is its ratio.
 
-An utterance too short for the model to give one frame counts as recognised as nothing: all its words are deletions.
-It has no time, and is left out of the speed.
+An utterance that is too short for one frame is scored as an empty transcript: all its words are deletions. It has no
+time and is left out of the speed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class TimedUtterance:
-    """An utterance and what each model answered, in the order of the models."""
+    """An utterance and each model's answer, in the order of the models."""
 
     utterance: Utterance
     seconds: float
@@ -47,14 +47,14 @@ class TimedUtterance:
 
 @dataclass(frozen=True)
 class Batch:
-    """Utterances that fit one call, and the seconds of each model to answer them in one; None: it cannot."""
+    """Utterances that fit one batched call, and each model's seconds for that call; None: it cannot batch."""
 
     utterances: list[TimedUtterance]
     batched_seconds: tuple[float | None, ...]
 
 
 def timed_batches(utterances: Iterable[tuple[Utterance, Facts]], recognizers: Sequence[Recognizer]) -> Iterator[Batch]:
-    """Every model's answers, a batch at a time: no more audio than that is held."""
+    """Every model's answers, one batch at a time, so that no more audio than that is in memory."""
     rate, fewest = recognizers[0].sampling_rate, max(each.min_samples for each in recognizers)
     timed: list[TimedUtterance] = []
     waveforms: list[np.ndarray] = []
@@ -84,7 +84,7 @@ def _answers(
 def _batched_seconds(
     waveforms: list[np.ndarray], recognizers: Sequence[Recognizer], turn: int
 ) -> tuple[float | None, ...]:
-    """The seconds of each model to answer them in one call; None where it cannot."""
+    """Each model's seconds to transcribe them in one call; None if it cannot."""
     batching = [each for each in recognizers if each.batched and waveforms]
     answers = iter(_in_turn(batching, turn, lambda model: model.transcribe_all(waveforms)))
     return tuple(next(answers)[1] if each in batching else None for each in recognizers)
@@ -94,7 +94,7 @@ T = TypeVar("T")
 
 
 def _in_turn(recognizers: Sequence[Recognizer], turn: int, answer: Callable[[Recognizer], T]) -> list[tuple[T, float]]:
-    """What each model answers, and the seconds of its second answer; at odd turns the last model goes first."""
+    """Each model's answer, and the seconds of its second run; on odd turns the last model goes first."""
     step = -1 if turn % 2 else 1
     answers = [answer(each) for each in recognizers[::step]]
     seconds = [_timed(answer, each) for each in recognizers[::step]]

@@ -1,1 +1,1 @@
-"""What every other folder may use: errors, progress bars, the registry of plug-ins, memory, reproducible sums."""
+"""Used by every other folder: errors, progress bars, the registry of plug-ins, memory, reproducible sums."""

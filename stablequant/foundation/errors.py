@@ -1,4 +1,4 @@
-"""The one error that users meet: bad input, told in one sentence that names the file and what to do."""
+"""The error for bad input: one sentence that names the file, what is wrong and what to do."""
 
 
 class InputError(ValueError):

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and a stdout that only we write to."""
+"""Write files and folders completely or not at all, and keep stdout for our own output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def final_name(name: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a pipe or device is written to as it is."""
+    """Write a file completely or not at all; a pipe or device is written to directly."""
     if path.exists() and not path.is_file():
         _write(path, text)
         return
@@ -54,7 +54,7 @@ def _write(path: Path, text: str) -> None:
 
 @contextmanager
 def workspace(out: Path) -> Iterator[Path]:
-    """Inside, a folder beside `out` for what is not finished; a killed run's goes when `out` is next used."""
+    """Inside, a folder next to `out` for unfinished files; a killed run's is removed on the next use of `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield Path(tempfile.mkdtemp(prefix=workspace_prefix(out), dir=out.parent))
@@ -63,7 +63,7 @@ def workspace(out: Path) -> Iterator[Path]:
 
 
 def recover(out: Path) -> None:
-    """Clear away what a killed run left beside `out`: half a folder goes, an older one that stepped aside returns."""
+    """Clean up after a killed run: half a folder is removed, an older one that was moved aside comes back."""
     for left in out.parent.glob(glob.escape(workspace_prefix(out)) + "*"):
         old = left / "old"
         if old.exists() and not out.exists():
@@ -72,14 +72,14 @@ def recover(out: Path) -> None:
 
 
 def swap(new: Path, out: Path) -> None:
-    """Rename a folder of a workspace to `out`; an older one there steps aside, and comes back if that fails."""
+    """Rename a folder of a workspace to `out`; an older one there is moved aside, and comes back if that fails."""
     if out.exists():
         out.rename(new.with_name("old"))
     new.rename(out)
 
 
 def workspace_prefix(out: Path) -> str:
-    """What the name of a workspace of `out` begins with."""
+    """The beginning of the names of workspaces of `out`."""
     return f".{out.name}.stablequant-"
 
 
@@ -94,7 +94,7 @@ def usual_modes(folder: Path) -> None:
 
 @contextmanager
 def c_output_on_stderr() -> Iterator[None]:
-    """Inside, what C and C++ code prints to stdout goes to stderr: HiGHS prints some whatever it is told."""
+    """Inside, what C and C++ code prints to stdout goes to stderr: HiGHS prints some lines in any case."""
     sys.stdout.flush()
     stdout = os.dup(1)
     try:
@@ -110,7 +110,7 @@ def keep_stdout() -> None:
     try:
         ours = os.dup(1)
         os.dup2(2, 1)
-    except OSError:  # closed by whoever starts us; then nothing can be mixed up
+    except OSError:  # closed by the caller, so nothing can be mixed up
         return
     out = sys.stdout
     sys.stdout = io.TextIOWrapper(

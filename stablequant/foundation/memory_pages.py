@@ -1,4 +1,4 @@
-"""Pages of memory: those that are not needed any more go back to the system, others are kept between two calls."""
+"""Memory pages: return those that are no longer needed to the system, and keep others between calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DONT_NEED = 4  # MADV_DONTNEED of Linux
 
 
 def drop_mapped(tensor: Tensor) -> bool:
-    """Give the memory of a tensor that is mapped from a file back to the system; True if there was some to give.
+    """Return the memory of a tensor that is mapped from a file to the system; True if there was some to return.
 
     transformers maps weights instead of reading them, so what was read stays resident until the model is gone. A page
     of a private mapping that was never written to is only a copy of the file: dropped, it is read again when asked
@@ -44,7 +44,7 @@ def _is_mapped_privately(start: int, size: int) -> bool:
 
 
 def keep_freed_blocks() -> None:
-    """Let malloc keep what the engine frees for its next call; otherwise half of an answer can be page faults.
+    """Let malloc keep what the engine frees for the next call; otherwise page faults can take half of the time.
 
     It costs nothing: the pages of the block are never touched.
     """
@@ -52,7 +52,7 @@ def keep_freed_blocks() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give the memory that was freed back to the system, where malloc can: it keeps most, for small blocks between."""
+    """Return freed memory to the system where malloc can; small blocks in between make it keep most of it."""
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if give_back is not None:
         give_back(ctypes.c_size_t(0))

@@ -1,8 +1,8 @@
-"""What each command takes, written once: the command line and the functions of the library are made from these fields.
+"""The options of each command, written once: the command line and the library are made from these fields.
 
 The metadata of a field says how it is shown (`help`, `metavar`, `argument`, `flag`) and which values it may have
-(`one_of`, `least`, `above`, `most`, `path`). A value that it may not have is an InputError when the object is made, so
-whoever holds options need not check them again. Importing this needs no torch: `--help` is made from it.
+(`one_of`, `least`, `above`, `most`, `path`). An invalid value is an InputError when the object is made, so options
+need no further checks. Importing this needs no torch, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def parse_scheme(scheme: str) -> tuple[int, int]:
         raise InputError(f"scheme {scheme!r} is not of the form w8a8")
     weight, activation = map(int, match.groups())
     if not (2 <= weight <= 8 and 2 <= activation <= 8):
-        raise InputError(f"scheme {scheme!r}: 2 to 8 bits are possible for weights and activations")
+        raise InputError(f"scheme {scheme!r}: weights and activations must have 2 to 8 bits")
     return weight, activation
 
 
@@ -66,16 +66,16 @@ def _model() -> Any:
 
 
 def _data() -> Any:
-    seen = "Manifest or folder of recordings (`sfm-quant data` shows what is found in it); - is a manifest on stdin."
+    seen = "Manifest or folder of recordings (check it with `sfm-quant data`); - reads a manifest from stdin."
     return _path(seen, metavar="DATA")
 
 
 def _max_samples() -> Any:
-    return _option("Use N utterances, chosen by the seed.", None, metavar="N", least=1)
+    return _option("Use only N utterances, drawn with the seed.", None, metavar="N", least=1)
 
 
 def _seed() -> Any:
-    return _option("Seed of the subset and the bootstrap.", 0, least=0)
+    return _option("Seed for the subset and the confidence intervals.", 0, least=0)
 
 
 def _skip_bad() -> Any:
@@ -83,7 +83,7 @@ def _skip_bad() -> Any:
 
 
 def _target_lang() -> Any:
-    return _option("Language of a model with adapters of languages (MMS), e.g. eng.", None, metavar="LANG")
+    return _option("Language of a model with language adapters (MMS), e.g. eng.", None, metavar="LANG")
 
 
 def _limit(help: str, metavar: str, **bounds: Any) -> Any:
@@ -100,7 +100,7 @@ class Options:
                 raise InputError(f"{flag(each.name)} is {getattr(self, each.name)}; {problem}")
 
     def refuse_ignored(self, given: Collection[str]) -> None:
-        """InputError when one of the fields that were given would decide nothing with the others."""
+        """InputError if one of the fields in `given` would have no effect."""
 
 
 def _problem(of: Field[Any], value: Any) -> str | None:
@@ -108,16 +108,16 @@ def _problem(of: Field[Any], value: Any) -> str | None:
     names, limits = allowed(of), of.metadata
     if names and value not in names.values() and not (value is None and of.default is None):
         near = get_close_matches(str(value), names, 1)
-        return f"give one of {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"it must be one of {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
     if value is None:
         return None
     if isinstance(value, float) and not math.isfinite(value):
-        return "give a finite number"
+        return "it must be a finite number"
     if value < limits.get("least", value):
-        return f"give {limits['least']} or more"
+        return f"it must be {limits['least']} or more"
     if "above" in limits and value <= limits["above"]:
-        return f"give more than {limits['above']}"
-    return f"give {limits['most']} or less" if value > limits.get("most", value) else None
+        return f"it must be more than {limits['above']}"
+    return f"it must be {limits['most']} or less" if value > limits.get("most", value) else None
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,17 @@ class CalibrateOptions(Options):
     out: str = _path("Folder to write the quantized model to.", metavar="DIR")
     scheme: str = _option("Bits of weights and activations, 2 to 8 each.", "w8a8")
     method: str = _option(
-        "How ranges are chosen: mixed layer by layer, or one method for all.", "stable", one_of=methods
+        "How ranges are chosen: stable searches layer by layer, others are for all layers.", "stable", one_of=methods
     )
     score: str = _option(
-        "What a layer loses, in points: posteriors that differ, or word errors (needs transcripts).",
+        "How the loss of a layer is measured: changed posteriors, or word errors (needs transcripts).",
         "logits",
         one_of=SCORES,
     )
-    threshold: float = _option("Points a layer may lose alone and still not be selected.", 0.25)
+    threshold: float = _option("Layers that lose more points than this when quantized alone are searched.", 0.25)
     group_size: int | Literal["auto"] | None = _option(  # None: a whole row
-        "Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row; auto is 64, and 32 "
-        "in a mixed model (at 2 bits only from 3 bits on average).",
+        "Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row. auto: 64, or 32 in "
+        "a mixed model (at 2 bits only if the average is 3 bits or more).",
         "auto",
         one_of=GROUP_SIZES,
     )
@@ -149,19 +149,22 @@ class CalibrateOptions(Options):
         one_of=lambda: registry.names("rounding"),
     )
     avg_bits: float | None = _limit(  # of a weight on disk, scales counted
-        "Mix 8, 4, 3 and 2 bits to this average.", "BITS", least=2, most=8
+        "Mix 8, 4, 3 and 2 bits so that weights have this average.", "BITS", least=2, most=8
     )
     target_compression: float | None = _limit(
-        "Mix bits until the model is this many times smaller than its parameters in float32.", "RATIO", above=1
+        "Mix bits so that the model is this many times smaller than its parameters in float32.", "RATIO", above=1
     )
     max_wer_increase: float | None = _limit(
-        "Mix bits to the smallest model that loses no more on held-out recordings of DATA.", "POINTS"
+        "Mix bits to find the smallest model that loses at most this much WER on held-out recordings of DATA.",
+        "POINTS",
     )
     max_samples: int | None = _max_samples()
     seed: int = _seed()
     resume: bool = _option("Continue an interrupted run.", False)
     plan: str | None = _path(
-        "Apply this plan, edited by hand, without a search; a file or folder.", None, metavar="PLAN"
+        "Apply this plan (plan.json or its folder), for example after editing it, without a search.",
+        None,
+        metavar="PLAN",
     )
     target_lang: str | None = _target_lang()
     skip_bad: bool = _skip_bad()
@@ -172,9 +175,9 @@ class CalibrateOptions(Options):
         weight_bits, _ = parse_scheme(self.scheme)
         limits = [flag(name) for name in self.limits()]
         if len(limits) > 1:
-            raise InputError(f"give one of {', '.join(limits)}, not several")
+            raise InputError(f"use only one of {', '.join(limits)}")
         if limits and weight_bits != 8:
-            raise InputError(f"{limits[0]} decides the bits of the weights itself; leave them out of --scheme (w8)")
+            raise InputError(f"{limits[0]} chooses the bits of the weights; use 8-bit weights (w8) in --scheme (w8)")
 
     def limits(self) -> list[str]:
         """The limits on the bits of all weights that are set."""
@@ -194,14 +197,14 @@ class CalibrateOptions(Options):
                 raise InputError(f"{flag(name)} {reason}")
 
     def _ignored(self) -> Iterator[tuple[str, str]]:
-        """(option that decides nothing, why)"""
+        """(option without effect, why)"""
         if self.plan is not None:
             for name in ("scheme", "method", "threshold", "group_size", *LIMITS):
-                yield name, "is in the plan already; edit it there, or leave out --plan"
+                yield name, "is already set in the plan; edit it there, or leave out --plan"
         elif self.range_planner() == "uniform":
-            yield "threshold", "is for --method stable; one range method for every layer selects none"
+            yield "threshold", "is only used by --method stable; leave it out"
         if not self.limits() and parse_scheme(self.scheme)[0] > 4:
-            yield "group_size", f"is for 4 bits and fewer, and --scheme is {self.scheme}"
+            yield "group_size", f"is for weights of 4 bits and fewer, but --scheme is {self.scheme}"
 
 
 @dataclass(frozen=True)
@@ -210,16 +213,16 @@ class EvaluateOptions(Options):
 
     model: str = _model()
     data: str = _data()
-    baseline: str | None = _path("Model to compare with, usually the float one.", None, metavar="MODEL")
-    max_wer_increase: float | None = _limit("Fail when WER rises by more.", "POINTS")
-    min_speedup: float | None = _limit("Fail when the speed-up is lower.", "RATIO")
+    baseline: str | None = _path("Model to compare with, usually the float model.", None, metavar="MODEL")
+    max_wer_increase: float | None = _limit("Fail if WER rises by more.", "POINTS")
+    min_speedup: float | None = _limit("Fail if the speed-up is lower.", "RATIO")
     min_compression: float | None = _limit(
-        "Fail when the model's files are not this many times smaller than the baseline's.", "RATIO"
+        "Fail if the model's files are not this many times smaller than the baseline's.", "RATIO"
     )
     threads: int | None = _option("Threads for every model.  [default: torch's choice]", None, metavar="N", least=1)
     max_samples: int | None = _max_samples()
     normalize: str = _option(
-        "What is done to transcripts before they are compared; english and basic are Whisper's.",
+        "How transcripts are normalized before comparing; basic and english are Whisper's normalizers.",
         "none",
         one_of=NORMALIZERS,
     )
@@ -241,21 +244,25 @@ class TranscribeOptions(Options):
 
     model: str = _model()
     recordings: tuple[str, ...] = _path("", argument=True, metavar="AUDIO...")
-    as_json: bool = _option("Print a line of JSON for each: audio_filepath, duration, text.", False, flag="--json")
-    words: bool = _option("Add to the JSON when each word begins and ends, in seconds.", False)
+    as_json: bool = _option(
+        "Print one line of JSON per recording: audio_filepath, duration, text.", False, flag="--json"
+    )
+    words: bool = _option("Add the start and end of each word, in seconds, to the JSON.", False)
     target_lang: str | None = _target_lang()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.words and not self.as_json:
-            raise InputError("--words adds to the JSON; add --json")
+            raise InputError("--words only affects the JSON; add --json")
 
 
 @dataclass(frozen=True)
 class ReportOptions(Options):
-    """What the report of `sfm-quant inspect --html` is made from."""
+    """What `sfm-quant inspect` takes for its report."""
 
     folder: str = _path("", argument=True, metavar="DIR")
-    result: str | None = _path("For the report: what `sfm-quant eval --json` wrote.", None, metavar="FILE")
-    predictions: str | None = _path("For the report: what `sfm-quant eval --predictions` wrote.", None, metavar="FILE")
+    result: str | None = _path("For the report: the file from `sfm-quant eval --json`.", None, metavar="FILE")
+    predictions: str | None = _path(
+        "For the report: the file from `sfm-quant eval --predictions`.", None, metavar="FILE"
+    )
     timing: bool = _option("For the report: measure where the time goes.", True, flag="--time/--no-time")

@@ -20,6 +20,6 @@ def bar(*iterable: Any, **settings: Any) -> Any:
 
 
 def close() -> None:
-    """End the line of a bar that was left in the middle, so that a message does not follow it on the same one."""
+    """End the line of an unfinished bar, so that a message does not continue it."""
     for each in list(_open):
         each.close()

@@ -47,12 +47,12 @@ def text_of(path: Path, what: str) -> str:
 
 
 def parsed(text: str) -> object:
-    """What some JSON says; ValueError for a key that is there twice."""
+    """The content of some JSON; ValueError for a key that appears twice."""
     return json.loads(text, object_pairs_hook=_object)
 
 
 def entry_of(cls: type[T], name: str, entry: object) -> T:
-    """As `read`, and what is wrong names the site or layer."""
+    """Like `read`, with the name of the site or layer in the error."""
     try:
         return read(cls, entry)
     except (TypeError, ValueError) as error:
@@ -73,7 +73,7 @@ def read(cls: type[T], entry: object) -> T:
 
 
 def typed(name: str, value: object, hint: object) -> object:
-    """The value when it is of the type that the field has, and finite; an int will do for a float."""
+    """The value, if it is of the field's type and finite; an int is accepted for a float."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     types = tuple(get_origin(kind) or kind for kind in kinds)
     if Any in types:
@@ -83,7 +83,7 @@ def typed(name: str, value: object, hint: object) -> object:
     if float in types and type(value) is int:
         value = float(value)
     if type(value) not in types or (isinstance(value, float) and not math.isfinite(value)):
-        raise TypeError(f"{name} is {shortened(value)}, not {KINDS.get(types[0], 'what belongs there')}")
+        raise TypeError(f"{name} is {shortened(value)}, not {KINDS.get(types[0], 'of the right type')}")
     return value
 
 
@@ -104,10 +104,10 @@ def mapping(value: object, name: str) -> JsonObject:
 
 
 def _object(pairs: list[tuple[str, object]]) -> JsonObject:
-    """A JSON object; with a key twice, one of both would be lost in silence."""
+    """A JSON object; if a key appeared twice, one of the two would be lost silently."""
     found: JsonObject = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"{key!r} is there twice; remove one of them")
+            raise ValueError(f"{key!r} appears twice; remove one of them")
         found[key] = value
     return found

@@ -1,12 +1,12 @@
-"""Ctrl-C and SIGTERM end a command exactly once: neither lost on the way, nor answered when the work is done.
+"""Ctrl-C and SIGTERM end a command exactly once: they are never lost, and they do not interrupt finished work.
 
-Why more than a handler that raises: Python drops what is raised in a destructor, a weak reference's or garbage
-collector's callback or a callback from C, a library may catch it, and a system call that begins in the moment the
-signal comes sleeps on. So the command line has to have seen the exception; until then it is raised again.
+A handler that raises is not enough. Python drops exceptions that are raised in a destructor, in a callback of a weak
+reference or the garbage collector, or in a callback from C; a library may catch them; and a system call that starts at
+the moment of the signal keeps sleeping. So the exception is raised again until the command line has seen it.
 
-A command is STARTING (a signal ends the process at once, for there is nothing to clear up), then WORKING (it raises
-Interrupted), then OVER (it is ignored: the outcome is decided). While the exception passes through `finally` and
-`except` nothing more is raised, so a second Ctrl-C does not stop the clearing up. A third ends the process at once.
+A command is STARTING (a signal ends the process at once, because there is nothing to clean up), then WORKING (it
+raises Interrupted), then OVER (it is ignored: the outcome is decided). While the exception passes through `finally`
+and `except` nothing more is raised, so a second Ctrl-C does not stop the cleanup. A third ends the process at once.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ STARTING, WORKING, OVER = "starting", "working", "over"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN = signal.SIGURG  # by default ignored, so that one that comes late does no harm
 INTERVAL = 0.1  # seconds
-PATIENCE = 2  # signals that let the process clear up
+PATIENCE = 2  # signals that let the process clean up
 UNWINDING = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that is to end the command."""
+    """Raised by a signal that should end the command."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -36,7 +36,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _State:
-    stage = OVER  # unless `install` was called, as for a program that uses the library, nothing here does anything
+    stage = OVER  # until `install` is called (never, in a program that uses the library) nothing happens here
     received: int | None = None  # the first signal
 
 
@@ -46,7 +46,7 @@ def exit_code(interrupt: KeyboardInterrupt) -> int:
 
 
 def default() -> None:
-    """Ctrl-C ends the process at once, without a traceback: for the time in which Python imports us."""
+    """End the process at once on Ctrl-C, without a traceback, while Python imports this package."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -66,13 +66,13 @@ def install() -> None:
 
 
 def start() -> None:
-    """From here on there is something to clear up: a signal raises Interrupted."""
+    """From here on there is something to clean up: a signal raises Interrupted."""
     if _State.stage is STARTING:
         _State.stage = WORKING
 
 
 def settle() -> None:
-    """The outcome is decided, and shown next: raise an interrupt that came before and was lost; ignore later ones."""
+    """The outcome is decided and shown next: raise an earlier interrupt that was lost, and ignore later ones."""
     if _State.stage is WORKING and _State.received is not None:
         raise Interrupted(_State.received)
     close()
@@ -84,7 +84,7 @@ def close() -> None:
 
 
 def ignore() -> None:
-    """The same for the time in which Python shuts down, and no longer runs handlers."""
+    """The same while Python shuts down and no longer runs handlers."""
     close()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -105,7 +105,7 @@ def _again(_: int, frame: FrameType | None) -> None:
 
 
 def _unwinding(frame: FrameType | None) -> bool:
-    """Whether what runs is the clearing up after an interrupt, or the hook that is called when one was lost."""
+    """Whether the cleanup after an interrupt is running, or the hook that Python calls for a lost one."""
     error = sys.exc_info()[1]
     while error and not isinstance(error, UNWINDING):
         error = None if error.__suppress_context__ else error.__context__  # `raise ... from` made another error of it
@@ -115,7 +115,7 @@ def _unwinding(frame: FrameType | None) -> bool:
 
 
 def _watch(reader: int, main: int) -> None:
-    """Python's handler in C writes each signal's number to a pipe, whatever the main thread does; remind it."""
+    """Remind the main thread of signals: Python's handler in C writes their numbers to this pipe in any case."""
     received = 0
     while True:
         if select.select([reader], [], [], INTERVAL if received else None)[0]:
@@ -130,6 +130,6 @@ def _watch(reader: int, main: int) -> None:
 
 
 def _unraisable(lost: Any) -> None:
-    """Python could not raise an exception and reports it; ours is raised again elsewhere, and no bug."""
+    """Python could not raise an exception: report it, unless it is Interrupted, which is raised again elsewhere."""
     if not issubclass(lost.exc_type, Interrupted) and "due to race condition" not in str(lost.exc_value):
         sys.__unraisablehook__(lost)

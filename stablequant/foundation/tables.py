@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def columns(rows: Sequence[Sequence[str]], align: str = "") -> list[str]:
-    """A line for each row, every column as wide as its widest cell; `align` has < or > for each, < where it ends.
+    """One line per row, every column as wide as its widest cell; `align` has < or > for each, by default <.
 
-    A row may be shorter than the others; then its last cell is as long as it is.
+    The last cell of a row that is shorter than the others is not padded.
     """
     full = max(map(len, rows), default=0)
     widths = [0] * full

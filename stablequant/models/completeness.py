@@ -1,9 +1,9 @@
-"""Whether a checkpoint holds everything that recognising reads.
+"""Whether a checkpoint contains everything that inference reads.
 
-Checkpoints of the hub lack parameters that only training reads: facebook/wav2vec2-base-960h has no mask embedding,
-other files no quantizer. Which ones those are differs by family and by the year of the file, so no list is kept here:
-one forward pass is watched, operator by operator, and a parameter that no operator took is one that inference never
-reads. Such a parameter is set to zero: transformers draws it at random, and the same file must give the same model.
+Checkpoints on the hub lack parameters that only training reads: facebook/wav2vec2-base-960h has no mask embedding,
+others have no quantizer. Which ones these are differs by family and by the year of the file, so there is no list here:
+one forward pass is watched, operator by operator, and a parameter that no operator takes is one that inference never
+reads. It is set to zero: transformers initializes it at random, but the same file must always load as the same model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class _Reads(TorchDispatchMode):
-    """Notes which of some tensors the operators inside take, directly or as views."""
+    """Records which of some tensors the operators inside take, directly or as views."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def read_by_inference(model: nn.Module, names: Iterable[str], inputs: Tensor) ->
 
 
 def zero_unread(model: nn.Module, missing: Collection[str], inputs: Tensor) -> list[str]:
-    """Of the parameters that a checkpoint lacks, those that inference reads, sorted; the others become zero."""
+    """The missing parameters that inference reads, sorted; the other missing ones become zero."""
     needed = read_by_inference(model, missing, inputs) if missing else set()
     state = model.state_dict()
     for name in set(missing) - needed:

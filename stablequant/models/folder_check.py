@@ -1,9 +1,9 @@
-"""What else lies in a model folder: files that make it another model, or that may not be followed.
+"""The other files in a model folder: those that change what the model is, and those that must not be opened.
 
-A folder can hold more than weights: an adapter (LoRA) to be added to them, a language model to decode with, adapters
-of languages, code to run. None of that is passed over in silence: `check` refuses what would change the words without
-being applied here, and `remarks` names the rest. Links are followed, because the cache of the hub is made of them; but
-only to files, since reading a pipe or a device may never end.
+A folder can contain more than weights: an adapter (LoRA) to be added to them, a language model to decode with,
+language adapters, code to run. None of these is ignored silently: `check` refuses files that would change the words
+but are not applied here, and `remarks` names the others. Links are followed, because the cache of the hub consists of
+them, but only to files: reading a pipe or a device may never end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NESTED, FLAT = "processor_config.json", "preprocessor_config.json"
 
 
 def check(source: Source) -> None:
-    """InputError when a folder holds a pipe or device, an adapter to be merged, or asks for code of its own."""
+    """InputError if a folder contains a pipe or device, an adapter that is not merged, or needs custom code."""
     for path in sorted(source.folder.iterdir()):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise InputError(f"{path}: a pipe or device, not a file; copy the model again")
@@ -27,27 +27,27 @@ def check(source: Source) -> None:
         check_content(path)
     if "adapter_config.json" in source.names:
         raise InputError(
-            f"{source.name}: holds a PEFT adapter (adapter_config.json) that is not merged into the weights; merge it "
-            "(`PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(DIR)`), or remove the files of the "
-            "adapter to use the base model"
+            f"{source.name}: contains a PEFT adapter (adapter_config.json) that is not merged into the weights; merge "
+            "it (`PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(DIR)`), or remove the adapter's "
+            "files to use the base model"
         )
     for path in source.settings:
         if path.name.endswith("config.json") and read_json(path).get("auto_map"):
             raise InputError(
-                f"{path}: asks for code of its own (auto_map), which stablequant never runs; use a model "
-                "whose code is in transformers"
+                f"{path}: needs custom code (auto_map), which stablequant never runs; use a model whose code is in "
+                "transformers"
             )
 
 
 def remarks(source: Source) -> Iterator[str]:
-    """A sentence for everything in the folder that is not applied, and for settings that are there twice."""
+    """A sentence for everything in the folder that is not applied, and for contradicting settings."""
     if model := _language_model(source):
         yield (
-            f"{source.name}: has a language model ({model}), which is not used: words are those of the best symbols "
-            "(greedy), and a quantized copy of the model does not have it"
+            f"{source.name}: has a language model ({model}), which is not used: decoding is greedy, and the quantized "
+            "model does not include it"
         )
     if other := _second_opinion(source):
-        yield f"{source.name}: {FLAT} says another {other} than {NESTED}, which is the one that is used"
+        yield f"{source.name}: {FLAT} and {NESTED} differ in {other}; {NESTED} is used"
 
 
 def _language_model(source: Source) -> str | None:

@@ -1,8 +1,8 @@
-"""Bring the files of a repository of the Hugging Face hub into the local cache, or find them there.
+"""Download the files of a repository of the Hugging Face hub into the local cache, or find them there.
 
-One request resolves the revision to a commit, one lists the files; each file is then read of that commit, so a model
-is never put together from two states of its repository. Without a network (or with HF_HUB_OFFLINE=1) the cache
-answers, whole or in part: what matters is that the files that loading reads are there.
+One request resolves the revision to a commit, another lists the files; every file is then read from that commit, so a
+model is never put together from two states of its repository. Without a network (or with HF_HUB_OFFLINE=1) the cache
+is used. It may be partial, as long as the files that loading reads are there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Wanted = Callable[[Path, frozenset[str]], list[str]]  # (snapshot folder with co
 def fetch(path: str, repository: str, revision: str | None, wanted: Wanted) -> tuple[Path, frozenset[str], str]:
     """The snapshot folder with the wanted files, the names of all files of the repository, and the commit.
 
-    Raises InputError when the repository, the revision or a file cannot be had.
+    Raises InputError if the repository, the revision or a file is not available.
     """
     try:
         commit = HfApi().resolve_revision(repository, revision=revision).resolved
@@ -44,7 +44,7 @@ def fetch(path: str, repository: str, revision: str | None, wanted: Wanted) -> t
 
 
 def _listed(path: str, repository: str, commit: str) -> frozenset[str] | None:
-    """The names of the repository's files; None where the hub cannot be asked."""
+    """The names of the repository's files; None if the hub cannot be reached."""
     if constants.is_offline_mode():
         return None
     try:
@@ -61,7 +61,7 @@ def _fetched(
     path: str, repository: str, commit: str, names: frozenset[str], wanted: Wanted
 ) -> tuple[Path, frozenset[str], str]:
     if CONFIG not in names:
-        raise InputError(f"{path}: has no {CONFIG}, so it is not a model that transformers can load")
+        raise InputError(f"{path}: the repository has no {CONFIG}, so transformers cannot load it")
     folder = Path(hf_hub_download(repository, CONFIG, revision=commit)).parent
     for name in (each for each in sorted(names) if each.endswith(".index.json")):
         hf_hub_download(repository, name, revision=commit)
@@ -71,7 +71,7 @@ def _fetched(
 
 
 def _cached(path: str, repository: str, commit: str, wanted: Wanted) -> tuple[Path, frozenset[str], str]:
-    """What the cache holds of the commit, if that is enough."""
+    """The cached files of the commit, if they are enough."""
     config = try_to_load_from_cache(repository, CONFIG, revision=commit)
     if not isinstance(config, str):
         raise errors.LocalEntryNotFoundError(CONFIG)
@@ -81,7 +81,7 @@ def _cached(path: str, repository: str, commit: str, wanted: Wanted) -> tuple[Pa
         wanted(folder, names)
     except InputError as error:
         raise InputError(
-            f"{path}: the cache holds only a part of it ({str(error).removeprefix(f'{path}: ')}); "
+            f"{path}: the cache has only a part of it ({str(error).removeprefix(f'{path}: ')}); "
             f"run `hf download {repository}` with a network connection, then try again"
         ) from error
     return folder, names, commit
@@ -94,16 +94,16 @@ def _why_not(error: Exception, repository: str, revision: str | None) -> str:
     if isinstance(error, errors.RepositoryNotFoundError):
         return "no such model on the hub, or a private one; check the spelling, or log in with `hf auth login`"
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"no branch, tag or commit {revision!r} in {page}; correct what follows the @"
+        return f"no branch, tag or commit {revision!r} in {page}; correct the part after the @"
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"a file that its repository lists cannot be downloaded ({_first_line(error)}); try again"
+        return f"a file of the repository cannot be downloaded ({_first_line(error)}); try again"
     if isinstance(error, errors.RevisionResolutionError | errors.LocalEntryNotFoundError):
         return _not_cached(repository, revision)
     if isinstance(error, errors.HFValidationError):
         return "no such folder, and not a hub id either (owner/name or owner/name@revision); correct it"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        return f"{error.filename or constants.HF_HUB_CACHE} cannot be written to; set HF_HOME to a folder that can"
-    return f"cannot be downloaded ({_first_line(error)}); try again, or give a local folder"
+        return f"{error.filename or constants.HF_HUB_CACHE} is not writable; set HF_HOME to a folder that is"
+    return f"cannot be downloaded ({_first_line(error)}); try again, or use a local folder"
 
 
 def _not_cached(repository: str, revision: str | None) -> str:
@@ -115,7 +115,7 @@ def _not_cached(repository: str, revision: str | None) -> str:
         )
     return (
         f"no such folder, the hub ({constants.ENDPOINT}) cannot be reached, and {where} is not in the cache "
-        f"({constants.HF_HUB_CACHE}); check the network, or give a local folder"
+        f"({constants.HF_HUB_CACHE}); check the network, or use a local folder"
     )
 
 

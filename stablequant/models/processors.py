@@ -1,7 +1,7 @@
-"""What turns audio into a model's input and its output into text, read so that every part agrees on every symbol.
+"""The feature extractor and the tokenizer of a model, checked to agree with its head on every symbol.
 
-The blank of CTC, the delimiter of words and the size of the vocabulary are each written in several files. The
-tokenizer decides, since it makes the text; where another file contradicts it, a remark says so.
+The CTC blank, the word delimiter and the size of the vocabulary are each stored in several files. The tokenizer
+decides, because it writes the text; if another file contradicts it, a remark says so.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SHOWN = 5  # symbols in a message
 
 @dataclass(frozen=True)
 class Languages:
-    """The language that a tokenizer writes, of those that the folder has; None and none where there is only one."""
+    """The language that a tokenizer writes, and the others in the folder; None and () if there is only one."""
 
     chosen: str | None
     others: tuple[str, ...]
 
 
 def load_processor(source: Source, target_lang: str | None) -> tuple[Wav2Vec2Processor, Languages]:
-    """The feature extractor and the tokenizer of a model; of several languages, the one that is asked for.
+    """The feature extractor and the tokenizer of a model, for `target_lang` if it has several languages.
 
-    Raises InputError when a file is missing or unusable, and when there is no such language.
+    Raises InputError if a file is missing or unusable, or if there is no such language.
     """
     languages = _languages(source, target_lang)
     try:
@@ -74,19 +74,19 @@ def _languages(source: Source, target_lang: str | None) -> Languages:
 
 
 def _refuse_shared_numbers(source: Source, vocabulary: dict[str, Any]) -> None:
-    """InputError where two symbols have one number: whichever the tokenizer keeps, text would hold the wrong one."""
+    """InputError if two symbols share a number: whichever the tokenizer keeps, the text would have the wrong one."""
     for symbols in (vocabulary, *(each for each in vocabulary.values() if isinstance(each, dict))):
         first: dict[int, str] = {}
         for symbol, number in symbols.items():
             if isinstance(number, int) and first.setdefault(number, symbol) != symbol:
                 raise InputError(
                     f"{source.folder / VOCABULARY}: {first[number]!r} and {symbol!r} are both {number}; "
-                    "give each symbol a number of its own, as in training"
+                    "every symbol needs its own number, as in training"
                 )
 
 
 def _options(source: Source, languages: Languages) -> dict[str, Any]:
-    """What the tokenizer's class has to know to be built."""
+    """The arguments that the tokenizer's class needs."""
     options: dict[str, Any] = {} if languages.chosen is None else {"target_lang": languages.chosen}
     settings = read_json(source.folder / TOKENIZER) if TOKENIZER in source.names else {}
     if settings.get("tokenizer_class") == "Wav2Vec2PhonemeCTCTokenizer":
@@ -97,16 +97,16 @@ def _options(source: Source, languages: Languages) -> dict[str, Any]:
 def _check_extractor(source: Source, extractor: Any) -> None:
     rate = extractor.sampling_rate
     if type(rate) is not int or not 0 < rate < FASTEST:
-        raise InputError(f"{source.name}: sampling_rate of the feature extractor is {rate!r}; write the rate in Hz")
+        raise InputError(f"{source.name}: the feature extractor's sampling_rate is {rate!r}; set it to the rate in Hz")
     if "input_values" not in extractor.model_input_names:
         raise InputError(
-            f"{source.name}: {type(extractor).__name__} gives {extractor.model_input_names[0]}, and this model takes "
-            "waveforms; copy preprocessor_config.json of the model that it was fine-tuned from"
+            f"{source.name}: {type(extractor).__name__} returns {extractor.model_input_names[0]}, but the model takes "
+            "waveforms; copy preprocessor_config.json from the model that it was fine-tuned from"
         )
 
 
 def _restore_delimiter(tokenizer: Any) -> None:
-    """The word delimiter as the folder's file has it; transformers 5.20 to 5.23 reload every delimiter as "|"."""
+    """Use the word delimiter of the folder's file; transformers 5.20 to 5.23 reload every delimiter as "|"."""
     saved = tokenizer.init_kwargs.get("model_specific_special_tokens") or {}
     if (delimiter := saved.get("word_delimiter_token")) is not None:
         tokenizer._word_delimiter_token = str(delimiter)  # its setter stores it where its getter does not look
@@ -114,35 +114,35 @@ def _restore_delimiter(tokenizer: Any) -> None:
 
 
 def _keep_one_language(tokenizer: Any) -> None:
-    """A flat vocabulary, so that what is written beside a model of one language does not list the others."""
+    """Make the vocabulary flat, so that the files written for a model of one language do not list the others."""
     if getattr(tokenizer, "target_lang", None) is not None:
         tokenizer.vocab = dict(tokenizer.encoder)
         tokenizer.target_lang = tokenizer.init_kwargs["target_lang"] = None
 
 
 def check_symbols(name: str, tokenizer: Any, symbols: int) -> Iterator[str]:
-    """Hold a tokenizer against a head of so many symbols; yields remarks on what does not match but can be used.
+    """Check a tokenizer against a head with so many symbols; yields remarks on mismatches that can be tolerated.
 
-    Raises InputError when they cannot belong together: the blank, or symbols of the vocabulary, lie outside the head.
+    Raises InputError if they cannot belong together: the blank or symbols of the vocabulary are outside the head.
     """
     blank, vocabulary = tokenizer.pad_token_id, tokenizer.get_vocab()
     if blank is None or not 0 <= blank < symbols:
         raise InputError(
-            f"{name}: the tokenizer's pad_token {tokenizer.pad_token!r}, which is the blank of CTC, has number "
-            f"{blank} and the head writes 0 to {symbols - 1}; set pad_token in {TOKENIZER} to the blank that the "
+            f"{name}: the tokenizer's pad_token {tokenizer.pad_token!r}, which is the CTC blank, has number "
+            f"{blank}, but the head writes 0 to {symbols - 1}; set pad_token in {TOKENIZER} to the blank that the "
             "model was trained with"
         )
     special = {*tokenizer.all_special_tokens, tokenizer.init_kwargs.get("word_delimiter_token")}
     outside = sorted(symbol for symbol, number in vocabulary.items() if number >= symbols and symbol not in special)
     if outside:
         raise InputError(
-            f"{name}: {_listed(outside)} of the vocabulary lie outside the head, which has {symbols} symbols; copy "
-            "the tokenizer that the model was trained with, or for a model of several languages use --target-lang"
+            f"{name}: {_listed(outside)} in the vocabulary are outside the head, which has {symbols} symbols; copy "
+            "the tokenizer that the model was trained with, or use --target-lang if it has several languages"
         )
     if unnamed := set(range(symbols)) - set(vocabulary.values()):
         yield (
-            f"{name}: the head writes {symbols} symbols and the tokenizer names only {symbols - len(unnamed)} of "
-            f"them; text may hold {tokenizer.unk_token}"
+            f"{name}: the head writes {symbols} symbols, but the tokenizer names only {symbols - len(unnamed)} of "
+            f"them; the text may contain {tokenizer.unk_token}"
         )
 
 

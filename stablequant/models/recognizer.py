@@ -1,4 +1,4 @@
-"""A speech recogniser: a network with what turns audio into its input and its output into text."""
+"""A speech recogniser: a network with its feature extractor and tokenizer."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class Recognizer:
 
     @torch.inference_mode()
     def answer(self, inputs: Mapping[str, Tensor]) -> Answer:
-        """What the model answers by itself, and what another has to be compared with."""
+        """The model's own answer, to which a changed model is compared."""
         return self.task.answer(self.model, self.processor.tokenizer, inputs)
 
     @torch.inference_mode()
     def divergence(self, inputs: Mapping[str, Tensor], answer: Answer) -> Part:
-        """How far the model, changed since, is from an answer that it gave."""
+        """How far the model, after a change, is from its earlier answer."""
         return self.task.divergence(answer, self.task.logits(self.model, inputs, answer))
 
     @torch.inference_mode()
     def text(self, inputs: Mapping[str, Tensor]) -> str:
-        """What the model writes; InputError where its output is not finite."""
+        """The model's text; InputError if its output is not finite."""
         return self.task.text(self.model, self.processor.tokenizer, inputs)
 
     @torch.inference_mode()
@@ -69,7 +69,7 @@ class Recognizer:
         return found
 
     def transcribe(self, waveform: np.ndarray) -> str:
-        """What is said in one utterance."""
+        """The text of one utterance."""
         return self.text(self.inputs(waveform))
 
     @property
@@ -83,7 +83,7 @@ class Recognizer:
         return self.family.geometry(self.model.config).stride
 
     def transcribe_all(self, waveforms: Sequence[np.ndarray]) -> list[str]:
-        """What is said in each of several utterances, which together should last no more than BATCH_SECONDS."""
+        """The text of each of several utterances, which together should last no more than BATCH_SECONDS."""
         return [ctc.decode(ctc.best(logits), self.processor.tokenizer) for logits in self.logits_all(waveforms)]
 
     def logits_all(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:

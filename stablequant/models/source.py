@@ -1,9 +1,9 @@
 """Where a model's files are, and which of them loading reads: a folder, or a repository of the Hugging Face hub.
 
-A hub id is resolved to one commit and its files to the snapshot folder in the local cache, so everything that follows
-sees a folder, reads one state of the repository and needs no network. Only the files that loading reads are fetched:
-weights in one format, chosen in transformers' order, and the settings. What else the repository holds is known by
-name, because some files change what a model means (safety.py).
+A hub id is resolved to one commit, and its files to the snapshot folder in the local cache, so everything after that
+works on a folder, reads one state of the repository and needs no network. Only the files that loading reads are
+downloaded: weights in one format, chosen in transformers' order, and the settings. Of the other files only the names
+are known, because some of them change what a model means (folder_check.py).
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ FOREIGN = {  # weights that transformers 5 does not read, and what helps
     ".h5": "TensorFlow weights; load them in transformers 4 with `from_tf=True` and save the model again",
     ".msgpack": "Flax weights; load them in transformers 4 with `from_flax=True` and save the model again",
     ".nemo": "a NeMo archive; convert it to a Hugging Face folder first",
-    ".onnx": "an ONNX graph; give the model that it was exported from",
+    ".onnx": "an ONNX graph; use the model that it was exported from",
     ".pt": "a checkpoint of its training toolkit; convert it to a Hugging Face folder first",
     ".ckpt": "a checkpoint of its training toolkit; convert it to a Hugging Face folder first",
-    ".gguf": "GGUF weights; give the model that they were made from",
+    ".gguf": "GGUF weights; use the model that they were made from",
 }
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one model; `names` holds all of its repository, `weights` and `settings` what loading reads."""
+    """The files of one model: the `names` of all in its repository, and the `weights` and `settings` to load."""
 
     name: str  # as the user wrote it
     folder: Path
@@ -73,7 +73,7 @@ class Source:
         return sum(path.stat().st_size for path in (*self.weights, *self.settings))
 
     def languages(self) -> dict[str, str]:
-        """The language adapters {language: file} beside the weights, safetensors before pickled ones."""
+        """The language adapters {language: file} next to the weights, safetensors before pickled ones."""
         matches = sorted((m for each in self.names if (m := LANGUAGE.fullmatch(each))), key=lambda m: m[0])
         return {match["language"]: match[0] for match in matches}
 
@@ -81,18 +81,18 @@ class Source:
 def locate(path: str, families: Collection[str], target_lang: str | None = None) -> Source:
     """Find the files of a model in a folder or, as owner/name or owner/name@revision, on the hub or in its cache.
 
-    Raises InputError when there is no such model, when it cannot be reached, when its type is not one of `families`
-    (before the weights are downloaded), or when files that loading reads are missing.
+    Raises InputError if there is no such model, if it cannot be reached, if its type is not one of `families` (before
+    the weights are downloaded), or if files that loading reads are missing.
     """
     if Path(path).is_dir():
         _check_family(path, Path(path), families)
         return in_folder(path, Path(path))
     if Path(path).exists():
-        raise InputError(f"{path}: a file; give the folder of a Hugging Face model")
+        raise InputError(f"{path}: a file; pass the folder of a Hugging Face model")
     match = HUB_ID.fullmatch(path)
     if match is None:
         raise InputError(
-            f"{path}: no such folder; correct the path, or give a hub id (owner/name or owner/name@revision)"
+            f"{path}: no such folder; correct the path, or pass a hub id (owner/name or owner/name@revision)"
         )
 
     def wanted(folder: Path, names: frozenset[str]) -> list[str]:
@@ -110,11 +110,11 @@ def _check_family(name: str, folder: Path, families: Collection[str]) -> None:
     """InputError when config.json names a model type that is not supported."""
     kind = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
     if kind is not None and kind not in families:
-        raise InputError(f"{name}: model type {kind!r} is not one of {', '.join(families)}")
+        raise InputError(f"{name}: model type {kind!r} is not supported; supported are {', '.join(families)}")
 
 
 def in_folder(name: str, folder: Path) -> Source:
-    """The files of a model in a local folder; InputError when some that loading reads are missing."""
+    """The files of a model in a local folder; InputError if some that loading reads are missing."""
     names = frozenset(each.name for each in folder.iterdir())
     if CONFIG not in names:
         raise InputError(f"{name}: no config.json here{_where_instead(folder, names)}")
@@ -160,24 +160,22 @@ def _shards(index: Path, names: Collection[str]) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a model folder; InputError when it is none."""
+    """The JSON object in a file of a model folder; InputError if there is none."""
     check_content(path)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(settings, allow_nan=False)  # no setting is infinite or not a number
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); copy the model again") from error
+        raise InputError(f"{path}: not valid JSON ({error}); copy the model again") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path}: not a JSON object; copy the model again")
     return settings
 
 
 def check_content(path: Path) -> None:
-    """InputError for what stands in the place of a file when a copy went wrong."""
+    """InputError for what a failed copy leaves in place of a file."""
     if path.is_symlink() and not path.exists():
-        raise InputError(
-            f"{path}: a link to a file that is not there; copy the model with `cp -L`, which follows links"
-        )
+        raise InputError(f"{path}: a link to a missing file; copy the model with `cp -L`, which follows links")
     try:
         with path.open("rb") as file:
             head = file.read(len(POINTER))
@@ -192,6 +190,6 @@ def check_content(path: Path) -> None:
 def _where_instead(folder: Path, names: Collection[str]) -> str:
     """Advice for a folder without config.json."""
     if "adapter_config.json" in names:
-        return ", but a PEFT adapter; merge it into its base model (`merge_and_unload`) and give the merged folder"
+        return ", but a PEFT adapter; merge it into its base model (`merge_and_unload`) and use the merged folder"
     nested = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-    return f"; give {folder / nested[-1]}" if nested else "; give the folder of a Hugging Face model"
+    return f"; use {folder / nested[-1]}" if nested else "; pass the folder of a Hugging Face model"

@@ -1,4 +1,4 @@
-"""What the page is made from, besides the plan: an evaluation's JSON, its predictions, the bytes of the weights."""
+"""The inputs of the page besides the plan: an evaluation's JSON, its predictions, the bytes of the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHERS = "other tensors"
 def evaluation(path: str, folder: str | None = None) -> dict[str, Any]:
     """The JSON of `sfm-quant eval --json` as {"rows": cells, head first, "lines": sentences, "normalize": name}.
 
-    Where it is of several models, `folder` has to be one of them.
+    If it is of several models, `folder` must be one of them.
     """
     text = reading.text_of(Path(path), "what `sfm-quant eval --json` wrote")
     try:
@@ -32,11 +32,13 @@ def evaluation(path: str, folder: str | None = None) -> dict[str, Any]:
         if isinstance(error, InputError):
             raise
         why = f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: not what `sfm-quant eval --json` writes ({why}); give that file") from error
+        raise InputError(
+            f"{path}: not a file that `sfm-quant eval --json` writes ({why}); pass such a file"
+        ) from error
 
 
 def predictions(path: str, folder: str | None = None) -> tuple[Row, ...]:
-    """The rows of `sfm-quant eval --predictions`, of several models with the answers of the one in `folder`."""
+    """The rows of `sfm-quant eval --predictions`; of several models, only the answers of the one in `folder`."""
     return tuple(_row(each, _answer(place, each, folder)) for place, each in read(path))
 
 
@@ -95,7 +97,7 @@ def _row(prediction: Prediction, answer: ModelAnswer) -> Row:
 
 
 def _answer(place: str, prediction: Prediction, folder: str | None) -> ModelAnswer:
-    """That of the model in `folder`; one that stands alone may have moved."""
+    """The answer of the model in `folder`; with only one model, its folder may have moved."""
     answers = prediction.answers
     if folder is None or len(answers) < 2:
         return answers[0]
@@ -104,9 +106,9 @@ def _answer(place: str, prediction: Prediction, folder: str | None) -> ModelAnsw
 
 
 def _refuse_others(place: str, models: list[Any], folder: str | None) -> None:
-    """InputError when of several models none is the one in `folder`."""
+    """InputError if none of several models is the one in `folder`."""
     if folder is not None and len(models) > 1 and not any(_same(path, folder) for path in models):
-        raise InputError(f"{place}: of {', '.join(map(str, models))}, none of {folder}; give that model's own")
+        raise InputError(f"{place}: is about {', '.join(map(str, models))}, not {folder}; pass that model's file")
 
 
 def _same(path: Any, folder: str) -> bool:

@@ -44,7 +44,7 @@ def layers(plan: Plan, sizes: Mapping[str, int]) -> list[Layer]:
 
 
 def seen(plan: Plan, histograms: Mapping[str, Histogram]) -> list[Seen]:
-    """What the quantized sites saw, in forward order; q, k and v read the same and are shown once."""
+    """The input histograms of the quantized sites, in forward order; q, k and v share one."""
     found: dict[tuple[object, ...], Seen] = {}
     for name, choice in plan.quantized().items():
         read = choice.input

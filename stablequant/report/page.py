@@ -1,7 +1,7 @@
-"""The report: one page that needs nothing else, no network, no script.
+"""The report: one page that needs no other file, no network and no script.
 
-A section whose input was not given says which command gives it. Every text is escaped by the template; only the plots,
-which escape their own, are put in as they are.
+A section whose input is missing says which command provides it. The template escapes every text; only the plots, which
+escape their own text, are inserted as they are.
 """
 
 from __future__ import annotations

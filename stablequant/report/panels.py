@@ -32,14 +32,16 @@ def of_layers(plan: Plan, layers: Sequence[Layer]) -> Iterator[Panel]:
     unit, limit = plan.score.get("unit", "points"), plan.score.get("threshold")
     scores = [layer.probe_score for layer in layers]
     yield _bars(
-        Panel("Loss of each layer alone", f"Probe score in {unit}. Layers beyond the dashed line are selected.", ""),
+        Panel("Loss of each layer alone", f"Probe score: {unit}. Layers beyond the dashed line are selected.", ""),
         layers,
         {"score": scores},
         ["" if score is None else f"{score:.2f}" for score in scores],
         limit,
     )
     yield _bars(
-        Panel("Range method, and values removed before it", "% of the values, the largest. Bare names: none.", ""),
+        Panel(
+            "Range method, and values removed before it", "Largest values, in %. A name without a number: none.", ""
+        ),
         layers,
         {"removed": [layer.removed_percent or 0.0 for layer in layers]},
         [

@@ -1,4 +1,4 @@
-"""Plots as SVG to stand in a page: no script, no font of their own, in the page's colours whether light or dark.
+"""Plots as SVG for a page: no scripts, no fonts of their own, in the page's colours, light or dark.
 
 matplotlib writes colours as numbers; those of PALETTE stand for the page's, which are CSS variables.
 """
@@ -49,9 +49,9 @@ def bars(
     notes: Sequence[str],
     limit: float | None = None,
 ) -> str:
-    """Horizontal bars, the first name on top, one beside the other for each series.
+    """Horizontal bars, the first name on top, one bar per series.
 
-    A note stands at the end of each name's last bar, a line at the `limit`.
+    Each name's last bar ends with a note; a line marks the `limit`.
     """
     with style.context(["default", SETTINGS]):
         figure, axes = _axes(0.7 + 0.2 * len(names) * (0.4 + 0.6 * len(series)))
@@ -102,7 +102,7 @@ def _axes(height: float) -> tuple[Figure, Any]:
 
 
 def _printable(text: str) -> str:
-    """Names come from the data, and may hold what no font draws and no page may contain."""
+    """Names come from the data, and may contain characters that no font draws or no page may contain."""
     return "".join(each if each.isprintable() else " " for each in text)
 
 

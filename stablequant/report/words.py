@@ -19,7 +19,7 @@ COLUMNS = 80  # words of one utterance shown
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance: what was said, what the model heard, and what the float model did where that is known."""
+    """One utterance: its transcript, the model's text and, if known, the float model's."""
 
     name: str
     reference: str
@@ -37,10 +37,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """One place of an alignment: a word of the reference ("" beside an insertion) and what was heard there."""
+    """One place of an alignment: a word of the reference ("" for an insertion) and the recognised words."""
 
     reference: str
-    heard: tuple[str, ...]  # by the float model, where it is known, and by the quantized one; "" is nothing
+    heard: tuple[str, ...]  # by the float model, if known, and by the quantized one; "" is nothing
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class Column:
 
     @property
     def changed(self) -> bool:
-        """Whether the two models heard different words here."""
+        """Whether the two models recognised different words here."""
         return len(set(self.heard)) > 1
 
 
@@ -62,14 +62,14 @@ class AlignedUtterance:
 
 @dataclass(frozen=True)
 class Group:
-    """Some utterances together; rates in %."""
+    """A group of utterances; rates in %."""
 
     name: str
     utterances: int
     words: int
     wer: tuple[float, ...]  # of the float model, where it is known, and of the quantized one
     points: float | None  # quantized - float
-    ci95: Interval | None  # of the points; None for one utterance, which says nothing of others
+    ci95: Interval | None  # of the points; None for a single utterance
 
 
 class Words:
@@ -146,7 +146,7 @@ class Words:
 
 
 def align(reference: str, *hypotheses: str) -> list[Column]:
-    """The words of a reference in order, each with what every hypothesis has there; insertions between them."""
+    """The words of a reference in order, each with the words of every hypothesis; insertions are between them."""
     words = reference.split()
     aligned = [_aligned(words, hypothesis.split()) for hypothesis in hypotheses]
     columns = []
@@ -160,7 +160,7 @@ def align(reference: str, *hypotheses: str) -> list[Column]:
 
 
 def _aligned(reference: list[str], heard: list[str]) -> tuple[list[str], list[list[str]]]:
-    """What was heard for each word ("" is nothing), and the words inserted before each and after the last."""
+    """The recognised word for each word ("" is nothing), and the words inserted before each and after the last."""
     at = [""] * len(reference)
     before: list[list[str]] = [[] for _ in range(len(reference) + 1)]
     (chunks,) = jiwer.process_words(" ".join(reference), " ".join(heard)).alignments

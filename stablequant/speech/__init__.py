@@ -1,1 +1,1 @@
-"""Recordings in: their lists, decoding, and cutting long ones at pauses."""
+"""Recordings: lists of them, decoding, and cutting long ones at pauses."""

@@ -1,7 +1,7 @@
 """Recordings and their transcripts: find them in any known layout, read one as a mono waveform.
 
-A layout is one file in layouts/, which finds utterances and nothing more. What follows (are recordings and transcripts
-there, the subset) is the same for all. What a waveform may be is decided in waveforms.py.
+A layout is one file in layouts/, which finds utterances and nothing more. Everything after that (whether recordings
+and transcripts exist, the subset) is the same for all layouts. waveforms.py decides which waveforms are accepted.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ __all__ = [
     "whole_file",
 ]
 
-TOLD = 20  # sentences in one message; who has more mends these first
-FEW = 3  # problems of one kind that are told one by one
+TOLD = 20  # sentences in one message
+FEW = 3  # problems of one kind that are reported one by one
 COMMAND = re.compile("`[^`]*`")
 LISTS = frozenset({".json", ".jsonl", ".tsv", ".csv", ".txt"})
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What some data holds: utterances in its order, and a sentence for each entry that cannot be used."""
+    """The content of a data set: utterances in its order, and a sentence for each entry that cannot be used."""
 
     layout: str  # the file in layouts/ that read it
     utterances: list[Utterance]
@@ -74,24 +74,24 @@ def listing(
     seed: int = 0,
     skip_bad: bool = False,
 ) -> Listing:
-    """As `read_utterances`; with `skip_bad` what cannot be used is left out, and told in `problems`.
+    """Like `read_utterances`; with `skip_bad`, entries that cannot be used are left out and reported in `problems`.
 
-    Without any utterance that can be used it raises InputError all the same.
+    If no utterance can be used, it still raises InputError.
     """
     if max_samples is not None and max_samples < 1:
-        raise InputError(f"max_samples is {max_samples}; give 1 or more")
+        raise InputError(f"max_samples is {max_samples}; it must be 1 or more")
     found = survey(data, require_text=require_text)
     if found.problems and not (skip_bad and found.utterances):
         raise InputError("\n".join(told([*found.problems, *_of_headers(found.utterances)])))
     if not found.utterances:
-        raise InputError(f"{data}: lists no utterances; give a manifest with one on each line")
+        raise InputError(f"{data}: lists no utterances; use a manifest with one on each line")
     if max_samples is None:
         return found
     return replace(found, utterances=_subset(found.utterances, max_samples, seed))
 
 
 def _of_headers(utterances: Iterable[Utterance]) -> Iterator[str]:
-    """What their headers tell to be wrong; to tell it with the rest."""
+    """Problems that the headers show, to be reported together with the others."""
     for utterance in utterances:
         try:
             length(utterance)
@@ -102,10 +102,10 @@ def _of_headers(utterances: Iterable[Utterance]) -> Iterator[str]:
 def decoded(
     found: Listing, sampling_rate: int, *, skip_bad: bool, most: int | None = None
 ) -> tuple[Listing, list[Facts]]:
-    """What can be decoded of it, with the facts of each utterance (of its first `most` samples).
+    """The recordings that can be decoded, with the facts of each (of its first `most` samples).
 
-    Each recording is read once, before any work, so that the last cannot waste the work on the others. Raises
-    InputError with all that cannot be decoded; with `skip_bad` they are problems, unless nothing else is there.
+    Each recording is read once, before any work, so that a bad one cannot waste it. Raises InputError for all that
+    cannot be decoded; with `skip_bad` they become `problems`, unless nothing else is left.
     """
     good, of_each, problems = [], [], []
     for utterance in progress.bar(found.utterances, desc="checking recordings", unit="file"):
@@ -121,7 +121,7 @@ def decoded(
 
 
 def survey(data: str | Path, *, require_text: bool) -> Listing:
-    """All that is there, good and bad; raises InputError only when no layout fits or there is no list to read."""
+    """All entries, good and bad; raises InputError only if no layout fits or there is no list to read."""
     layout = detect(Path(data))
     utterances: list[Utterance] = []
     problems: list[str] = []
@@ -134,31 +134,31 @@ def survey(data: str | Path, *, require_text: bool) -> Listing:
 
 
 def detect(path: Path) -> ModuleType:
-    """The layout of some data: of those that fit, the one of the lowest rank."""
+    """The layout of some data: of those that fit, the one with the lowest rank."""
     layouts = [registry.get("layouts", name) for name in registry.names("layouts")]
     for rank in sorted({layout.RANK for layout in layouts}):  # the higher ones search whole trees
         fitting = [layout for layout in layouts if rank == layout.RANK and layout.detect(path)]
         if len(fitting) > 1:
             titles = " and ".join(layout.TITLE for layout in fitting)
             raise InputError(
-                f"{path}: fits more than one layout: {titles}; give the list itself instead of its folder"
+                f"{path}: fits more than one layout: {titles}; pass the list itself instead of its folder"
             )
         if fitting:
             return fitting[0]
     if path.suffix.lower() in SUFFIXES and path.is_file():
-        raise InputError(f"{path}: a recording, not a list of recordings; give its folder as the data")
+        raise InputError(f"{path}: a recording, not a list of recordings; pass its folder instead")
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give a manifest or a folder of recordings as the data")
+        raise InputError(f"{path}: no such file or folder; pass a manifest or a folder of recordings")
     if path.is_dir() and not any(path.iterdir()):
-        raise InputError(f"{path}: an empty folder; give a manifest or a folder of recordings as the data")
+        raise InputError(f"{path}: an empty folder; pass a manifest or a folder of recordings")
     titles = ", ".join(layout.TITLE for layout in layouts)
-    raise InputError(unknown_data.sentence(path) or f"{path}: not data in a known layout; give one of these: {titles}")
+    raise InputError(unknown_data.sentence(path) or f"{path}: not in a known layout; use one of these: {titles}")
 
 
 def told(problems: list[str]) -> list[str]:
-    """A sentence for each, or one for all of a kind when those are many: who has a thousand has one mistake.
+    """One sentence per problem, or one for all problems of a kind if there are many.
 
-    Of a kind are those with the same advice, which is what follows the last semicolon, but for commands in it.
+    Problems are of one kind if their advice is the same: the text after the last semicolon, except commands in it.
     """
     alike: dict[str, list[str]] = {}
     for problem in dict.fromkeys(problems):
@@ -171,14 +171,14 @@ def told(problems: list[str]) -> list[str]:
 
 def _alike(problems: list[str]) -> str:
     places = ", ".join(problem.partition(": ")[0] for problem in problems[:FEW])
-    return f"{problems[0]} ({len(problems)} entries alike: {places}, ...)"
+    return f"{problems[0]} ({len(problems)} similar entries: {places}, ...)"
 
 
 @contextmanager
 def piped(name: str) -> Iterator[Utterance]:
-    """The recording that comes through a pipe, or through standard input (-).
+    """A recording from a pipe or from standard input (-).
 
-    It is kept in a temporary file: headers are sought in, and it may be hours long.
+    It is copied to a temporary file, because decoding needs to seek and it may be hours long.
     """
     source = "standard input" if name == STDIN else name
     with tempfile.NamedTemporaryFile(prefix="sfm-quant-") as file:
@@ -189,13 +189,13 @@ def piped(name: str) -> Iterator[Utterance]:
 
 
 def whole_file(path: str | Path) -> Utterance:
-    """A whole file of which nothing is known but its path."""
+    """A whole file, of which only the path is known."""
     if Path(path).is_dir():
-        raise InputError(f"{path}: a folder; give recordings, as in {Path(path) / '*.wav'}")
+        raise InputError(f"{path}: a folder; pass recordings, such as {Path(path) / '*.wav'}")
     if not Path(path).exists():
         raise InputError(f"{path}: no such recording; correct the path")
     if Path(path).suffix.lower() in LISTS:
-        raise InputError(f"{path}: a list, not a recording; give the recordings, or the folder that holds them")
+        raise InputError(f"{path}: a list, not a recording; pass the recordings or the folder that contains them")
     return Utterance(str(path), Path(path), None, None, offset=0.0, duration=None, source=str(path))
 
 
@@ -213,12 +213,12 @@ def _problem(entry: Entry, require_text: bool) -> str | None:
     if entry.content is None and (reason := irregular(entry.path)):
         return f"{entry.source}: {reason}; {_advice(entry)}"
     if require_text and entry.text is None:
-        return f"{entry.source}: no transcript, and word errors are counted against one; add the text"
+        return f"{entry.source}: no transcript, which is needed to count word errors; add the text"
     return None
 
 
 def _advice(entry: Utterance) -> str:
-    """What helps where a recording is missing."""
+    """Advice for a missing recording."""
     folder = Path(entry.source.rpartition(":")[0] or ".").parent
     path = PureWindowsPath(entry.path.name if "\\" in entry.path.name else entry.path)
     parts = path.parts[bool(path.anchor) :]
@@ -231,7 +231,7 @@ def _advice(entry: Utterance) -> str:
         if irregular(there := above / os.path.relpath(entry.path, folder)) is None:
             return f"from the folder of the list it is `{os.path.relpath(there, folder)}`, write that"
     if "\\" in entry.path.name:
-        return "it is a path of Windows, write / between folders"
+        return "it is a Windows path, use / between folders"
     if absolute and not entry.path.parent.is_dir():
-        return "it may be a path on another machine, write it from the folder of the list on"
+        return "it may be a path on another machine, make it relative to the folder of the list"
     return "correct the path or remove the entry"

@@ -1,8 +1,8 @@
-"""What some data holds, for `sfm-quant data`: its layout, hours, speakers, lengths, and what is wrong with it.
+"""A summary of a data set for `sfm-quant data`: layout, hours, speakers, lengths and problems.
 
-Every recording's header is read and its last second looked for, none is decoded: it takes seconds where a first
-evaluation takes hours to find the one file that was copied by half. What only decoding finds (a broken block in the
-middle) is not found here.
+It reads every recording's header and checks that its last second is there, without decoding: this takes seconds, where
+an evaluation takes hours to find the one file that was copied only in part. Damage that only decoding shows (a broken
+block in the middle) is not found here.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _seconds(lengths: list[float]) -> dict[str, float] | None:
 
 
 def _histogram(lengths: list[float]) -> list[dict[str, Any]]:
-    """How many utterances are at least `from` and less than `to` seconds long; null is without end."""
+    """How many utterances are at least `from` and less than `to` seconds long; null means no upper limit."""
     counts = [0] * len(EDGES)
     for each in lengths:
         counts[bisect_right(EDGES, each) - 1] += 1

@@ -1,15 +1,15 @@
-"""A recording of any length, cut into pieces that a model can take one by one: at pauses, else where it is quietest.
+"""A recording of any length, cut into pieces that fit a model: at pauses, otherwise where it is quietest.
 
 Why at every pause, and not every half minute: group norm and the feature extractor's normalisation (`do_normalize`)
-take their statistics from all that a model is given, so that a soft speaker beside a loud one, or speech beside
-silence, is heard otherwise than alone. What lies between two pauses is what models are trained on, an utterance. Cut
-so, and each piece normalised alone, a row of utterances is heard like the utterances; cut every 26 s with overlap it
-cost 3 to 15 points (scripts/LOG.md).
+take their statistics from the whole input, so a soft speaker next to a loud one, or speech next to silence, is
+recognised differently than alone. What is between two pauses is an utterance, which is what models are trained on. Cut
+at pauses, with each piece normalised alone, a sequence of utterances is recognised like the single utterances; cut
+every 26 s with overlap, it cost 3 to 15 points (scripts/LOG.md).
 
-A pause is PAUSE seconds of quiet. Quiet is the lowest quarter between the soft and the loud of the half minute at
-hand, in dB, so that neither level nor noise of the recording matter. PAD seconds of a pause stay on either side of it.
-Speech without a pause for LONGEST seconds is cut at a quiet place, and both pieces reach MARGIN seconds over the cut:
-each hears what it needs there, and where their symbols are joined can be chosen (longform.py).
+A pause is PAUSE seconds of quiet. Quiet is the lowest quarter between the soft and the loud parts of the current half
+minute, in dB, so that neither the level nor the noise of the recording matters. PAD seconds of a pause stay on either
+side of it. Speech without a pause for LONGEST seconds is cut at a quiet place, and both pieces reach MARGIN seconds
+beyond the cut, so that each has the context it needs and the place to join their symbols can be chosen (longform.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scipy.ndimage import uniform_filter1d
 
 LONGEST = 30.0  # seconds of a piece: attention needs memory in the square of its length
 SHORTEST = 15.0  # seconds before a cut without a pause
-MARGIN = 2.0  # seconds on either side of such a cut that both pieces hear
+MARGIN = 2.0  # seconds on either side of such a cut that both pieces contain
 PAUSE = 0.25  # seconds
 PAD = 0.05  # seconds
 WORD = 0.2  # seconds: what is shorter between two pauses is no word, and stays with the one before
@@ -83,7 +83,7 @@ def _part(held: Piece, begin: int, end: int) -> Piece:
 
 
 def _limit(held: Piece, rate: int, before: float) -> float:
-    """The level (dB) below which the first LONGEST seconds are quiet; where all is alike, that of the time before."""
+    """The level (dB) below which the first LONGEST seconds are quiet; the previous one if the level does not vary."""
     levels = _levels(held.waveform[: round(LONGEST * rate)], round(HOP * rate), SMOOTH)
     soft, loud = np.percentile(levels, [5, 99]) if len(levels) else (0.0, 0.0)
     return float(soft + QUIET * (loud - soft)) if loud - soft > STEADY else before
@@ -94,7 +94,7 @@ def _speech(held: Piece, rate: int, limit: float) -> list[tuple[int, int]]:
     hop, pad, end = round(HOP * rate), round(PAD * rate), len(held.waveform)
     spans, begin = [], 0
     quiet = _levels(held.waveform, hop, SMOOTH) < limit
-    quiet[: -(-held.shared // hop)] = False  # it was speech to the piece before, which heard what follows
+    quiet[: -(-held.shared // hop)] = False  # the piece before, which knew what follows, took it for speech
     for first, last in _pauses(quiet):
         if first > 0:
             spans.append((begin, first * hop + pad))

@@ -35,7 +35,7 @@ def _of_file(path: Path) -> str | None:
             "`save_to_disk`, and pass that folder"
         )
     if start.startswith(ARCHIVES) or start[TAR] == b"ustar":
-        return f"{path}: an archive, and recordings are not read out of one; unpack it and pass its folder"
+        return f"{path}: an archive, which is not read; unpack it and pass its folder"
     return _of_table(path) if path.suffix.lower() in TABLES else None
 
 

@@ -1,14 +1,14 @@
-"""One recording as a mono waveform, whole or by blocks, and what one pass over it finds.
+"""One recording as a mono waveform, whole or in blocks, and the facts that one pass over it finds.
 
-What a waveform may be, decided once for calibration and evaluation:
+Which waveforms are accepted, the same for calibration and evaluation:
 
-- empty, silent or clipped: kept. A word error rate that leaves out the hard recordings is not one. A waveform may be
-  shorter than a model can take; the caller compares its length with `Recognizer.min_samples`.
-- NaN, infinite or absurd samples: refused, they are not sound. Samples beyond full scale are kept as they are.
-- several channels: averaged, whatever their number. A silent one makes the rest quieter. Where they cancel each other
-  (one wired the wrong way round) the mean would be silence, and the recording is refused.
-- a length in a header: a claim. What is there is decoded to its end; a recording that a header or a list has longer by
-  more than a second was cut off, and is refused.
+- empty, silent or clipped: kept. A word error rate must not leave out the hard recordings. A waveform may be shorter
+  than the model needs; the caller compares its length with `Recognizer.min_samples`.
+- NaN, infinite or absurd samples: refused, because they are not sound. Samples beyond full scale are kept as they are.
+- several channels: averaged. A silent one makes the result quieter. If they cancel each other (one with reversed
+  polarity), the average would be silence, and the recording is refused.
+- a length in a header: only a claim. The file is decoded to its end; a recording that is more than a second shorter
+  than its header or its list says was cut off, and is refused.
 - any length: `load` reads it whole, so memory is the only limit (64 kB a second at 16 kHz); `blocks` does not.
 - any sampling rate: resampled by soxr's stream, whose samples do not depend on how the sound is cut into blocks.
 """
@@ -34,15 +34,15 @@ __all__ = ["Facts", "blocks", "facts", "irregular", "length", "load"]
 
 STDIN = "-"
 ROUNDING = 0.1  # seconds: manifests round durations; a segment that ends this near to the file's end ends with it
-MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off, and its transcript is not of it
+MISSING = 1.0  # seconds: a recording this much shorter than it says was cut off, so its transcript does not fit
 BLOCK = 10.0  # seconds that `blocks` reads at a time
-CHANNELS = 8  # of which so much is read; of more there are shorter blocks
+CHANNELS = 8  # with more channels than these, blocks are shorter
 CANCELLED = 1e-3  # of the power that the mean of unrelated channels has
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one pass over a recording finds, at the sampling rate that it was asked for."""
+    """What one pass over a recording finds, at the requested sampling rate."""
 
     samples: int
     sha256: str  # of the samples as little-endian float32: the same for a copied or renamed recording
@@ -70,16 +70,16 @@ def load(utterance: Utterance, sampling_rate: int, most: int | None = None) -> n
 def blocks(utterance: Utterance, sampling_rate: int) -> Iterator[np.ndarray]:
     """The same samples as `load`, some seconds (samples,) at a time, so that memory is bounded.
 
-    Raises InputError like `load`, but at the block where the reason is met.
+    Raises InputError like `load`, but only at the block that has the problem.
     """
     with _opened(utterance) as sound:
         yield from _resampled(_mono(_span(sound, utterance), utterance), sound.rate, sampling_rate)
 
 
 def length(utterance: Utterance) -> float:
-    """Its seconds; raises InputError like `load` for what can be told so.
+    """Its length in seconds; raises InputError like `load` for the problems that this shows.
 
-    Where the header counts the samples, it and a look at the end tell; where it only claims to, decoding does.
+    If the header's count of samples can be trusted, the header and a look at the end are enough; else it is decoded.
     """
     with _opened(utterance) as sound:
         if sound.frames is None:
@@ -91,12 +91,12 @@ def length(utterance: Utterance) -> float:
         end = min(end, sound.frames)
         last = end - round(MISSING * sound.rate)
         if last > start and not sound.reaches(last):
-            raise InputError(f"{_name(utterance)}: ends before the {end / sound.rate:.3f} s it should; copy it again")
+            raise InputError(f"{_name(utterance)}: ends before the expected {end / sound.rate:.3f} s; copy it again")
         return (end - start) / sound.rate
 
 
 def facts(utterance: Utterance, sampling_rate: int, most: int | None = None) -> Facts:
-    """Of what `load` gives, or of its first `most` samples, in bounded memory; all of it is decoded.
+    """The facts of the result of `load`, or of its first `most` samples, in bounded memory; all of it is decoded.
 
     Raises InputError like `load`.
     """
@@ -130,7 +130,7 @@ def _name(utterance: Utterance) -> str:
 
 
 def irregular(path: Path) -> str | None:
-    """Why this is no file to read, if so. A pipe or device is one too: each reading would give another sound."""
+    """Why this is not a regular file; None if it is. Pipes and devices are not: each read differs."""
     try:
         if path.is_file():
             return None
@@ -138,7 +138,7 @@ def irregular(path: Path) -> str | None:
             return f"{path} is a folder, not a recording"
         if path.exists():
             return f"{path} is a pipe or device, not a regular file"
-        return f"no recording {path}" + (" (a link to a file that is not there)" if path.is_symlink() else "")
+        return f"no recording {path}" + (" (a link to a missing file)" if path.is_symlink() else "")
     except OSError as error:  # a name too long, a folder that may not be entered
         return f"no recording {path} ({error.strerror})"
 
@@ -152,7 +152,7 @@ def _bounds(utterance: Utterance, rate: int) -> tuple[int, int | None]:
 def _span(sound: Sound, utterance: Utterance) -> Iterator[np.ndarray]:
     """Its blocks (frames, channels), at the file's own rate.
 
-    What is left of the file after its end is part of it if it is no longer than times are rounded.
+    If the file ends within the rounding of times after the segment, the rest belongs to the segment.
     """
     start, stop = _bounds(utterance, sound.rate)
     if sound.frames is not None:
@@ -187,7 +187,7 @@ def _counted(sound: Sound, utterance: Utterance, start: int) -> int:
 def _refuse_past_end(utterance: Utterance, start: int, frames: int, rate: int) -> None:
     if start and start >= frames:
         raise InputError(
-            f"{utterance.source}: offset {utterance.offset:g} s lies past the end of {utterance.path} "
+            f"{utterance.source}: offset {utterance.offset:g} s is past the end of {utterance.path} "
             f"({frames / rate:.3f} s); correct the offset"
         )
 
@@ -195,8 +195,8 @@ def _refuse_past_end(utterance: Utterance, start: int, frames: int, rate: int) -
 def _refuse_cut_off(utterance: Utterance, frames: int, expected: int, rate: int) -> None:
     if expected - frames > MISSING * rate:
         raise InputError(
-            f"{utterance.source}: {utterance.path} holds {frames / rate:.3f} s of the {expected / rate:.3f} s it "
-            "should; copy it again or correct the duration"
+            f"{utterance.source}: {utterance.path} has only {frames / rate:.3f} s of the expected "
+            f"{expected / rate:.3f} s; copy it again or correct the duration"
         )
 
 
@@ -219,8 +219,8 @@ def _mono(blocks: Iterable[np.ndarray], utterance: Utterance) -> Iterator[np.nda
         together += float(np.square(mixed, dtype=np.float64).sum())
     if channels > 1 and together < CANCELLED * alone / channels**2:
         raise InputError(
-            f"{_name(utterance)}: its channels cancel each other, and their mean is silence; "
-            f"keep one of them, as in {kinds.first_channel(str(utterance.path))}"
+            f"{_name(utterance)}: its channels cancel each other, so their average is silence; "
+            f"keep one of them, for example with {kinds.first_channel(str(utterance.path))}"
         )
 
 

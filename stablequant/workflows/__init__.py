@@ -1,1 +1,1 @@
-"""The verbs of the command line, a page each: calibrate, evaluate, transcribe."""
+"""The commands, one page each: calibrate, evaluate, transcribe."""

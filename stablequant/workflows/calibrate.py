@@ -2,8 +2,8 @@
 
     model -> sites -> statistics (one pass) -> planner -> Plan -> rounding -> integer weights -> folder
 
-The planner decides (planners/stable.py is the paper's), with what a `SearchSession` offers it: ranges from the
-histograms, scores of trials on the probe recordings, and an account of what those cost in float passes.
+The planner decides (planners/stable.py is the paper's), with the tools of a `SearchSession`: ranges from the
+histograms, scores of trials on the probe recordings, and their cost in float passes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _journal_folder(out: str) -> Path:
 
 
 def _finished(options: CalibrateOptions, fingerprint: dict[str, Any]) -> Plan | None:
-    """The plan of the model at `out` when it is whole and of these inputs: then nothing is to do."""
+    """The plan of the model at `out` if it is complete and was made from these inputs: then there is nothing to do."""
     try:
         plan = read_plan(Path(options.out))
         if plan.calibration.get("inputs_sha256") != fingerprint_hash(fingerprint) or problems(Path(options.out)):
@@ -109,7 +109,7 @@ def _finished(options: CalibrateOptions, fingerprint: dict[str, Any]) -> Plan | 
         return None
     if (folder := _journal_folder(options.out)).exists():
         ResumeState(folder, fingerprint, resume=True).remove()
-    print(f"{options.out}: complete already; leave out --resume to calibrate again", file=sys.stderr)
+    print(f"{options.out}: already complete; leave out --resume to calibrate again", file=sys.stderr)
     return plan
 
 

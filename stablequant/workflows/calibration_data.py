@@ -1,4 +1,4 @@
-"""What a calibration learns from: recordings, each decoded once before any work, and what the plan says of them."""
+"""The recordings of a calibration: each is decoded once before any work, and the plan describes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of 
 def read_recordings(
     options: CalibrateOptions, recognizer: Recognizer
 ) -> tuple[list[CalibrationUtterance], dict[str, Any]]:
-    """The calibration recordings in the order of their names, and what the plan says of them."""
+    """The calibration recordings in the order of their names, and their description for the plan."""
     rate, most = recognizer.sampling_rate, _most(options, recognizer.sampling_rate)
     found, facts = _decoded(options, rate, most)
     pairs = sorted(zip(found.utterances, facts, strict=True), key=lambda pair: pair[0].id)
@@ -48,16 +48,16 @@ def read_recordings(
 def held_out(
     recordings: list[CalibrationUtterance], options: CalibrateOptions
 ) -> tuple[list[CalibrationUtterance], list[CalibrationUtterance]]:
-    """The recordings that calibrate, and those that are held out: every other one where a limit asks for them."""
+    """The recordings that calibrate, and those that are held out: every other one if a limit on words needs them."""
     if options.max_wer_increase is None:
         return recordings, []
     if len(recordings) < 2:
-        raise InputError(f"{options.data}: --max-wer-increase needs recordings of its own; give at least 2")
+        raise InputError(f"{options.data}: --max-wer-increase holds out half of the recordings; pass at least 2")
     return recordings[::2], recordings[1::2]
 
 
 def _decoded(options: CalibrateOptions, rate: int, most: int | None) -> tuple[audio.Listing, list[Facts]]:
-    """What can be used of the data; what is left out is reported at once."""
+    """The usable part of the data; what is left out is reported now."""
     found = audio.listing(
         options.data,
         require_text=options.needs_text(),

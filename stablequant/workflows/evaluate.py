@@ -1,10 +1,10 @@
-"""What models cost and gain: word errors, speed, bytes and memory, beside the model they were made from.
+"""What quantized models cost and gain: word errors, speed, size and memory, compared with the original model.
 
-How speed is measured is in timing.py, how sure one may be of the errors in error_rates.py.
+evaluation/timing.py explains how speed is measured, evaluation/error_rates.py how confidence intervals are computed.
 
-References and hypotheses are compared as they are by default ("none"): it is what the model's own vocabulary was
-trained to write, nothing is forgiven silently, and a difference between two models shows in full. A warning says when
-letter case makes most of the errors, or when the vocabulary cannot write what the transcripts hold.
+By default references and hypotheses are compared as they are ("none"): this is what the model was trained to write,
+nothing is forgiven silently, and a difference between two models shows in full. A warning says if most errors are of
+letter case, or if the vocabulary cannot write the transcripts.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from ..models.tasks import ctc_words
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
-UNWRITABLE = 0.1  # share of the words that the vocabulary cannot spell, from which it is told
+UNWRITABLE = 0.1  # share of the words that the vocabulary cannot spell, above which there is a warning
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What one model made of all utterances."""
+    """One model's errors and times on all utterances."""
 
     words: Counts
-    of_case: int  # of the word errors, those that are none without regard to letter case
+    of_case: int  # of the word errors, those that vanish if letter case is ignored
     characters: Counts
     seconds: np.ndarray  # (answered utterances,), the same utterances for every model
     batch_seconds: np.ndarray  # (batches,), likewise
 
 
 def evaluate(options: EvaluateOptions) -> Result:
-    """Run the models, and the baseline beside them, over the data. Raises InputError for a bad model or bad data."""
+    """Run the models and the baseline over the data. Raises InputError for a bad model or bad data."""
     listed = _listing(options)
     recognizers = _load(options)
     found, facts = audio.decoded(listed, recognizers[0].sampling_rate, skip_bad=options.skip_bad)
@@ -64,7 +64,7 @@ def evaluate(options: EvaluateOptions) -> Result:
 
 
 def _listing(options: EvaluateOptions) -> Listing:
-    """What can be used of the data, of which some has words."""
+    """The usable part of the data; InputError if no transcript has words."""
     found = audio.listing(
         options.data,
         require_text=True,
@@ -74,7 +74,7 @@ def _listing(options: EvaluateOptions) -> Listing:
     )
     normalize = error_rates.normalizer(options.normalize)
     if not any(normalize(each.text or "") for each in found.utterances):
-        raise InputError(f"{options.data}: the transcripts hold no words to count errors against; give others")
+        raise InputError(f"{options.data}: the transcripts contain no words to count errors against; use others")
     return found
 
 
@@ -86,7 +86,7 @@ def _load(options: EvaluateOptions) -> list[Recognizer]:
     for each in loaded:
         if each.sampling_rate != rate:
             raise InputError(
-                f"{each.path}: takes {each.sampling_rate} Hz and the model {rate} Hz; compare models of one rate"
+                f"{each.path}: needs {each.sampling_rate} Hz and the first model {rate} Hz; compare models of one rate"
             )
     return loaded
 
@@ -113,7 +113,7 @@ def _result(
     tallies = [_tally(batches, place, normalize) for place in range(len(recognizers))]
     timed = [each for batch in batches for each in batch.utterances]
     if not len(tallies[0].seconds):
-        raise InputError(f"{options.data}: every recording is too short for the model; give longer ones")
+        raise InputError(f"{options.data}: every recording is too short for the model; use longer ones")
     answered = sum(each.seconds for each in timed if each.answers[0].seconds is not None)
     measured = [_measured(*each, answered, options.seed) for each in zip(recognizers, tallies, peaks, strict=True)]
     compared = _compared(options, measured, tallies)
@@ -163,7 +163,7 @@ def _tally(batches: list[Batch], place: int, normalize: Callable[[str], str]) ->
 
 
 def _better_way(alone: np.ndarray, batched: Sequence[float | None]) -> np.ndarray:
-    """The seconds of all batches, one utterance at a time or in one call, whichever is less in all."""
+    """The seconds of all batches, one utterance at a time or in one call, whichever is less in total."""
     together = np.array([one if many is None else many for one, many in zip(alone, batched, strict=True)])
     return together if together.sum() < alone.sum() else alone
 
@@ -237,14 +237,14 @@ def _warnings(
     tally: Tally,
     timed: list[TimedUtterance],
 ) -> Iterator[str]:
-    """What a reader of the numbers should know, a sentence each."""
+    """What a reader of the numbers should know, one sentence each."""
     for recognizer in recognizers:
         yield from (*recognizer.remarks, *recognizer.notices)
     short = sum(each.answers[0].seconds is None for each in timed)
     if short:
         yield f"{short} of {len(timed)} recordings are too short for the model and are scored as empty transcripts"
     if empty := sum(not (each.utterance.text or "").strip() for each in timed):
-        yield f"{empty} of {len(timed)} transcripts are empty; all that is recognised there counts as inserted"
+        yield f"{empty} of {len(timed)} transcripts are empty; everything recognised there counts as inserted words"
     for recognizer in recognizers:
         if seen := recognizer.calibrated_on & {one.facts.sha256 for one in timed}:
             yield (
@@ -253,34 +253,34 @@ def _warnings(
             )
     for each in measured:
         if each.peak_rss_bytes is None:
-            yield f"{each.path}: its peak memory could not be measured, the process for it failed"
+            yield f"{each.path}: its peak memory could not be measured, because the process for it failed"
     if options.normalize == "none":
         yield from _unwritable(recognizers[0], [each.utterance.text or "" for each in timed])
     if 2 * tally.of_case > tally.words.errors.sum():
-        yield "most word errors are of letter case only; --normalize basic or english ignores case"
+        yield "most word errors are only of letter case; --normalize basic or english ignores case"
 
 
 def _unwritable(recognizer: Recognizer, references: list[str]) -> Iterator[str]:
-    """Whether the transcripts are in another writing, or of another language, than the model's."""
+    """A warning if the transcripts are in another script or language than the model's."""
     words = [word for text in references for word in text.split()]
     wrong = ctc_words.unwritable(words, recognizer.processor.tokenizer)
     if len(wrong) > UNWRITABLE * len(words):
         some = ", ".join(sorted(set(wrong))[:3])
         yield (
             f"{len(wrong)} of {len(words)} words of the transcripts ({some}, ...) cannot be written with the "
-            f"vocabulary of {recognizer.path}, so none of them can be right; use transcripts, or --normalize, that fit"
+            f"vocabulary of {recognizer.path}, so they always count as errors; use other transcripts or --normalize"
         )
 
 
 def _wide_intervals(compared: tuple[Compared, ...]) -> Iterator[str]:
-    """Where chance, not the model, decides a gate on speed."""
+    """A warning for each limit on speed that chance may decide, not the model."""
     for each in compared:
         for gate in each.gates:
             if gate.name == "min_speedup" and each.delta and _inside(gate.limit, each.delta.speedup_ci95):
                 low, high = each.delta.speedup_ci95
                 yield (
-                    f"{each.model.path}: min_speedup {gate.limit:g} lies inside the interval of the speed-up "
-                    f"[{low:.2f}, {high:.2f}], so chance may decide; measure more utterances, on a quiet machine"
+                    f"{each.model.path}: min_speedup {gate.limit:g} is inside the confidence interval of the speed-up "
+                    f"[{low:.2f}, {high:.2f}], so chance may decide; measure more utterances on a quiet machine"
                 )
 
 
@@ -306,5 +306,5 @@ def _prediction(timed: TimedUtterance, options: EvaluateOptions) -> Prediction:
 
 
 def _path(utterance: Utterance) -> str:
-    """Of the file; a recording that lies inside a data set has none, and its place there is no path."""
+    """The path of the file; a recording inside a data set has none, so its place there is used."""
     return str(utterance.path.resolve()) if utterance.content is None else utterance.source

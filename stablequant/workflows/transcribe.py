@@ -36,7 +36,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What is said in a recording."""
+    """The text of a recording."""
 
     audio_filepath: str
     duration: float  # seconds
@@ -53,12 +53,12 @@ Pending = tuple[str, "np.ndarray | Transcript | InputError"]  # a waveform is st
 
 
 def find(paths: Iterable[str]) -> list[str]:
-    """The recordings that some paths name: files as they are, of a folder all that lie in it at any depth, sorted."""
+    """The recordings at some paths: files as they are, and all recordings in a folder at any depth, sorted."""
     return [recording for path in paths for recording in (_inside(path) if Path(path).is_dir() else [path])]
 
 
 def transcribe_files(recognizer: Recognizer, paths: Iterable[str], *, words: bool = False) -> Iterator[Transcribed]:
-    """What is said in each recording, in order, or why it cannot be read; "-" is a recording on standard input."""
+    """The text of each recording, in order, or why it cannot be read; "-" is a recording on standard input."""
     waiting: list[Pending] = []
     for path in paths:
         sound = _read(recognizer, path, words)
@@ -74,14 +74,14 @@ def _inside(folder: str) -> list[str]:
     found = sorted(str(each) for each in files if is_audio(each))
     others = unread(Path(folder), filter(is_unread, files))
     if not found:
-        raise InputError(others or f"{folder}: holds no recordings; give files, or a folder with some in it")
+        raise InputError(others or f"{folder}: contains no recordings; pass files, or a folder that contains some")
     if others:
         print(others, file=sys.stderr)
     return found
 
 
 def _read(recognizer: Recognizer, path: str, words: bool) -> np.ndarray | Transcript | InputError:
-    """The waveform of a recording, or of a long one at once what is said."""
+    """The waveform of a short recording, or the text of a long one."""
     try:
         pipe = path == audio.STDIN or Path(path).is_fifo()
         with audio.piped(path) if pipe else nullcontext(audio.whole_file(path)) as utterance:

@@ -110,7 +110,7 @@ def test_calibrate_skips_what_is_bad(model, data, tmp_path):
     sentence, other = refused.stderr.splitlines()
     assert other.startswith(f"{tmp_path}/cut.wav: cannot be decoded")
     assert sentence.startswith(f"Error: standard input:3: no recording {tmp_path}/gone0.wav; ")
-    assert sentence.endswith("(9 entries alike: standard input:3, standard input:4, standard input:5, ...)")
+    assert sentence.endswith("(9 similar entries: standard input:3, standard input:4, standard input:5, ...)")
     done = sfm_quant(*command, "--skip-bad", input=lines)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["skipped_bad"] == 10
@@ -146,7 +146,7 @@ def test_report_from_the_shell(calibrated, tmp_path):
     said.write_text('{"text": "A <B>", "pred_text": "A"}\n')
     done = sfm_quant("inspect", calibrated[0], "--html", report, "--predictions", said)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{report}: written; open it in a browser\n"
+    assert done.stdout == f"wrote {report}; open it in a browser\n"
     page = report.read_text()
     assert page.startswith("<!doctype html>")
     assert page.endswith("</html>\n")
@@ -191,7 +191,7 @@ def test_transcribe_a_long_recording(model, tmp_path):
 def test_words_need_json():
     done = invoke("transcribe", "m", "a.wav", "--words")
     assert done.exit_code == 2
-    assert "--words adds to the JSON; add --json" in done.stderr
+    assert "--words only affects the JSON; add --json" in done.stderr
 
 
 def test_command_line_itself_imports_nothing_heavy():
@@ -242,7 +242,7 @@ def last():
 atexit.register(last)
 sys.argv[1:] = ["--version"]
 """
-INTERRUPTED = "Interrupted; the same command with --resume goes on from here.\n"
+INTERRUPTED = "Interrupted; run the same command with --resume to continue.\n"
 
 
 @pytest.mark.parametrize(
@@ -409,14 +409,14 @@ def test_data_with_problems_counts_the_others_and_exits_with_3(data):
     assert (found["layout"], found["utterances"]) == ("stdin", 3)
     assert found["problems"][0].startswith("standard input:4: not JSON")
     assert "problems    1" in done.stderr
-    assert done.stderr.endswith("Error: -: not all of it can be used (problems: 1); mend or remove the entries\n")
+    assert done.stderr.endswith("Error: -: not all of it can be used (problems: 1); correct or remove the entries\n")
 
 
 def test_data_in_no_layout(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
     done = invoke("data", tmp_path)
     assert done.exit_code == 3
-    assert "not data in a known layout; give one of these: " in done.stderr
+    assert "not in a known layout; use one of these: " in done.stderr
 
 
 # ---- where the output goes
@@ -488,7 +488,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path, command, option):
     needed = {"eval": ["--data", "d"], "calibrate": ["--data", "d", "--out", "o"]}.get(command, [])
     done = invoke(command, "m", *needed, option, tmp_path / "file")
     assert done.exit_code == 2
-    assert "file exists already; add --force to replace it, or name another file" in done.stderr
+    assert "file already exists; add --force to replace it, or use another file" in done.stderr
     assert (tmp_path / "file").read_text() == "old"
 
 
@@ -517,7 +517,7 @@ def test_a_link_to_a_result_is_followed(failing_gate, tmp_path):
 def test_two_outputs_are_two_files(tmp_path):
     done = invoke("eval", "m", "--data", "d", "--json", tmp_path / "a", "--predictions", f"{tmp_path}/./a")
     assert done.exit_code == 2
-    assert "is another option's file" in done.stderr
+    assert "is also the file of another option" in done.stderr
 
 
 def test_an_output_needs_a_folder(tmp_path):

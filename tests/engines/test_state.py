@@ -83,7 +83,7 @@ def test_on_a_mid_rise_grid_the_bias_holds_half_a_code_of_every_weight():
 
 def test_only_what_pads_nothing_may_be_mid_rise():
     for kind in ("linear", "padded conv"):
-        with pytest.raises(InputError, match="m: its input_zero_point is not whole, the file is damaged"):
+        with pytest.raises(InputError, match="m: its input_zero_point is not whole, so the file is damaged"):
             one_site(kind, mid_rise=True)[-1].check("m")
     one_site("conv", mid_rise=True)[-1].check("m")
 
@@ -131,5 +131,5 @@ def test_a_skeleton_has_the_shapes_of_the_converted_model():
 
 @pytest.mark.parametrize("name", ["wav2vec2.nothing", "wav2vec2.encoder.layer_norm", ""])
 def test_a_skeleton_of_a_site_that_is_not_there_is_refused(name):
-    with pytest.raises(InputError, match=r"config\.json names a quantized site"):
+    with pytest.raises(InputError, match=r"config\.json has a quantized site"):
         skeleton(tiny.prepared(num_hidden_layers=1), {name: (INT8, 8)})

@@ -59,5 +59,5 @@ def test_a_full_disk_keeps_the_older_model(small_disk, calibrated, float_folder,
 
 def test_a_place_that_may_not_be_written_to(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(InputError, match="is not writable"):
         check_destination(str(small_disk / "q"))

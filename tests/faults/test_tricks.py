@@ -89,7 +89,7 @@ def test_a_model_that_asks_for_code_is_refused_and_the_code_not_run(name, float_
     kinds = ("AutoConfig", "AutoModelForCTC", "AutoTokenizer", "AutoFeatureExtractor")
     (folder / name).write_text(json.dumps(settings | {"auto_map": dict.fromkeys(kinds, "evil.Evil")}))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Evil: pass\n")
-    refused(lambda: read.load(str(folder)), f"{folder / name}: asks for code of its own (auto_map)")
+    refused(lambda: read.load(str(folder)), f"{folder / name}: needs custom code (auto_map)")
     assert not (tmp_path / "run").exists()
 
 
@@ -176,7 +176,7 @@ def test_a_journal_that_is_a_link_is_refused(name, tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "q.calibration").mkdir()
     (tmp_path / "q.calibration" / name).symlink_to(tmp_path / "mine")
-    refused(lambda: ResumeState(tmp_path / "q.calibration", {}, resume=True), "something else is there")
+    refused(lambda: ResumeState(tmp_path / "q.calibration", {}, resume=True), "it contains something else")
     (tmp_path / "other.calibration").symlink_to(tmp_path / "q.calibration")
-    refused(lambda: ResumeState(tmp_path / "other.calibration", {}, resume=False), "something else is there")
+    refused(lambda: ResumeState(tmp_path / "other.calibration", {}, resume=False), "it contains something else")
     assert (tmp_path / "mine").read_text() == "mine"

@@ -47,8 +47,11 @@ def calibrate(**options):
         ({"max_wer_increase": float("inf")}, "--max-wer-increase is inf; give a finite number"),
         ({"scheme": "w9a8"}, "2 to 8 bits"),
         ({"scheme": "int8"}, "not of the form w8a8"),
-        ({"avg_bits": 3.0, "target_compression": 8.0}, "give one of --avg-bits, --target-compression, not several"),
-        ({"avg_bits": 3.0, "scheme": "w4a8"}, "--avg-bits decides the bits of the weights itself"),
+        (
+            {"avg_bits": 3.0, "target_compression": 8.0},
+            "use only one of --avg-bits, --target-compression, not several",
+        ),
+        ({"avg_bits": 3.0, "scheme": "w4a8"}, "--avg-bits chooses the bits of the weights"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(options, problem):

@@ -32,7 +32,7 @@ def calibrate(options):
 stub.calibrate = calibrate
 """
 TAIL = "\ncli.run()"
-ADVICE = "; the same command with --resume goes on from here"
+ADVICE = "; run the same command with --resume to continue"
 PLACES = {
     "anywhere": "place = interrupt",
     "a destructor": """

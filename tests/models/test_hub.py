@@ -107,7 +107,7 @@ def test_offline(tmp_path, float_folder):
     assert full == main
     assert (full["revision"], full["bytes"]) == (hub.COMMIT, size(float_folder))
     refused(others[0], paths[2], "acme/tiny@v9 is not in the cache", "HF_HUB_OFFLINE")
-    refused(others[1], paths[3], "holds only a part", "no model.safetensors", "hf download acme/weightless")
+    refused(others[1], paths[3], "has only a part", "no model.safetensors", "hf download acme/weightless")
     refused(others[2], paths[4], "no usable feature extractor and tokenizer", "vocab.json")
     refused(others[3], paths[5], "not in the cache", "HF_HUB_OFFLINE", "hf download acme/unknown")
 
@@ -125,7 +125,7 @@ def test_a_cache_that_cannot_be_written_to(tmp_path, float_folder, older_folder)
         }
         full, missing = load_all("acme/tiny", "acme/other", **settings)
     assert full["bytes"] == size(float_folder)
-    refused(missing, "acme/other", "cannot be written to", "set HF_HOME")
+    refused(missing, "acme/other", "is not writable", "set HF_HOME")
 
 
 def test_the_commands_take_a_hub_id(tmp_path, float_folder, speech):

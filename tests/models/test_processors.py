@@ -72,7 +72,9 @@ def test_the_tokenizers_blank_is_everybodys(folder, tmp_path):
     other = read.load(str(permuted(folder, (*range(1, 8), 0))))
     assert (other.blank, other.model.config.pad_token_id, plain.blank) == (7, 7, 0)
     [remark] = other.remarks
-    assert "the blank is 7 ('<pad>') by the tokenizer, which is used, and 0 ('<s>') by pad_token_id" in remark
+    assert (
+        "the tokenizer's blank is 7 ('<pad>'), which is used, but pad_token_id in config.json is 0 ('<s>')" in remark
+    )
     assert plain.remarks == ()
     waveform = tiny.wave(0)
     assert other.transcribe(waveform) == plain.transcribe(waveform)
@@ -89,7 +91,7 @@ def test_a_blank_that_the_head_cannot_write(folder):
 
 
 def test_a_vocabulary_of_another_model(folder):
-    refused(tokenized(folder, (*LETTERS, "D", "E")), "D, E of the vocabulary lie outside the head")
+    refused(tokenized(folder, (*LETTERS, "D", "E")), "D, E in the vocabulary are outside the head")
 
 
 def test_special_symbols_beyond_the_head_are_usual(folder):
@@ -103,7 +105,7 @@ def test_special_symbols_beyond_the_head_are_usual(folder):
 
 def test_symbols_that_nobody_names(folder):
     [remark] = read.load(str(tokenized(folder, LETTERS[:7]))).remarks
-    assert "the head writes 8 symbols and the tokenizer names only 7" in remark
+    assert "the head writes 8 symbols, but the tokenizer names only 7" in remark
     assert "<unk>" in remark
 
 
@@ -162,14 +164,14 @@ def test_two_files_of_the_feature_extractor(folder):
     recognizer = read.load(str(folder))
     assert recognizer.sampling_rate == 16000
     [remark] = recognizer.remarks
-    assert "preprocessor_config.json says another do_normalize and sampling_rate than processor_config.json" in remark
+    assert "preprocessor_config.json and processor_config.json differ in do_normalize and sampling_rate" in remark
 
 
 def test_a_feature_extractor_of_another_family(folder):
     settings = {"feature_extractor_type": "WhisperFeatureExtractor", "sampling_rate": 16000, "feature_size": 80}
     (folder / "processor_config.json").unlink()
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    refused(folder, "WhisperFeatureExtractor gives input_features")
+    refused(folder, "WhisperFeatureExtractor returns input_features")
 
 
 # ---- languages
@@ -204,7 +206,7 @@ def test_a_language_gives_what_transformers_gives(multilingual, language):
     assert tiny.relative(recognizer.logits(tiny.wave(0)), logits) <= 1e-5
     assert (recognizer.target_lang, recognizer.remarks[0]) == (
         language,
-        f"{multilingual}: recognises the language {language}; --target-lang chooses another of 2",
+        f"{multilingual}: recognises the language {language}; --target-lang selects another of its 2",
     )
 
 
@@ -217,7 +219,7 @@ def test_a_language_that_is_not_there(multilingual):
 
 
 def test_a_model_of_one_language(folder):
-    refused(folder, "has no adapters of languages", target_lang="deu")
+    refused(folder, "has no language adapters", target_lang="deu")
 
 
 def test_a_folder_for_one_language(multilingual, speech, tmp_path):
@@ -237,7 +239,7 @@ def test_a_folder_for_one_language(multilingual, speech, tmp_path):
     assert tiny.sfm_quant("transcribe", out, speech / "0.wav", "--target-lang", "deu").stdout == words.stdout
     refusal = tiny.sfm_quant("transcribe", out, speech / "0.wav", "--target-lang", "eng")
     assert refusal.returncode == 3
-    assert "is for the language deu" in refusal.stderr
+    assert "is only for the language deu" in refusal.stderr
     answer = pipeline("automatic-speech-recognition", str(out))({"raw": tiny.wave(0), "sampling_rate": tiny.RATE})
     assert " ".join(answer["text"].split()) == words.stdout.rstrip("\n").partition("\t")[2]
 
@@ -247,7 +249,7 @@ def test_a_folder_for_one_language(multilingual, speech, tmp_path):
 
 def test_an_adapter_in_the_folder_of_its_base_model(folder):
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
-    refused(folder, "holds a PEFT adapter", "merge_and_unload")
+    refused(folder, "contains a PEFT adapter", "merge_and_unload")
 
 
 @pytest.mark.parametrize("sign", ["files", "class", "arpa"])

@@ -119,12 +119,12 @@ def test_a_byte_order_mark(folder, name):
 def test_a_link_that_leads_nowhere(folder, name):
     (folder / name).unlink()
     (folder / name).symlink_to("../blobs/0123")
-    refused(folder, name, "a link to a file that is not there", "cp -L")
+    refused(folder, name, "a link to a missing file", "cp -L")
 
 
 def test_a_folder_above_the_model(tmp_path):
     tiny.save(tmp_path / "checkpoint-500")
-    refused(tmp_path, "no config.json here", f"give {tmp_path / 'checkpoint-500'}")
+    refused(tmp_path, "no config.json here", f"use {tmp_path / 'checkpoint-500'}")
 
 
 def test_an_adapter_alone(tmp_path):
@@ -145,7 +145,7 @@ def test_code_in_a_pickle_is_not_run(folder):
 
     binary(folder)
     torch.save({"lm_head.weight": Code()}, folder / "pytorch_model.bin")
-    refused(folder, "holds more than tensors", "save_pretrained")
+    refused(folder, "contains more than tensors", "save_pretrained")
     assert not (folder / "run").exists()
 
 
@@ -158,7 +158,7 @@ def test_the_type_of_a_model_is_known_before_its_weights(folder):
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**settings, "model_type": "gpt2"}))
     (folder / "model.safetensors").unlink()
-    refused(folder, "model type 'gpt2' is not one of")
+    refused(folder, "model type 'gpt2' is not supported")
 
 
 def test_folder_bytes_are_those_of_a_loaded_model(folder):

@@ -26,7 +26,7 @@ def test_an_evaluation_of_other_models_is_refused(tmp_path):
     several = [{**data["model"], "path": path, "delta": None, "gates": []} for path in ("w8", "w4")]
     (tmp_path / "result.json").write_text(json.dumps({**data, "models": several}))
     assert inputs.evaluation(str(tmp_path / "result.json"), "./w4/")
-    with pytest.raises(InputError, match=r"result\.json: of w8, w4, none of w3; give that model's own"):
+    with pytest.raises(InputError, match=r"result\.json: is about w8, w4, not w3; pass that model's file"):
         inputs.evaluation(str(tmp_path / "result.json"), "w3")
 
 
@@ -40,7 +40,7 @@ def test_an_evaluation_of_other_models_is_refused(tmp_path):
 )
 def test_another_json_is_refused_in_a_sentence(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(InputError, match=r"x\.json: not what `sfm-quant eval --json` writes") as error:
+    with pytest.raises(InputError, match=r"x\.json: not a file that `sfm-quant eval --json` writes") as error:
         inputs.evaluation(str(tmp_path / "x.json"))
     assert "\n" not in str(error.value)
 
@@ -63,7 +63,7 @@ def test_of_several_models_the_answers_of_the_folder_are_taken(tmp_path):
     for folder, heard in (("w8", "B"), ("./w4/", "C"), (None, "B")):
         (found,) = inputs.predictions(str(path), folder)
         assert found.heard == heard
-    with pytest.raises(InputError, match=r"said\.jsonl:1: of w8, w4, none of w3; give that model's own"):
+    with pytest.raises(InputError, match=r"said\.jsonl:1: is about w8, w4, not w3; pass that model's file"):
         inputs.predictions(str(path), "w3")
     path.write_text(json.dumps({"text": "A", "model": "w8", "pred_text": "B"}))
     (alone,) = inputs.predictions(str(path), "moved")
@@ -86,18 +86,18 @@ def test_a_row_that_is_none_is_named_with_its_line(tmp_path, line):
 @pytest.mark.parametrize("field", ["text", "pred_text", "baseline_pred_text"])
 def test_a_transcript_that_is_no_string(tmp_path, field):
     (tmp_path / "said.jsonl").write_text(json.dumps({"text": "A", "pred_text": "A", field: 3}))
-    with pytest.raises(InputError, match=r"said\.jsonl:1: a transcript is 3, not a string; mend the row"):
+    with pytest.raises(InputError, match=r"said\.jsonl:1: a transcript is 3, not a string; correct the row"):
         inputs.predictions(str(tmp_path / "said.jsonl"))
 
 
 def test_files_of_something_else(tmp_path):
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="empty: no predictions in it"):
+    with pytest.raises(InputError, match="empty: contains no predictions"):
         inputs.predictions(str(tmp_path / "empty"))
     with pytest.raises(InputError, match="binary: not UTF-8 text"):
         inputs.predictions(str(tmp_path / "binary"))
-    with pytest.raises(InputError, match="nothing: no such file; give what"):
+    with pytest.raises(InputError, match="nothing: no such file; pass one"):
         inputs.evaluation(str(tmp_path / "nothing"))
 
 

@@ -88,19 +88,19 @@ def test_what_was_not_given_says_which_command_gives_it(quantized_folder):
     (quantized_folder / "model.safetensors").unlink()
     found = Outline(page(str(quantized_folder), timing=False)).text
     command = "sfm-quant eval w8a8 --data DATA --baseline MODEL"
-    assert f"{command} --json result.json writes it, then give --result result.json" in found
-    assert f"{command} --predictions said.jsonl writes them, then give --predictions said.jsonl" in found
-    assert "No histograms in this folder: sfm-quant calibrate keeps them" in found
+    assert f"{command} --json result.json and pass --result result.json" in found
+    assert f"{command} --predictions predictions.jsonl and pass --predictions predictions.jsonl" in found
+    assert "No histograms in this folder. sfm-quant calibrate writes them" in found
     assert (
         "Bytes and bits kB of weights on disk. w: bits of the weights, a: of the inputs. Not in this folder." in found
     )
-    assert "Not measured: leave out --no-time to have it." in found
+    assert "Not measured: leave out --no-time to measure it." in found
 
 
 def test_predictions_of_one_model(calibrated, tmp_path):
     (tmp_path / "said.jsonl").write_text('{"text": "a b", "pred_text": "a"}\n')
     found = Outline(page(str(calibrated[0]), predictions=str(tmp_path / "said.jsonl"), timing=False)).text
-    assert "Without the float model's words: give eval --baseline" in found
+    assert "To compare with the float model's words, run eval with --baseline" in found
     assert "reference quantized a a b ∅" in found
     for what in ("length", "speaker", "loudness"):
         assert f"Word error rate by {what}, % The predictions do not say the {what}." in found

@@ -106,8 +106,8 @@ def test_many_problems_of_a_kind_are_one_sentence(tmp_path):
         read(path)
     first, second = str(error.value).splitlines()
     assert first == (
-        f"{path}:1: no transcript, and word errors are counted against one; add the text "
-        f"(999 entries alike: {path}:1, {path}:2, {path}:3, ...)"
+        f"{path}:1: no transcript, which is needed to count word errors; add the text "
+        f"(999 similar entries: {path}:1, {path}:2, {path}:3, ...)"
     )
     assert second.startswith(f"{path}:1000: not JSON")
 
@@ -119,11 +119,11 @@ def test_what_headers_tell_is_told_with_the_rest(tmp_path):
         read(path)
     first, second = str(error.value).splitlines()
     assert first.startswith(f"{path}:1: not JSON")
-    assert second.startswith(f"{path}:2: offset 99 s lies past the end")
+    assert second.startswith(f"{path}:2: offset 99 s is past the end")
 
 
 def test_a_subset_has_a_size(tmp_path):
-    with pytest.raises(InputError, match="max_samples is 0; give 1 or more"):
+    with pytest.raises(InputError, match="max_samples is 0; it must be 1 or more"):
         read(manifest(tmp_path, {"audio_filepath": "a.wav", "text": "A"}), max_samples=0)
 
 
@@ -184,7 +184,7 @@ def test_skip_bad_with_nothing_left_is_refused(tmp_path):
     [
         (lambda path: path.mkdir(), r".*a\.wav is a folder, not a recording"),
         (lambda path: os.mkfifo(path), r".*a\.wav is a pipe or device, not a regular file"),
-        (lambda path: path.symlink_to("gone.wav"), r"no recording .*a\.wav \(a link to a file that is not there\)"),
+        (lambda path: path.symlink_to("gone.wav"), r"no recording .*a\.wav \(a link to a missing file\)"),
     ],
 )
 def test_path_that_is_no_regular_file(tmp_path, make, message):
@@ -236,8 +236,8 @@ def test_librispeech_recording_is_missing(tmp_path):
     [
         (lambda path: None, "no such file or folder"),
         (lambda path: path.mkdir(), "an empty folder"),
-        (lambda path: (path / "images").mkdir(parents=True), "not data in a known layout"),
-        (lambda path: path.write_text("a.wav\thello"), "not data in a known layout"),
+        (lambda path: (path / "images").mkdir(parents=True), "not in a known layout"),
+        (lambda path: path.write_text("a.wav\thello"), "not in a known layout"),
     ],
 )
 def test_data_that_is_none(tmp_path, make, message):
@@ -248,7 +248,7 @@ def test_data_that_is_none(tmp_path, make, message):
 
 def test_a_recording_is_no_list(tmp_path):
     (tmp_path / "hello.WAV").touch()
-    with pytest.raises(InputError, match=r"hello\.WAV: a recording, not a list of recordings; give its folder"):
+    with pytest.raises(InputError, match=r"hello\.WAV: a recording, not a list of recordings; pass its folder"):
         read(tmp_path / "hello.WAV")
 
 

@@ -37,7 +37,7 @@ def test_good_ones_are_counted_and_all_problems_told(mixed):
         "seconds": {"min": 0.5, "median": 1.5, "max": 70.0},
     }
     assert len(problems) == 4
-    for part in (":5: no recording", ":7: not JSON", "broken.wav: cannot be decoded", ":6: offset 9 s lies past"):
+    for part in (":5: no recording", ":7: not JSON", "broken.wav: cannot be decoded", ":6: offset 9 s is past"):
         assert sum(part in problem for problem in problems) == 1
 
 
@@ -82,7 +82,7 @@ def test_a_header_that_promises_more_is_found(tmp_path, suffix):
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     found = data_summary.summary(str(tmp_path))
     assert found["utterances"] == 1
-    assert re.search(r"half\.\w+: holds 2\.\d+ s of the 5\.0\d\d s its header promises; copy", *found["problems"])
+    assert re.search(r"half\.\w+: has only 2\.\d+ s of the 5\.0\d\d s in its header; copy", *found["problems"])
 
 
 def test_a_recording_from_a_pipe_is_whole(tmp_path):

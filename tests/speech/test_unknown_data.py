@@ -95,7 +95,7 @@ def test_an_archive(tmp_path, name):
 def test_where_nothing_tells_the_layouts_are_listed(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     found = refusal(tmp_path / name)
-    assert "not data in a known layout; give one of these" in found or "a table with" in found
+    assert "not in a known layout; give one of these" in found or "a table with" in found
 
 
 # ---- rows as other tools write them
@@ -172,7 +172,7 @@ def test_from_another_directory_it_is_said_where_they_are(recipe):
     for number in range(9):
         write(recipe / f"downloads/{number}.wav")
     put(recipe / "data/many/wav.scp", *(f"u{number} downloads/{number}.wav" for number in range(9)))
-    assert "(9 entries alike: " in refusal(recipe / "data/many")
+    assert "(9 similar entries: " in refusal(recipe / "data/many")
     found = refusal(recipe / "data/test/wav.scp")
     assert found.endswith("; from the folder of the list it is `../../downloads/a.wav`, write that")
 

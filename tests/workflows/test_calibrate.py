@@ -161,7 +161,7 @@ def interrupted(float_folder, speech, tmp_path_factory):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_resuming_with_another_option_is_refused(change, interrupted, float_folder):
-    with pytest.raises(InputError, match="begun with another model, other recordings or other options"):
+    with pytest.raises(InputError, match="started with another model, other recordings or other options"):
         calibrate(options(float_folder, interrupted / "speech", interrupted / "q", resume=True, **CHANGES[change]))
 
 
@@ -170,7 +170,7 @@ def test_resuming_with_another_model_is_refused(interrupted, tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     weights["lm_head.bias"][0] += 1
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="begun with another model"):
+    with pytest.raises(InputError, match="started with another model"):
         calibrate(options(tmp_path, interrupted / "speech", interrupted / "q", resume=True))
 
 
@@ -185,7 +185,7 @@ def test_resuming_with_other_recordings_is_refused(change, interrupted, float_fo
         (data / "0.txt").write_text("C C C")
     else:
         soundfile.write(data / "0.wav", tiny.wave(99, 3000), tiny.RATE)
-    with pytest.raises(InputError, match="begun with another model, other recordings"):
+    with pytest.raises(InputError, match="started with another model, other recordings"):
         calibrate(options(float_folder, data, folder / "q", resume=True))
 
 
@@ -194,7 +194,7 @@ def test_resuming_what_is_complete_leaves_it(calibrated, float_folder, speech, t
     (folder / "README.md").write_text("mine")
     monkeypatch.setattr(workflow, "begin", None)
     found = calibrate(options(float_folder, speech, folder, resume=True))
-    assert "complete already" in capsys.readouterr().err
+    assert "already complete" in capsys.readouterr().err
     assert (folder / "README.md").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["q"]
     changing = {"seconds", "plan"}

@@ -256,7 +256,7 @@ def test_options_that_make_no_sense(options, message):
 def test_short_recordings_are_told(bench):
     assert run(bench).warnings == (
         "1 of 4 recordings are too short for the model and are scored as empty transcripts",
-        "1 of 4 transcripts are empty; all that is recognised there counts as inserted",
+        "1 of 4 transcripts are empty; everything recognised there counts as inserted words",
     )
 
 
@@ -372,7 +372,7 @@ def test_silent_and_non_ascii(bench, tmp_path):
 @pytest.mark.parametrize(
     ("utterances", "message"),
     [
-        ([("a.wav", 16000, "")], "the transcripts hold no words"),
+        ([("a.wav", 16000, "")], "the transcripts contain no words"),
         ([("a.wav", 100, "ONE")], "every recording is too short for the model"),
     ],
 )
@@ -393,7 +393,7 @@ def test_bad_entries_are_left_out_told_and_counted(bench, tmp_path):
 
 def test_models_of_different_sampling_rates(bench):
     bench[0]["float"].sampling_rate = 8000
-    with pytest.raises(InputError, match="float: takes 8000 Hz and the model 16000 Hz"):
+    with pytest.raises(InputError, match="float: needs 8000 Hz and the first model 16000 Hz"):
         run(bench)
 
 
@@ -499,6 +499,6 @@ def test_limit_inside_the_interval_of_the_speedup_is_told(bench, limit, warned):
         return plain(waveform)
 
     bench[0]["ours"].transcribe = uneven
-    told = [each for each in run(bench, min_speedup=limit).warnings if "lies inside the interval" in each]
+    told = [each for each in run(bench, min_speedup=limit).warnings if "is inside the confidence interval" in each]
     assert bool(told) == warned
-    assert all(each.startswith(f"ours: min_speedup {limit:g} lies inside") for each in told)
+    assert all(each.startswith(f"ours: min_speedup {limit:g} is inside") for each in told)

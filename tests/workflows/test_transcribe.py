@@ -149,7 +149,7 @@ def test_recordings_that_cannot_be_sought_or_have_no_length(recognizer, tmp_path
 def test_a_manifest_is_no_recording(recognizer, tmp_path):
     (tmp_path / "manifest.jsonl").write_text("{}")
     ((_, problem),) = transcribe_files(recognizer, [str(tmp_path / "manifest.jsonl")])
-    assert "a list, not a recording; give the recordings" in str(problem)
+    assert "a list, not a recording; pass the recordings" in str(problem)
 
 
 def test_file_name_that_is_no_utf8(recognizer, tmp_path):
@@ -174,7 +174,7 @@ def test_folders_give_their_recordings_sorted(tmp_path):
 
 
 def test_folder_without_recordings_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no recordings; give files"):
+    with pytest.raises(InputError, match="contains no recordings; pass files"):
         find([str(tmp_path)])
 
 

@@ -1,7 +1,7 @@
 """The plan on integer kernels: oneDNN's int8 operators, through torch.
 
-`modules` runs each site by itself, so that a model of them runs as it is; `extractor` and `encoder` run the structures
-that they know fused, and `batching` several utterances at once.
+`modules` runs each site by itself, so that a model of these modules runs without the rest; `extractor` and `encoder`
+run known structures fused, and `batching` runs several utterances at once.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def refuses(site: Site, choice: Quantized) -> str | None:
-    """Why the kernels cannot run a site as chosen, None where they can."""
+    """Why the kernels cannot run a site as chosen; None if they can."""
     if site.dilation != 1:
         return DILATED
     if choice.input is None:
@@ -50,6 +50,8 @@ def lower(model: nn.Module) -> Lowered:
 
 
 def notices(reasons: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """What a user of a lowered model should know about how it runs here, a sentence each; nothing if all is well."""
-    slow = [f"{name}: {part} runs module by module, slower: {reason}" for part, reason in reasons.items()]
+    """What a user should know about how a lowered model runs here, one sentence each; nothing if all is well."""
+    slow = [
+        f"{name}: {part} runs module by module, which is slower, because {reason}" for part, reason in reasons.items()
+    ]
     return (*slow, *([] if kernels.way() == "exact" else [f"{name}: {kernels.NOTICES[kernels.way()]}"]))

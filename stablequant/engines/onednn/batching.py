@@ -1,8 +1,8 @@
 """Several utterances of different lengths in one call, without padding.
 
-Padding changes the result of a model with group norm, and costs time. Here the frames of all utterances lie one after
-another: the linear layers see one long matrix, and extractor, positional convolution, attention and adapter see one
-utterance at a time. The logits are those of the utterances one by one, to float rounding.
+Padding changes the result of a model with group norm, and costs time. Here the frames of all utterances are stored one
+after another: linear layers process one long matrix, while extractor, positional convolution, attention and adapter
+process one utterance at a time. The logits are those of the single utterances, up to float rounding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The transformer encoder, layer by layer in one go: one product for q, k and v, the feed-forward block in uint8.
+"""The transformer encoder, fused layer by layer: one product for q, k and v, the feed-forward block in uint8.
 
 A layer is recognised by its parts: attention with four integer projections, two layer norms and an integer
 feed-forward block with GELU between. Norms come before or after the two blocks (`do_stable_layer_norm`); the
@@ -71,11 +71,11 @@ def _unknown_structure(layer: Any) -> str | None:
     projections = [getattr(block, f"{name}_proj", None) for name in ("q", "k", "v", "out")]
     dense = [getattr(forward, f"{name}_dense", None) for name in ("intermediate", "output")]
     if not all(isinstance(each, IntegerLinear) for each in (*projections, *dense)):
-        return "not every projection is an integer one"
+        return "not every projection is an integer module"
     if not is_gelu(getattr(forward, "intermediate_act_fn", None)):
         return "the activation is not GELU"
     norms = [getattr(layer, name, None) for name in ("layer_norm", "final_layer_norm")]
-    return None if all(isinstance(norm, nn.LayerNorm) for norm in norms) else "norms of another form"
+    return None if all(isinstance(norm, nn.LayerNorm) for norm in norms) else "its norms are of an unknown form"
 
 
 def _is_positional(module: Any) -> bool:
@@ -124,7 +124,7 @@ def _layer(
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether someone (transformers for output_attentions, a user) listens to a module that is not called here."""
+    """Whether a module that is not called here has hooks (of transformers for output_attentions, or of a user)."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 

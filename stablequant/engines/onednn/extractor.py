@@ -1,4 +1,4 @@
-"""The CNN feature extractor in one go: channels-last, uint8 from layer to layer.
+"""The CNN feature extractor, fused: channels-last, uint8 from layer to layer.
 
 Recognised by structure: convolutions without padding, each followed by GELU, with a normalisation of one of two forms.
 
@@ -40,7 +40,7 @@ def fuse(model: nn.Module) -> str | None:
     extractor = getattr(getattr(model, "base_model", None), "feature_extractor", None)
     layers = getattr(extractor, "conv_layers", None)
     if extractor is None or not layers:
-        return "no feature extractor with conv_layers"
+        return "there is no feature extractor with conv_layers"
     reason = _unknown_structure(list(layers))
     if reason is None:
         extractor.forward = types.MethodType(_forward, extractor)
@@ -51,17 +51,17 @@ def _unknown_structure(layers: list[Any]) -> str | None:
     for layer in layers:
         activation = getattr(layer, "activation", None)
         if not is_gelu(activation):
-            return f"activation {type(activation).__name__} is not GELU"
+            return f"the activation {type(activation).__name__} is not GELU"
     first, *rest = [getattr(layer, "conv", None) for layer in layers]
     if not isinstance(first, nn.Conv1d) or first.in_channels != 1 or first.padding[0] or first.dilation[0] != 1:
         return "the first convolution does not read the waveform in float without padding"
     if not all(isinstance(conv, IntegerConv) and not conv.form.padding for conv in rest):
-        return "not every other convolution is an integer one without padding"
+        return "not every other convolution is an integer module without padding"
     norms = [getattr(layer, "layer_norm", None) for layer in layers]
     if isinstance(norms[0], nn.GroupNorm):
         per_channel = norms[0].num_groups == norms[0].num_channels
-        return None if per_channel and not any(norms[1:]) else "a group norm of another form"
-    return None if all(isinstance(norm, nn.LayerNorm) for norm in norms) else "norms of another form"
+        return None if per_channel and not any(norms[1:]) else "its group norm is of an unknown form"
+    return None if all(isinstance(norm, nn.LayerNorm) for norm in norms) else "its norms are of an unknown form"
 
 
 @torch.no_grad()

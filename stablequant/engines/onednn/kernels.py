@@ -25,8 +25,8 @@ from .stopwatch import timed
 GridPoint = tuple[float, int]  # scale and zero point
 
 NOTICES = {  # by `way`
-    "halves": "this CPU has no VNNI and its int8 kernels saturate: products are computed in halves, exact but slower",
-    "float": "this build of torch has no int8 kernels for this CPU: integer sites are simulated in float32, not fast",
+    "halves": "this CPU has no VNNI, so its int8 kernels saturate: products are computed in halves, exact but slower",
+    "float": "this build of torch has no int8 kernels for this CPU: integer sites are simulated in float32, slowly",
 }
 
 

@@ -1,8 +1,8 @@
-"""Quantized sites on oneDNN's kernels, module by module: they hold the state they are made of, and run it.
+"""Quantized sites on oneDNN's kernels, module by module: each contains its state, and runs it.
 
-Weights are expanded to int8 and packed for the kernel on the first call and kept; the portable codes stay, so saving
-writes the same bytes. Codes that are mapped from a checkpoint take no memory beside their packed form: their pages
-are given back.
+On the first call weights are expanded to int8 and packed for the kernel; the portable codes stay, so saving writes the
+same bytes. Codes that are mapped from a checkpoint take no memory next to their packed form: their pages are returned
+to the system.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WEIGHT_ONLY = "the integer kernels need inputs on a grid"
 
 
 class IntegerModule(QuantizedSite):
-    """What every integer site has in common; a subclass says how to pack and run."""
+    """What all integer sites have in common; a subclass says how to pack and run."""
 
     input: InputGrid  # as of the last `prepare`
 
@@ -131,7 +131,7 @@ class IntegerConv(IntegerModule):
 
 
 def unfit(site: QuantizedSite) -> str | None:
-    """Why the kernels cannot run a site, None where they can."""
+    """Why the kernels cannot run a site; None if they can."""
     if site.form.dilation != 1:
         return DILATED
     return MID_RISE if site.input_grid().mid_rise and not site.form.unpadded_conv else None

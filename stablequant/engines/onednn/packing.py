@@ -1,7 +1,7 @@
-"""Where the utterances of a packed call end.
+"""The lengths of the utterances in a batched call.
 
-Between whoever packs utterances and the layers that keep them apart stands the loop of transformers, which passes no
-argument of ours on. So the lengths go around it: they are set for a block of code, in one thread, and read by the
+The loop of transformers is between the code that batches utterances and the layers that keep them apart, and it passes
+no arguments of ours on. So the lengths go around it: they are set for a block of code, in one thread, and read by the
 forwards that transformers calls (encoder.py).
 """
 
@@ -25,5 +25,5 @@ def packed(lengths: tuple[int, ...]) -> Iterator[None]:
 
 
 def lengths() -> tuple[int, ...] | None:
-    """Frames of each packed utterance; None where nothing is packed."""
+    """Frames of each utterance in a batched call; None outside of one."""
     return _lengths.get()

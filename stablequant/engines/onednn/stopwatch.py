@@ -1,6 +1,6 @@
 """Where the time of an integer model goes: parts of the engine are marked with `timed`, one stopwatch adds them up.
 
-What runs inside a part counts to it. Without a stopwatch a mark costs a call.
+Everything that runs inside a part counts towards it. Without a stopwatch a mark costs a call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Stopwatch:
         self._running = False
 
     def measure(self, part: str, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
-        """Call a function, and count its time to a part."""
+        """Call a function, and add its time to a part."""
         if self._running:
             return function(*arguments, **keywords)
         self._running, start = True, time.perf_counter()
@@ -43,7 +43,7 @@ _watching: Stopwatch | None = None
 
 
 def timed(part: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function of the engine counts to a part of its time."""
+    """Count the time of a function of the engine towards a part."""
 
     def mark(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)

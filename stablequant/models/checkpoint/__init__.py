@@ -1,9 +1,9 @@
-"""The quantized model on disk: written whole or not at all, read by transformers.
+"""The quantized model on disk: written completely or not at all, read by transformers.
 
 config.json        with quantization_config: {"quant_method": "stablequant", "scheme", "sites": {name: input bits}}
 model.safetensors  integer codes and scales, the rest in float32
 plan.json, the processor's files, README.md (model card)
-evidence/          what a report draws (evidence.py); loading does not read it
+evidence/          histograms for the report (histograms.py); loading does not read them
 """
 
 from .hook import StableQuantConfig, StableQuantizer

@@ -32,13 +32,13 @@ from transformers import AutoModelForCTC
 model = AutoModelForCTC.from_pretrained("{name}")
 ```
 
-`plan.json` says for every site which range was chosen and why. Word error rate and speed on your own recordings:
-`sfm-quant eval {name} --data DATA --baseline {base}`.
+`plan.json` lists the range of every site and the reason for it. To measure word error rate and speed on your own
+recordings: `sfm-quant eval {name} --data DATA --baseline {base}`.
 """
 
 
 def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> str:
-    """README.md of a folder that already holds the weights and will be called `name`."""
+    """README.md of a folder that already contains the weights and will be called `name`."""
     quantized = plan.quantized()
     first = next(iter(quantized.values()))
     inputs = "inputs in float" if first.input is None else f"{first.input.bits}-bit inputs"
@@ -46,7 +46,7 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
     whole = plan.score.get("whole_model")
     return TEMPLATE.format(
         base=Path(recognizer.path).name if Path(recognizer.path).exists() else recognizer.path,
-        # a field of the hub, where a folder of this machine means nothing
+        # a field of the hub, where a folder on this machine means nothing
         base_model="" if Path(recognizer.path).exists() else f"base_model: {recognizer.path}\n",
         name=name,
         scheme=plan.scheme,

@@ -1,7 +1,7 @@
-"""The histograms that a plan was decided on, kept beside it in a coarse form, so that a report can draw them.
+"""The histograms behind a plan, stored with it in a coarse form, so that the report can draw them.
 
-They are plain JSON: readable, the same bytes for the same statistics, and about 0.5 kB for each site. Loading a model
-does not read them, and a folder without them is complete.
+They are plain JSON: readable, the same bytes for the same statistics, about 0.5 kB per site. Loading a model does not
+read them, and a folder without them is complete.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _histogram(minimum: float, maximum: float, exponent: int, first: int, counts
     if not (low >= 0 and low + len(numbers) <= 2 * HALF and numbers.ndim == 1 and numbers.min() >= 0):
         raise ValueError("counts outside the histogram")
     if not (minimum <= maximum and abs(exponent) < 200 and np.isfinite([minimum, maximum]).all()):
-        raise ValueError("values that are no range")
+        raise ValueError("values that are not a range")
     every = np.zeros(2 * HALF, np.int64)
     every[low : low + len(numbers)] = numbers
     return Histogram(every, int(exponent), minimum, maximum)

@@ -1,4 +1,4 @@
-"""Registers the format with transformers, so that `from_pretrained` gives the integer model.
+"""Registers the format with transformers, so that `from_pretrained` returns the integer model.
 
 transformers builds the model on the meta device, calls `_process_model_before_weight_loading`, where the float modules
 are swapped for empty integer ones, and then fills parameters and buffers by name from the file. A key too many or too
@@ -59,7 +59,7 @@ class StableQuantConfig(QuantizationConfigMixin):
             raise InputError(
                 f"the model is in format {format_version}; this version of stablequant reads {FORMAT_VERSION}"
             )
-        _formats(sites)  # what cannot be read is told here
+        _formats(sites)  # raises for what cannot be read
         self.quant_method = "stablequant"
         self.format_version = format_version
         self.scheme = scheme
@@ -88,7 +88,7 @@ class StableQuantizer(HfQuantizer):
     reasons: Mapping[str, str] = MappingProxyType({})
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """Scales, norms and everything between the integer kernels are float32, whatever was asked for."""
+        """Scales, norms and everything between the integer kernels are float32, whatever dtype was requested."""
         return torch.float32
 
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **_: Any) -> None:
@@ -123,19 +123,19 @@ class StableQuantizer(HfQuantizer):
 def _formats(sites: Any) -> dict[str, tuple[WeightFormat, int]]:
     """{name: (weight format, input bits)} of what config.json says."""
     if not isinstance(sites, Mapping):
-        raise InputError(f"quantization_config in config.json has no sites ({sites!r}); write the model again")
+        raise InputError(f"quantization_config in config.json has no sites ({sites!r}); calibrate the model again")
     return {name: _format(name, text) for name, text in sites.items()}
 
 
 def _format(name: str, text: Any) -> tuple[WeightFormat, int]:
     weight, _, bits = str(text).rpartition("a")
     if bits not in {"2", "3", "4", "5", "6", "7", "8"}:
-        raise InputError(f"quantization_config in config.json says {text!r} of {name}; write the model again")
+        raise InputError(f"quantization_config in config.json has {text!r} for {name}; calibrate the model again")
     return weight_formats.parse(weight), int(bits)
 
 
 def compare_keys(expected: Mapping[str, torch.Tensor], files: list[Path]) -> None:
-    """InputError unless the safetensors files hold exactly the expected keys, each with its type and shape."""
+    """InputError unless the safetensors files contain exactly the expected keys, each with its type and shape."""
     found: dict[str, tuple[str, list[int]]] = {}
     for file in files:
         try:
@@ -148,8 +148,8 @@ def compare_keys(expected: Mapping[str, torch.Tensor], files: list[Path]) -> Non
     problems = (
         ("misses", expected.keys() - found.keys()),
         ("has an unexpected", found.keys() - expected.keys()),
-        ("has another type of number for", {k for k in common if TYPES.get(expected[k].dtype) != found[k][0]}),
-        ("has another shape for", {k for k in common if list(expected[k].shape) != found[k][1]}),
+        ("has the wrong type for", {k for k in common if TYPES.get(expected[k].dtype) != found[k][0]}),
+        ("has the wrong shape for", {k for k in common if list(expected[k].shape) != found[k][1]}),
     )
     for problem, keys in problems:
         if files and keys:

@@ -31,10 +31,10 @@ PROBE = 8000  # samples: enough for a frame of every family, its adapter include
 def load(path: str, target_lang: str | None = None) -> Recognizer:
     """The recogniser in a folder or hub id, float or written by `sfm-quant calibrate`.
 
-    `target_lang` chooses the language of a model with language adapters. Raises InputError when it is not a CTC model
-    of the family, when weights that inference reads are missing, cut short or of another shape, or when tokenizer and
-    head cannot belong together. Weights that a float model has no use for are left alone, as transformers does
-    (checkpoints of the hub often carry the pre-training heads); a quantized model must match its file key by key.
+    `target_lang` chooses the language of a model with language adapters. Raises InputError if it is not a CTC model of
+    a supported family, if weights that inference reads are missing, cut short or of another shape, or if tokenizer and
+    head cannot belong together. Weights that a float model does not use are ignored, as in transformers (checkpoints
+    on the hub often contain pre-training heads); a quantized model must match its file key by key.
     """
     known = families()
     files = source.locate(path, tuple(known), target_lang)
@@ -81,7 +81,7 @@ def load(path: str, target_lang: str | None = None) -> Recognizer:
 
 
 def _config(files: Source) -> tuple[Any, Task]:
-    """config.json, and the task of the classes that it names."""
+    """The configuration, and the task of the classes in it."""
     path = files.name
     try:
         config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
@@ -90,7 +90,7 @@ def _config(files: Source) -> tuple[Any, Task]:
     named = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
     task = task_of(named)
     if task is None:
-        raise InputError(f"{path}: {named[0]} has no CTC head; fine-tune it with CTC first")
+        raise InputError(f"{path}: {named[0]} is not a CTC model; fine-tune it with CTC first")
     config.return_dict = True  # training settings that some folders carry, and that change what a call returns
     config.output_attentions = config.output_hidden_states = False
     config._attn_implementation = None  # the default of this machine, not the kernel that the folder was trained with
@@ -112,14 +112,14 @@ def _scheme(path: str, config: Any) -> str:
         return "float32"
     settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
     if settings.get("quant_method") != "stablequant":
-        raise InputError(f"{path}: quantized by {settings.get('quant_method')!r}, which stablequant does not read")
+        raise InputError(f"{path}: quantized by {settings.get('quant_method')!r}, which stablequant cannot read")
     if "scheme" not in settings:
         raise InputError(f"{path}: quantization_config in config.json has no scheme; write the model again")
     return str(settings["scheme"])
 
 
 def _calibration(files: Source) -> dict[str, Any]:
-    """What the plan of a quantized model says of its calibration; nothing where the plan cannot be read."""
+    """What the plan of a quantized model says about its calibration; empty if the plan cannot be read."""
     try:
         return dict(read_plan(files.folder / PLAN_FILE).calibration)
     except InputError:
@@ -127,15 +127,15 @@ def _calibration(files: Source) -> dict[str, Any]:
 
 
 def _check_language(files: Source, config: Any, language: str | None, target_lang: str | None) -> None:
-    """InputError when a language is asked for that this model cannot be switched to."""
+    """InputError if this model cannot be switched to the requested language."""
     if target_lang is None or (language == target_lang and getattr(config, "quantization_config", None)):
         return
     if language != target_lang:
-        only = f"is for the language {language}" if language else "has no adapters of languages"
-        raise InputError(f"{files.name}: {only}; leave out --target-lang, or give the model with all languages")
+        only = f"is only for the language {language}" if language else "has no language adapters"
+        raise InputError(f"{files.name}: {only}; leave out --target-lang, or use the model with all languages")
     if target_lang not in files.languages():
         others = ", ".join(files.languages()) or "none"
-        raise InputError(f"{files.name}: no adapter.{target_lang}.safetensors here; there are adapters for: {others}")
+        raise InputError(f"{files.name}: no adapter.{target_lang}.safetensors here; available languages: {others}")
 
 
 def _model(files: Source, config: Any, task: Task, target_lang: str | None) -> Any:
@@ -156,7 +156,7 @@ def _model(files: Source, config: Any, task: Task, target_lang: str | None) -> A
     if mismatched := sorted(info["mismatched_keys"]):
         name, in_file, by_config = mismatched[0]
         raise InputError(
-            f"{path}: {name} is {tuple(in_file)} in the file and {tuple(by_config)} by config.json; "
+            f"{path}: {name} has shape {tuple(in_file)} in the file and {tuple(by_config)} by config.json; "
             "copy the config.json that belongs to the weights"
         )
     _check_complete(path, model.eval(), task, info["missing_keys"], info["unexpected_keys"])
@@ -166,7 +166,7 @@ def _model(files: Source, config: Any, task: Task, target_lang: str | None) -> A
 def _why_not_loaded(error: Exception) -> str:
     if "weights_only" in str(error):  # torch advises to allow code to run, which nobody should follow
         return (
-            "pytorch_model.bin holds more than tensors, which is never unpickled here; save the model again with "
+            "pytorch_model.bin contains more than tensors, which is never unpickled here; save the model again with "
             "`save_pretrained`, which writes safetensors"
         )
     return f"the weights cannot be loaded ({first_line(error).removesuffix(AGAIN)}){AGAIN}"
@@ -177,32 +177,32 @@ def _check_complete(path: str, model: Any, task: Task, missing: set[str], unexpe
     prefixes = {name.partition(".")[0] for name in unexpected}
     if needed and len(prefixes) == 1 and (prefix := prefixes.pop()) not in dict(model.named_children()):
         raise InputError(
-            f"{path}: the names of all weights begin with {prefix!r}, as a wrapper of the model saved them; remove "
-            "that from the names, or save the model inside the wrapper"
+            f"{path}: the names of all weights begin with {prefix!r}, because a wrapper of the model was saved; "
+            "remove this prefix, or save the model inside the wrapper"
         )
     if needed:
         what = (
             "the CTC head (lm_head)" if task.missing_head(needed[0]) else f"{len(needed)} weights ({needed[0]}, ...)"
         )
-        raise InputError(f"{path}: {what} missing from the file; it is not a complete CTC model")
+        raise InputError(f"{path}: {what} missing from the file, so it is not a complete CTC model")
 
 
 def _blanks(path: str, model: Any, tokenizer: Any) -> Iterator[str]:
-    """One blank for all that read it: the tokenizer's, as it makes the text."""
+    """Use one blank everywhere: the tokenizer's, because it writes the text."""
     blank, configured = tokenizer.pad_token_id, model.config.pad_token_id
     if configured != blank:
         symbol = tokenizer.convert_ids_to_tokens(blank)
         other = tokenizer.convert_ids_to_tokens(configured) if isinstance(configured, int) else None
         yield (
-            f"{path}: the blank is {blank} ({symbol!r}) by the tokenizer, which is used, and {configured} ({other!r}) "
-            "by pad_token_id in config.json; correct the one that is wrong"
+            f"{path}: the tokenizer's blank is {blank} ({symbol!r}), which is used, but pad_token_id in config.json "
+            f"is {configured} ({other!r}); correct the one that is wrong"
         )
         model.config.pad_token_id = blank
 
 
 def _languages(path: str, languages: Languages) -> Iterator[str]:
     if languages.chosen is not None:
-        others = f"; --target-lang chooses another of {len(languages.others) + 1}" if languages.others else ""
+        others = f"; --target-lang selects another of its {len(languages.others) + 1}" if languages.others else ""
         yield f"{path}: recognises the language {languages.chosen}{others}"
 
 

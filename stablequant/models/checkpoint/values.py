@@ -1,4 +1,4 @@
-"""What the tensors of a quantized model have to be like, beyond their names, types and shapes."""
+"""Rules for the values of a quantized model's tensors, beyond their names, types and shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def value_problems(tensors: Mapping[str, Tensor], input_bits: Mapping[str, int])
     for site, bits in input_bits.items():
         for name in (f"{site}.scales", f"{site}.input_scale"):
             if name in tensors and not bool((tensors[name] > 0).all()):
-                yield f"{name} is not positive everywhere"
+                yield f"{name} has values that are not positive"
         point, highest = tensors.get(f"{site}.input_zero_point"), activation_grid(bits).high
         if point is not None and not bool(torch.all((point >= 0) & (point <= highest) & (2 * point % 1 == 0))):
-            yield f"{site}.input_zero_point is not a code of its grid, 0 to {highest}, nor half-way between two"
+            yield f"{site}.input_zero_point is neither a code of its grid (0 to {highest}) nor half-way between two"

@@ -1,8 +1,8 @@
-"""Whether a quantized folder is whole: files against checksums; plan, config.json and weights against each other.
+"""Check a quantized folder: files against checksums; plan, config.json and weights against each other.
 
-Checksums are sha256 and stand in quantization_config of config.json, which cannot hold its own: there the settings
-outside quantization_config are hashed, and those inside are held against plan.json. Loading hashes nothing, as that
-would take longer than loading itself; it checks names, types, shapes and values.
+Checksums are sha256 and are stored in quantization_config of config.json, which cannot contain its own: of that file
+the settings outside quantization_config are hashed, and those inside are compared with plan.json. Loading computes no
+hashes, because that would take longer than loading itself; it checks names, types, shapes and values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .values import value_problems
 
 CONFIG_FILE = "config.json"
 NOT_HASHED = frozenset({CONFIG_FILE, "README.md"})  # people may write into the model card
-OPTIONAL = frozenset({evidence.FILE.as_posix()})  # a model is whole without them
+OPTIONAL = frozenset({evidence.FILE.as_posix()})  # a model is complete without them
 NOT_SETTINGS = frozenset({"quantization_config", "transformers_version", "_name_or_path"})
 
 
@@ -43,17 +43,17 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def problems(folder: Path) -> list[str]:
-    """A sentence for everything wrong with a quantized folder; InputError when it is none of ours."""
+    """A sentence for everything wrong with a quantized folder; InputError if stablequant did not write it."""
     settings = _settings(folder)
     quantization = settings.get("quantization_config")
     if not isinstance(quantization, dict) or quantization.get("quant_method") != "stablequant":
-        raise InputError(f"{folder}: not a model that stablequant wrote; give a folder of `sfm-quant calibrate`")
+        raise InputError(f"{folder}: not a model by stablequant; pass a folder that `sfm-quant calibrate` wrote")
     found = list(_altered(folder, settings, quantization.get("checksums")))
     try:
         check(in_folder(str(folder), folder))
         config, draft = StableQuantConfig(**quantization), read_draft(folder / PLAN_FILE)
         if config.to_dict() != quantization:
-            found.append(f"{folder / CONFIG_FILE}: quantization_config has other fields than stablequant writes")
+            found.append(f"{folder / CONFIG_FILE}: quantization_config has fields that stablequant does not write")
         where = str(folder / PLAN_FILE)
         contradictions = [f"{where}: {sentence}" for sentence in _contradictions(draft)]
         found += contradictions or _disagreements(folder, config, of_draft(draft, where))
@@ -72,12 +72,12 @@ def _contradictions(draft: Draft) -> Iterator[str]:
 
 
 def _altered(folder: Path, settings: Mapping[str, Any], expected: Any) -> Iterator[str]:
-    """Files that are missing, too many, or not the ones that were written."""
+    """Files that are missing, unexpected or changed."""
     if not isinstance(expected, dict):
         yield f"{folder / CONFIG_FILE}: has no checksums, so no file can be verified"
         return
     if expected.get(CONFIG_FILE) != _settings_hash(settings):
-        yield f"{folder / CONFIG_FILE}: altered since it was written (checksum)"
+        yield f"{folder / CONFIG_FILE}: changed since it was written (checksum)"
     for name, checksum in sorted(expected.items()):
         path = folder / name
         if name == CONFIG_FILE:
@@ -85,17 +85,17 @@ def _altered(folder: Path, settings: Mapping[str, Any], expected: Any) -> Iterat
         if name in OPTIONAL and not path.exists():
             continue
         if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
-            yield f"{path}: missing, or not a file in this folder"
+            yield f"{path}: missing, or not a regular file in this folder"
         elif _file_hash(path) != checksum:
-            yield f"{path}: altered since it was written (checksum)"
+            yield f"{path}: changed since it was written (checksum)"
     read = {path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") or path.name in SETTINGS}
     for path in sorted(read):
         if path.name not in expected and path.name not in NOT_HASHED:
-            yield f"{path}: was not written with the model (no checksum)"
+            yield f"{path}: does not belong to the model (it has no checksum)"
 
 
 def _disagreements(folder: Path, config: StableQuantConfig, plan: Plan) -> Iterator[str]:
-    """Where plan.json, config.json and the weights say different things."""
+    """A sentence for each contradiction between plan.json, config.json and the weights."""
     where, expected = folder / PLAN_FILE, StableQuantConfig.of(plan)
     if config.scheme != expected.scheme:
         yield f"{where}: scheme {expected.scheme}, but {config.scheme} in {CONFIG_FILE}"
@@ -110,7 +110,7 @@ def _disagreements(folder: Path, config: StableQuantConfig, plan: Plan) -> Itera
         keys = (f"{name}.input_scale", f"{name}.input_zero_point")
         stored = [tensors[key].tolist() for key in keys if key in tensors]
         if choice.input is None or stored != [choice.input.scale, choice.input.exact_zero]:
-            yield f"{where}: {name}: scale and zero_point are not those of the weights file"
+            yield f"{where}: {name}: scale and zero_point differ from those in the weights file"
 
 
 def _tensors(folder: Path, sites: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -129,9 +129,9 @@ def _tensors(folder: Path, sites: Mapping[str, Any]) -> dict[str, Tensor]:
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one that `sfm-quant calibrate` wrote")
+        raise InputError(f"{folder}: no such folder; pass one that `sfm-quant calibrate` wrote")
     if not path.is_file():
-        raise InputError(f"{folder}: no {CONFIG_FILE} here; give a folder that `sfm-quant calibrate` wrote")
+        raise InputError(f"{folder}: no {CONFIG_FILE} here; pass a folder that `sfm-quant calibrate` wrote")
     return read_json(path)
 
 

@@ -1,4 +1,4 @@
-"""Write a quantized model: everything into a folder beside the destination, which is then renamed into place."""
+"""Write a quantized model: everything into a folder next to the destination, which is then renamed into place."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ from .verify import checksums
 
 
 def check_destination(out: str) -> None:
-    """InputError when `out` is something that writing a model there would destroy, or cannot be written."""
+    """InputError if writing a model to `out` would destroy something, or if it cannot be written."""
     path = Path(out)
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{out!r}: a path that is not UTF-8, which safetensors cannot write to; give another"
+            f"{out!r}: a path that is not UTF-8, which safetensors cannot write to; choose another"
         ) from error
     if path.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise InputError(f"{out or '.'}: a folder is written by renaming it into place; give one below this one")
+        raise InputError(f"{out or '.'}: --out must not be the current folder or one above it; choose a subfolder")
     if path.is_dir() and any(path.iterdir()) and not _is_ours(path):
-        raise InputError(f"{out}: this folder holds something else than a stablequant model; give a new one")
+        raise InputError(f"{out}: this folder contains something other than a stablequant model; choose a new one")
     if path.exists() and not path.is_dir():
-        raise InputError(f"{out}: a file is here; give a folder")
+        raise InputError(f"{out}: a file; choose a folder")
     parent = path.absolute().parent
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
     try:
         with tempfile.TemporaryDirectory(prefix=files.workspace_prefix(path), dir=existing):
             pass
     except OSError as error:
-        raise InputError(f"{out}: {existing} cannot be written to ({error.strerror}); give another folder") from error
+        raise InputError(f"{out}: {existing} is not writable ({error.strerror}); choose another folder") from error
 
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Inside, no other run writes to `out`: it would clear away what this one has half done.
+    """Inside, no other run can write to `out`, because it would remove what this one has half done.
 
-    Raises InputError when another holds it. The lock is the kernel's, so a killed run holds none.
+    Raises InputError if another run holds the lock. It is the kernel's, so a killed run holds none.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.with_name(f".{out.name}.stablequant.lock")
@@ -70,7 +70,7 @@ def claimed(out: Path) -> Iterator[None]:
                 raise BlockingIOError  # another run removed it between the two calls
         except BlockingIOError as error:
             raise InputError(
-                f"{out}: another calibration is writing there; wait for it, or give another folder"
+                f"{out}: another calibration is writing there; wait for it, or choose another folder"
             ) from error
         files.recover(out)
         try:
@@ -80,9 +80,9 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 def tell_replaced(out: str) -> None:
-    """A line on stderr where a quantized model will be replaced."""
+    """Print a line on stderr if a quantized model will be replaced."""
     if _is_ours(Path(out)):
-        print(f"{out}: holds a stablequant model, which the new one will replace", file=sys.stderr)
+        print(f"{out}: contains a stablequant model, which the new one will replace", file=sys.stderr)
 
 
 def write(
@@ -93,13 +93,13 @@ def write(
     stats: Mapping[str, Histogram] | None = None,
     complete: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write the integer form of a float recogniser to the folder `out`, whole or not at all.
+    """Write the integer form of a float recogniser to the folder `out`, completely or not at all.
 
-    The float model is left as it is. An earlier stablequant model at `out` is replaced. `stats`, what the plan was
-    decided on, is kept as evidence. `complete` is called when all is written and only the renaming is left.
+    The float model is not changed. An earlier stablequant model at `out` is replaced. `stats`, the histograms behind
+    the plan, are stored as evidence. `complete` is called when everything is written and only the renaming is left.
     """
     for weight in recognizer.model.parameters():
-        release(weight)  # most are not needed any more, and what is written takes memory too
+        release(weight)  # most are no longer needed, and writing takes memory too
     model = quantized_model(recognizer.model, plan, weights)
     try:
         with files.workspace(out) as folder:

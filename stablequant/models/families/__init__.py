@@ -1,3 +1,3 @@
-"""Families of networks, a file each; a new one is a file with the functions of base.Family."""
+"""Families of networks, one file each; a new one is a file with the functions of base.Family."""
 
-SHARED = ("base", "discovery")  # no families, but what they have in common
+SHARED = ("base", "discovery")  # not families, but shared by them

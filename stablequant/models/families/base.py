@@ -1,4 +1,4 @@
-"""How a family of networks is built: what each file of this folder says of one, and all that the rest asks."""
+"""The protocol of a family: how its networks are built, and everything that other code asks about them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Geometry:
 
 
 class Family(Protocol):
-    """The functions of a file in this folder; a model of one of its types is built in a way that they know."""
+    """The functions of a file in this folder, for models of its types."""
 
     MODEL_TYPES: tuple[str, ...]  # `model_type` in config.json
 
@@ -30,13 +30,13 @@ class Family(Protocol):
         """Make every weight visible at its module, in place, without changing a result."""
 
     def sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """Every module with a weight matrix, in the order of the forward pass, with a reason where it stays float."""
+        """Every module with a weight matrix, in the order of the forward pass, with a reason if it stays in float."""
 
     def inputs(self, extractor: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Tensor]:
         """The arguments of a forward pass for a mono float32 waveform (samples,): {"input_values": (1, samples)}."""
 
     def geometry(self, config: Any) -> Geometry:
-        """How samples become steps; ValueError with a sentence where the sizes in config.json make no sense."""
+        """How samples become steps; ValueError with a sentence if the sizes in config.json make no sense."""
 
 
 def families() -> dict[str, Family]:

@@ -99,7 +99,7 @@ def _conv_reason(module: nn.Conv1d) -> str | None:
 
 
 def _shared_input(name: str) -> str:
-    """The key of the input that a projection of an attention shares with others of its block, or ""."""
+    """The key of the input that an attention projection shares with others of its block, or ""."""
     block, _, last = name.rpartition(".")
     for projections in PROJECTIONS:
         if last in projections:

@@ -37,7 +37,7 @@ def prepare(model: nn.Module) -> nn.Module:
 
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
-    """As the modules are registered, which is the order of the forward pass."""
+    """In the order in which the modules are registered, which is that of the forward pass."""
     return discover(model)
 
 
@@ -51,7 +51,7 @@ def geometry(config: Any) -> Geometry:
     """Of the convolutions of the extractor: 400 and 320 samples for most; each layer of an adapter adds its stride."""
     steps = [*config.conv_kernel, *config.conv_stride]
     if len(config.conv_kernel) != len(config.conv_stride) or not all(type(n) is int and n > 0 for n in steps):
-        raise ValueError("conv_kernel and conv_stride in config.json are not a size for each convolution")
+        raise ValueError("conv_kernel and conv_stride in config.json must list one size per convolution")
     fewest = 1
     for kernel, stride in reversed(list(zip(config.conv_kernel, config.conv_stride, strict=True))):
         fewest = (fewest - 1) * stride + kernel

@@ -1,3 +1,3 @@
-"""What networks are for, a file each; a new task is a file with the functions of base.Task."""
+"""Tasks of networks, one file each; a new one is a file with the functions of base.Task."""
 
-SHARED = ("base", "ctc_words")  # no tasks, but what they have in common or need beside
+SHARED = ("base", "ctc_words")  # not tasks, but shared or used by them

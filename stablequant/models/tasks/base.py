@@ -1,4 +1,4 @@
-"""What a network is for: what each file of this folder says of one task, and how two models are compared in it."""
+"""The protocol of a task: what a network's output means, and how two models are compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Part = tuple[float, float]  # numerator and denominator of a score on one record
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answers to one recording, and what another has to be compared with."""
+    """A model's answer to one recording, to which a changed model is compared."""
 
     logits: Tensor  # (steps, symbols)
     written: int  # symbols or tokens in it, 1 at least: what differences are counted over
@@ -32,7 +32,7 @@ class Task(Protocol):
     UNIT: str  # of `divergence`, in points
 
     def answer(self, model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> Answer:
-        """What the model answers by itself."""
+        """The model's own answer."""
 
     def logits(self, model: Any, inputs: Mapping[str, Tensor], answer: Answer) -> Tensor:
         """Logits (steps, symbols) of a changed model for the steps of an answer."""
@@ -41,14 +41,14 @@ class Task(Protocol):
         """How far the logits of a changed model are from an answer; 0 for its own."""
 
     def text(self, model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> str:
-        """What the model writes; InputError where its output is not finite."""
+        """The model's text; InputError if its output is not finite."""
 
     def missing_head(self, parameter: str) -> bool:
-        """Whether a parameter belongs to what only this task adds to a network."""
+        """Whether a parameter belongs to the part that only this task adds to a network."""
 
 
 def tasks() -> tuple[Task, ...]:
-    """All there are."""
+    """All tasks."""
     modules: list[ModuleType] = [registry.get("tasks", name) for name in registry.names("tasks")]
     return tuple(cast(Task, module) for module in modules)
 

@@ -65,8 +65,8 @@ def best(logits: Tensor) -> np.ndarray:
     """
     if not logits.isfinite().all():
         raise InputError(
-            "the model's output is not finite (NaN or infinite); its weights, or the samples of the recording, are "
-            "damaged or far out of range"
+            "the model's output is NaN or infinite; its weights or the samples of the recording are damaged or far "
+            "out of range"
         )
     symbols: np.ndarray = logits.argmax(-1).numpy()
     return symbols

@@ -31,7 +31,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Alphabet:
-    """What the symbols of a tokenizer do to words."""
+    """How the symbols of a tokenizer form words."""
 
     tokenizer: Any
     blank: int
@@ -40,7 +40,7 @@ class Alphabet:
 
 
 def alphabet(tokenizer: Any) -> Alphabet:
-    """Of a tokenizer; a delimiter that it added itself, past its vocabulary, is none: no model writes it."""
+    """The alphabet of a tokenizer; a delimiter that it added beyond its vocabulary is ignored: no model writes it."""
     symbols = {symbol: place for symbol, place in tokenizer.get_vocab().items() if place < tokenizer.vocab_size}
     delimiter = symbols.get(tokenizer.init_kwargs.get("word_delimiter_token"))  # its property complains when unset
     spaced = frozenset(place for symbol, place in symbols.items() if symbol.startswith(" ") and symbol.strip())
@@ -49,7 +49,7 @@ def alphabet(tokenizer: Any) -> Alphabet:
 
 
 def unwritable(words: Iterable[str], tokenizer: Any) -> list[str]:
-    """Those of the words that no sequence of symbols of a tokenizer's vocabulary spells."""
+    """The words that cannot be spelled with the symbols of a tokenizer's vocabulary."""
     special = set(tokenizer.all_special_tokens)
     lower = bool(tokenizer.init_kwargs.get("do_lower_case"))  # of what it decodes
     kept = (symbol.lower() if lower else symbol for symbol in tokenizer.get_vocab() if symbol not in special)
@@ -75,9 +75,9 @@ def words(symbols: np.ndarray, letters: Alphabet) -> list[Span]:
 
 
 def _joined(spoken: Iterable[str], spans: list[Span]) -> Iterator[Span]:
-    """Each word of a text from the spans that make it up: some tokenizers write none or fewer spaces between them.
+    """Each word of a text with its spans: some tokenizers write no spaces, or fewer, between symbols.
 
-    A word that the spans do not spell takes all that are left, as the best that is known of its times.
+    A word that the spans do not spell takes all remaining ones, which is the best estimate of its times.
     """
     left = list(spans)
     for word in spoken if spans else ():

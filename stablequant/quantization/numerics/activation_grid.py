@@ -1,18 +1,18 @@
-"""Integer grids: the only file that rounds or clamps.
+"""The integer grids of activations and 8-bit weights.
 
-Activations live on an unsigned grid of 2^b codes with a zero point, one scale for the tensor:
+Activations are on an unsigned grid of 2^b codes with a zero point, one scale for the tensor:
 
     code = clamp(floor(x / scale + zero_point + 1/2), 0, 2^b - 1)        x^ = scale (code - zero_point)
 
-The range always holds 0, so that the zeros a convolution pads with are exact. A *mid-rise* grid has zero half-way
-between two codes instead (a zero point of k - 1/2 in the same formulas): there what is smaller than half a step keeps
-its sign, where the usual, mid-tread grid makes it 0. Weights live on a signed symmetric grid of 2^b - 1 codes, one
+The range always contains 0, so that the zeros a convolution pads with are exact. A *mid-rise* grid has zero half-way
+between two codes instead (a zero point of k - 1/2 in the same formulas): values smaller than half a step keep their
+sign there, while the usual mid-tread grid makes them 0. Weights are on a signed symmetric grid of 2^b - 1 codes, one
 scale for each output channel: code = clamp(round(w / scale)), w^ = scale code. An integer product is then exact in
 int32, and its float value is scale_x scale_w sum((code_x - zero_point) code_w)
 (Jacob et al. 2018, arXiv 1712.05877, eq. 7).
 
-`quantize` is what both the simulation and the engine call, and each of its steps is one correctly rounded float32
-operation, so the codes do not depend on chunk size, memory layout or number of threads.
+Both the simulation and the engine call `quantize`. Each of its steps is one correctly rounded float32 operation, so
+the codes do not depend on chunk size, memory layout or number of threads.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def quantize(
 ) -> Tensor:
     """uint8 codes of a float32 or bfloat16 tensor, of the same shape and memory order; in chunks that stay in cache.
 
-    They go into `out` where one is given. Codes have no gradient. `spend` lets a float32 x be overwritten.
+    They are written to `out` if it is given. Codes have no gradient. With `spend`, a float32 x may be overwritten.
     """
     x = x.detach()
     if not (x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)):
@@ -89,7 +89,7 @@ def _steps(x: Tensor, scale: float, zero_point: float, grid: Grid, spend: bool) 
     Adding 1/2 and cutting off is floor(x + 1/2), because the clamp leaves nothing below 0. (One fused multiply-add
     would be faster, but rounds otherwise at the end of a vector: codes would depend on chunks.)
     """
-    own = spend or x.dtype != torch.float32  # then float() gives what may be overwritten
+    own = spend or x.dtype != torch.float32  # then float() makes a copy, which may be overwritten
     steps = x.float().mul_(1.0 / scale) if own else x.mul(1.0 / scale)
     return steps.add_(zero_point + 0.5).clamp_(0.0, grid.high + 0.5)
 
@@ -100,7 +100,7 @@ def dequantize(codes: Tensor, scale: float, zero_point: float) -> Tensor:
 
 
 def fake_quantize(x: Tensor, scale: float, zero_point: float, grid: Grid) -> Tensor:
-    """X moved to the nearest point of the grid, still float32."""
+    """The nearest points of the grid, still float32."""
     return dequantize(quantize(x, scale, zero_point, grid), scale, zero_point)
 
 

@@ -29,7 +29,7 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """The `count` uint8 codes that `pack` made bytes of."""
+    """The `count` uint8 codes that `pack` packed."""
     codes = torch.zeros(count, dtype=torch.uint8)
     start, shift = 0, 0
     for width in planes(bits):

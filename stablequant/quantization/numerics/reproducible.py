@@ -1,11 +1,11 @@
-"""Float results that do not depend on the number of threads, so that a calibration decides the same with any of them.
+"""Float results that do not depend on the number of threads, so that calibration decides the same with any number.
 
 Two things make the last bits of a float depend on threads, and a range or a choice between two scores on those bits:
 
-- MKL splits long sums between threads, unless it is told not to before its first product. PRODUCTS tells it.
+- MKL splits long sums between threads, unless the environment variable in PRODUCTS is set before its first product.
 - At the end of each thread's share of a tensor torch computes functions such as GELU with other instructions, and
   oneDNN picks its algorithm for a grouped convolution by the number of threads. Inside `Reproducible` these run on one
-  thread; they are a small part of a forward pass. (Around forward passes and no more: it costs every call something.)
+  thread; they are a small part of a forward pass. (Use it around forward passes only: it slows every call a little.)
 
 Found by comparing the operations of the model families with 1, 2, 3, 4 and 8 threads.
 """
@@ -26,7 +26,7 @@ ALONE = frozenset({F.gelu, torch.sigmoid, torch.Tensor.sigmoid, torch.tanh, torc
 
 
 class Reproducible(TorchFunctionMode):
-    """Inside, what would depend on the number of threads runs on one."""
+    """Inside, operations whose results would depend on the number of threads run on one thread."""
 
     def __enter__(self) -> Any:
         os.environ.setdefault(*PRODUCTS)  # too late where MKL has computed before; the command line is in time

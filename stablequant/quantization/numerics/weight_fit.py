@@ -1,4 +1,4 @@
-"""The grid on which a weight of few bits has the least squared error, searched group by group."""
+"""Search the grid on which a low-bit weight has the least squared error, group by group."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _fit(weight: Tensor, power: Tensor, groups: Groups) -> tuple[Tensor, Tensor,
 
 
 def _better(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Row by row the fit with the smaller error, the last of each tuple (out,)."""
+    """Row by row, the fit with the smaller error, which is the last of each tuple (out,)."""
     b_wins = b[-1] < a[-1]
     return tuple(torch.where(b_wins if x.ndim == 1 else b_wins[:, None], y, x) for x, y in zip(a, b, strict=True))
 
@@ -113,7 +113,7 @@ def _error(values: Tensor, weights: Tensor, step: Tensor, offset: Tensor, top: i
 
 
 def _grouped(x: Tensor, groups: Groups) -> Tensor:
-    """(out, n) as (out, groups, size); what is missing of the last group is filled with its last column."""
+    """(out, n) as (out, groups, size); the last group is filled up with its last column."""
     columns = x.shape[1]
     size, count = groups.size(columns), groups.count(columns)
     index = torch.arange(count * size).clamp_max(columns - 1)

@@ -11,7 +11,7 @@ FORMATS = (Rows, Packed)
 
 
 def parse(text: str) -> WeightFormat:
-    """The format that `str` wrote; InputError for anything else."""
+    """The format in a text that `str` wrote; InputError for anything else."""
     for each in FORMATS:
         if (found := each.parse(text)) is not None:
             return found
@@ -19,11 +19,11 @@ def parse(text: str) -> WeightFormat:
 
 
 def weight_format(bits: int, group: int | None = None, asymmetric: bool = False) -> WeightFormat:
-    """The format of so many bits; ValueError, in words of plan.json, where there is none."""
+    """The format with this many bits; ValueError, with the names of plan.json, if there is none."""
     if bits not in range(2, 9):
-        raise ValueError(f"weight_bits is {bits}; 2 to 8 are possible")
+        raise ValueError(f"weight_bits is {bits}; it must be 2 to 8")
     if bits > MOST_BITS and (group is not None or asymmetric):
         raise ValueError(f"weight_group and weight_asymmetric are for {MOST_BITS} bits and fewer; delete them")
     if group is not None and group < 1:
-        raise ValueError(f"weight_group is {group}; give 32, 64 or 128, or delete it for one group a row")
+        raise ValueError(f"weight_group is {group}; write 32, 64 or 128, or delete it for one group per row")
     return Packed(bits, group, asymmetric) if bits <= MOST_BITS else Rows(bits)

@@ -100,7 +100,7 @@ class QTensor:
 
 @dataclass(frozen=True)
 class WeightGrid:
-    """Where the weights (out, n) of a site may lie; offset + step * top is within int8."""
+    """The values that the weights (out, n) of a site can take; offset + step * top is within int8."""
 
     format: WeightFormat
     group: Tensor  # int64 (n,): of each column
@@ -145,7 +145,7 @@ class GridPoints:
         return steps.mul_(self.step).add_(self.offset).to(torch.int8)
 
     def by_columns(self) -> GridPoints:
-        """The same points (k, out), with a scale (out,): what one column needs lies together."""
+        """The same points as (k, out), with a scale (out,), so that the values of one column are contiguous."""
         return GridPoints(self.scale[:, 0], self.step.T.contiguous(), self.offset.T.contiguous(), self.top)
 
 

@@ -1,7 +1,7 @@
 """Weights of 4, 3 and 2 bits: groups of a row share a step, and codes are packed into dense bytes.
 
-Without offsets of its own a group lies around 0: 4 bits as 15 codes from -7 to 7 steps, 3 and 2 bits as 8 and 4 codes
-at odd half steps, where a code for 0 would cost more than it gives.
+A group without an offset of its own is centred on 0: 4 bits as 15 codes from -7 to 7 steps, 3 and 2 bits as 8 and 4
+codes at odd half steps, because there a code for 0 would cost more than it gains.
 
 On disk: `codes` uint8 (bytes,), `steps` uint8 (out, groups), `offsets` int8 (out, groups) where groups have their own,
 `scales` float32 (out,).
@@ -33,7 +33,7 @@ class Packed(Groups):
 
     @classmethod
     def parse(cls, text: str) -> Packed | None:
-        """The format that `str` wrote; None for the text of another."""
+        """The format in a text that `str` wrote; None for another format's text."""
         found = re.fullmatch(r"w([2-4])(?:g([1-9]\d{0,4}))?(z?)", text)
         return cls(int(found[1]), int(found[2]) if found[2] else None, bool(found[3])) if found else None
 
@@ -101,7 +101,7 @@ def symmetric_offsets(steps: Tensor, groups: Groups) -> Tensor:
 def expand(codes: Tensor, steps: Tensor, offsets: Tensor, size: int) -> Tensor:
     """int8 codes (out, n) for the engine from uint8 codes (out, n), steps and offsets (out, groups).
 
-    int8 arithmetic wraps, and what is left after both operations is in its range.
+    int8 arithmetic wraps around, and the result of both operations is in its range.
     """
     columns = codes.shape[1]
     step, offset = (x.view(torch.int8).repeat_interleave(size, 1)[:, :columns] for x in (steps, offsets))
@@ -109,6 +109,6 @@ def expand(codes: Tensor, steps: Tensor, offsets: Tensor, size: int) -> Tensor:
 
 
 def contract(codes: Tensor, grid: WeightGrid) -> Tensor:
-    """The uint8 codes (out, n) that `expand` makes the int8 codes (out, n) of."""
+    """The uint8 codes (out, n) that `expand` turns into the int8 codes (out, n)."""
     points = grid.of()
     return ((codes - points.offset) / points.step).round_().to(torch.uint8)

@@ -25,7 +25,7 @@ class Rows:
 
     @classmethod
     def parse(cls, text: str) -> Rows | None:
-        """The format that `str` wrote; None for the text of another."""
+        """The format in a text that `str` wrote; None for another format's text."""
         found = re.fullmatch(r"w([5-8])", text)
         return cls(int(found[1])) if found else None
 
@@ -47,7 +47,7 @@ class Rows:
         return WeightGrid(self, torch.zeros(columns, dtype=torch.int64), scale, ones, offsets)
 
     def fit(self, weight: Tensor, limits: Limits, importance: Tensor | None = None) -> WeightGrid:
-        """The grid that reaches as far as a range method says; the inputs do not matter."""
+        """The grid with the limits of a range method; the inputs do not matter."""
         grid = signed_grid(self.bits)
         return self.grid(symmetric_scale(limits(weight, grid), grid), weight.shape[1])
 

@@ -1,1 +1,1 @@
-"""What forward passes show: histograms and Gram matrices of what sites read, and cached layer outputs."""
+"""Observations of forward passes: histograms and Gram matrices of the inputs of sites, and cached layer outputs."""

@@ -1,4 +1,4 @@
-"""One pass over recordings that gathers the histograms of what every site reads."""
+"""One pass over the recordings that collects histograms of the inputs of every site."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ def _histogram(x: Tensor, name: str) -> Histogram:
     try:
         return histogram_of(x)
     except ValueError as error:
-        raise InputError(f"the model's values at {name} are {error} for this recording") from error
+        raise InputError(f"the inputs of {name} are {error} for this recording") from error

@@ -1,9 +1,9 @@
-"""Gram matrices of what sites read: sums of x x^T over the input windows x of a site, for error-compensating rounding.
+"""Gram matrices of the inputs of sites: sums of x x^T over the input windows x, for error-compensating rounding.
 
-A window is a row of the canonical weight's other side: for a Linear the input vector, for a convolution its
-in-channels x kernel. Recordings alternate between two halves: what is chosen on one can be checked on the other.
+A window is what a row of the canonical weight is multiplied with: for a Linear the input vector, for a convolution its
+in-channels x kernel. Recordings alternate between two halves, so that a choice on one can be checked on the other.
 
-A convolution with many windows is looked at on every few of them: neighbours say nearly the same. The positional
+Of a convolution with many windows only every few are used, because neighbours are nearly the same. The positional
 convolution is grouped and its windows are long (48 channels x 128 frames), so the matrices of all groups would take
 gigabytes; they follow from the autocorrelation of the channels, which is small, for windows that slide over the whole
 recording and past both its ends: there G[(c, k), (d, l)] depends on l - k only.
@@ -31,13 +31,13 @@ Matrices = tuple[Tensor, Tensor]
 
 @dataclass
 class Gram:
-    """What has been gathered at one site."""
+    """The sums collected at one site."""
 
     site: Site
     sums: list[Any] = field(default_factory=lambda: [0.0] * HALVES)
 
     def add(self, x: Tensor, half: int) -> None:
-        """Count an input of the site: (1, T, in) of a Linear, (1, channels, T) of a convolution."""
+        """Add an input of the site: (1, T, in) of a Linear, (1, channels, T) of a convolution."""
         if self.site.groups > 1:
             self.sums[half] += _autocorrelation(x[0], self.site)
         else:
@@ -148,5 +148,5 @@ def _toeplitz(correlation: Tensor, k: int) -> Tensor:
 
 
 def _filled(half: Any, sums: list[Any]) -> Tensor:
-    """A half that no recording reached is as the other one."""
+    """A half without recordings is a copy of the other one."""
     return half if isinstance(half, Tensor) else next(other for other in sums if isinstance(other, Tensor))

@@ -1,9 +1,9 @@
-"""What calibration sees at each site: a histogram of its inputs, gathered in one pass over the recordings.
+"""A histogram of the inputs of a site, collected in one pass over the recordings.
 
 The bins are 2^e wide and aligned to 0. When a value falls outside, e grows and neighbouring bins are added, which is
 exact: floor(x / 2^(e+1)) = floor(floor(x / 2^e) / 2). Counts are integers. So memory does not depend on the amount of
-audio, the order of the recordings changes nothing, and two halves merged equal the whole, bit for bit. Recordings go
-through the model one at a time, so no padding is ever counted.
+audio, the order of the recordings changes nothing, and two merged halves equal the whole, bit for bit. Recordings go
+through the model one at a time, so padding is never counted.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
 
 
 def coarse(h: Histogram, bins: int) -> Histogram:
-    """The same values in at most so many bins (2 or more) from the first to the last: the finest such form, exact."""
+    """The same values in at most this many bins (2 or more) from the first to the last: the finest form, exact."""
     index = np.flatnonzero(h.counts) - HALF
     exponent = h.exponent
     while len(index) and (index[-1] >> exponent - h.exponent) - (index[0] >> exponent - h.exponent) >= bins:

@@ -1,7 +1,7 @@
-"""Answers of layers kept, so that no layer computes again what it has computed before.
+"""Cached outputs of layers, so that no layer computes the same thing twice.
 
-`record` and `reuse` serve one recording, in memory. A `LayerCache` carries many through a model whose layers
-change from the front to the back: what the finished ones pass on is kept on disk, and each pass starts behind it.
+`record` and `reuse` are for one recording, in memory. A `LayerCache` takes many through a model whose layers change
+from the front to the back: the outputs of the finished layers are on disk, and each pass starts from them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def record(model: nn.Module, layers: Sequence[str], name: Callable[[str], str] =
 
 @contextmanager
 def reuse(model: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, the layers in `outputs` answer with what they gave before instead of computing it."""
+    """Inside, the layers in `outputs` return these instead of computing them."""
     with ExitStack() as stack:
         for name, output in outputs.items():
             module = model.get_submodule(name)
@@ -46,7 +46,7 @@ def reuse(model: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
 
 
 class _Form(NamedTuple):
-    """What an output looks like: a tensor, or a tuple of tensors and None."""
+    """The structure of an output: a tensor, or a tuple of tensors and None."""
 
     single: bool
     shapes: tuple[torch.Size | None, ...]
@@ -54,7 +54,7 @@ class _Form(NamedTuple):
 
 @dataclass
 class LayerCache:
-    """A model's layers in forward order, and a folder for what they give.
+    """A model's layers in forward order, and a folder for their outputs.
 
     Layers of one list are a chain: each reads nothing but the output of the one before, so the last output is enough.
     An output of more than MOST_KEPT bytes a sample is not kept; the layers up to it run again.

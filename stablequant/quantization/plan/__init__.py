@@ -1,1 +1,1 @@
-"""The plan: sites of a model, what is chosen for each, and the file that says so."""
+"""The plan: the sites of a model, the choice for each, and the file that stores them."""

@@ -82,7 +82,7 @@ Choice = InFloat | Quantized
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """What the probe found for one layer and what the search chose."""
+    """What the probe found for one layer, and what the search chose."""
 
     selected: bool
     why: str

@@ -1,4 +1,4 @@
-"""What two plans decide differently, in words."""
+"""The differences between two plans, in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def diff_table(first: str, second: str) -> str:
     a, b = (read_draft(Path(each)) for each in (first, second))
     changes = [*_head(a, b), *_layers(a, b), *_sites(a, b)]
     wrong = [*_contradictions(first, a), *_contradictions(second, b)]
-    return "\n".join([*(changes or ["the plans decide the same"]), *_sizes(first, second), *wrong])
+    return "\n".join([*(changes or ["the plans make the same choices"]), *_sizes(first, second), *wrong])
 
 
 def _contradictions(path: str, plan: Draft) -> Iterator[str]:
@@ -56,7 +56,7 @@ def _sites(a: Draft, b: Draft) -> Iterator[str]:
 
 
 def _changes(a: Entry, b: Entry) -> Iterator[str]:
-    """What is decided differently at one site; the evidence may differ with the recordings and is left out."""
+    """The different choices at one site; the measurements may differ with the recordings and are left out."""
     if a.reason is not None or b.reason is not None:
         if a.reason != b.reason:
             yield f"{_bits(a)} -> {_bits(b)}"
@@ -87,7 +87,7 @@ def _number(value: float | None) -> str:
 
 
 def _sizes(first: str, second: str) -> Iterator[str]:
-    """Bytes of the weights beside each plan, where there are any."""
+    """Bytes of the weights next to each plan, if there are any."""
     sizes = [sum(file.stat().st_size for file in _folder(each).glob("*.safetensors")) for each in (first, second)]
     if all(sizes):
         yield f"weights on disk: {sizes[0]:,} -> {sizes[1]:,} bytes"

@@ -1,4 +1,4 @@
-"""A plan as plan.json says it, which people may have edited: an entry may leave out what follows from the rest."""
+"""A plan as in plan.json, which people may have edited: an entry can leave out what follows from the rest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Draft:
         return sum(entry.reason is None for entry in self.sites.values())
 
     def to_json(self) -> str:
-        """Readable JSON, fields that say nothing left out."""
+        """Readable JSON without unset fields."""
         entries = {key: {name: said(each) for name, each in getattr(self, key).items()} for key in ("sites", "layers")}
         text = json.dumps({**vars(self), **entries}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         return text.encode(errors="backslashreplace").decode()  # paths may be no text; half characters stay valid JSON
@@ -87,4 +87,4 @@ def _check_about(draft: Draft) -> None:
         for name in ABOUT.keys() & about.keys():
             reading.typed(name, about[name], ABOUT[name])
     if not all(isinstance(each, str) for each in draft.calibration.get("audio_sha256", ())):
-        raise TypeError("audio_sha256 holds something else than text")
+        raise TypeError("audio_sha256 contains something other than text")

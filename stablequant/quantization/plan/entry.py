@@ -1,7 +1,7 @@
-"""A site as plan.json has it: one flat object, which people edit.
+"""A site as in plan.json: one flat object, which people can edit.
 
-A choice and its entry are two forms of the same: `to_entry` and `decided`. An entry that was edited may leave out what
-follows from the rest, or contradict itself; a choice cannot.
+A choice and its entry are two forms of one thing: `to_entry` and `decided` convert them. An edited entry may leave
+out what follows from the rest, or contradict itself; a choice cannot.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def to_entry(choice: Choice) -> Entry:
 
 
 def decided(entry: Entry) -> Choice:
-    """The choice that an entry says; ValueError where something is left out, or contradicts itself."""
+    """The choice in an entry; ValueError if something is left out or contradicts itself."""
     if entry.reason is not None:
         return InFloat(entry.layer, entry.kind, entry.reason)
     weight = WeightChoice(

@@ -1,4 +1,4 @@
-"""A site: where a model can be quantized, as everything but the families sees it."""
+"""A site: a place where a model can be quantized, as seen by everything except the families."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Site:
 
     @property
     def input_key(self) -> str:
-        """What names the tensor that the site reads, among the inputs of all sites."""
+        """The key of the tensor that the site reads, among the inputs of all sites."""
         return self.reads or self.name
 
     @property
     def unpadded_conv(self) -> bool:
-        """Whether it can do without an exact zero, and its input is quantized apart from the producer's kernel."""
+        """Whether it needs no exact zero, and its input is quantized outside the producer's kernel."""
         return self.kind == "conv" and self.padding == 0
 
     @property

@@ -1,4 +1,4 @@
-"""What a plan says, as a table to read in a terminal."""
+"""A plan as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def plan_of(folder: str) -> Draft:
     """The plan of a quantized folder as it stands; InputError when it has none."""
     path = Path(folder) / PLAN_FILE
     if Path(folder).is_file():
-        raise InputError(f"{folder}: a file; give the folder that `sfm-quant calibrate` wrote")
+        raise InputError(f"{folder}: a file; pass the folder that `sfm-quant calibrate` wrote")
     if not path.is_file():
-        raise InputError(f"{folder}: no plan.json here; give a folder that `sfm-quant calibrate` wrote")
+        raise InputError(f"{folder}: no plan.json here; pass a folder that `sfm-quant calibrate` wrote")
     return read_draft(path)
 
 
@@ -53,10 +53,10 @@ def _layer(name: str, layer: LayerChoice) -> tuple[str, ...]:
 def _sites(plan: Draft) -> Iterable[str]:
     head = ("site", "bits", "bytes", "method", "low", "high", "clipped %", "SQNR dB")
     yield from columns([head, *((name, *_site(entry)) for name, entry in plan.sites.items())], "<>>>>>>>")
-    yield "bits: of weights and inputs; g64: groups of 64 weights share a step, z: and an offset."
+    yield "bits: w of weights, a of inputs; g64: groups of 64 weights share a step; z: groups also have an offset."
     if plan.layers:
-        yield "removed %: the largest values, left out before the range was searched."
-    yield "clipped %: values outside [low, high]; many per cent are the dense end of GELU's short tail, below low."
+        yield "removed %: share of the largest values that was removed before the range was searched."
+    yield "clipped %: values outside [low, high]; several per cent are usually the end of GELU's short tail."
 
 
 def _site(entry: Entry) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Planners: one file each, with one function that decides for the whole model.
+"""Planners: one file each, which chooses for the whole model.
 
 plan(session) -> Plan
 """

@@ -1,17 +1,17 @@
 """A plan edited by hand, applied without a search: `sfm-quant calibrate --plan plan.json`.
 
-What may be edited at a site, and what follows from it:
+The fields of a site that can be edited, and the effect:
 
-- `low`, `high`: the range, which holds 0, decides. `scale` and `zero_point` follow from it, so delete them with the
-  edit; what is left of them has to fit.
-- all four deleted: `method` finds the range on the recordings, on what is left after removing `clip_percent`.
+- `low`, `high`: the range, which must contain 0, is used. `scale` and `zero_point` follow from it, so delete them with
+  the edit; if they are kept, they must fit.
+- all four deleted: `method` finds the range on the recordings, after removing `clip_percent` of the values.
 - `weight_bits`, `input_bits` (2 to 8), `weight_method`; `mid_rise` at a convolution without padding.
-- `rounding` deleted: the one that the bits get in a search. At 4 bits and fewer `weight_group` and `weight_asymmetric`
-  say how weights share a step; without them it is one for a row, which is told.
+- `rounding` deleted: the default of a search is used. At 4 bits and fewer `weight_group` and `weight_asymmetric`
+  say how weights share a step; without them there is one per row, and a warning.
 - `reason`: the site stays in float, whatever else its entry says.
 
-Shares and signal-to-noise ratios are measured again. What an earlier search found about the layers is kept as it is.
-What an edit costs (a range that loses the signal, a score that got worse, products that run apart) is told.
+Shares and signal-to-noise ratios are measured again. What an earlier search found about the layers is kept.
+Warnings report what an edit costs: a range that loses the signal, a worse score, products that run separately.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from ..search.choices import weight_choice
 from ..search.session import SearchSession
 
 NOISY = 6.0  # dB: below it a quarter of an input's power is lost, which no search does
-WORSE = 1.0  # points by which an edit may change the score of the whole plan without being told
+WORSE = 1.0  # points by which an edit may change the score of the whole plan without a warning
 
 
 @dataclass(frozen=True)
 class EditedPlan:
-    """A planner that decides nothing: everything is in `wanted`, which was read from `source`."""
+    """A planner that decides nothing: everything is in the plan `wanted`, which was read from `source`."""
 
     wanted: Draft
     source: str
@@ -57,7 +57,7 @@ class EditedPlan:
             raise InputError(f"{self.source}: no site has the bits of the scheme {self.wanted.scheme}; correct it")
 
     def plan(self, session: SearchSession) -> Plan:
-        """The given plan for a calibrated model, with what was measured on its recordings."""
+        """The edited plan, with the measurements on these recordings."""
         self.check(session.sites)
         wanted = self.wanted.sites
         if self._of_other_recordings(session.about):
@@ -74,16 +74,16 @@ class EditedPlan:
         return made
 
     def remarks(self, plan: Plan) -> Iterator[str]:
-        """A sentence where the plan as applied scores worse than it did before the edit, on the same recordings."""
+        """A sentence if the plan scores worse than before the edit, on the same recordings."""
         before, after = self.wanted.score.get("whole_model"), plan.score["whole_model"]
         if before is not None and after > before + WORSE and not self._of_other_recordings(plan.calibration):
             yield (
-                f"{self.source}: the whole plan has a score of {after:.2f}, and had {before:.2f} before it was edited "
+                f"{self.source}: the score of the whole plan is {after:.2f}; before the edit it was {before:.2f} "
                 f"({plan.score['unit']})"
             )
 
     def _of_other_recordings(self, about: Mapping[str, object]) -> bool:
-        """Whether the plan was found on other recordings than it is applied on: then what both found may differ."""
+        """Whether the plan was made with other recordings than these, so that the measurements may differ."""
         return self.wanted.calibration.get("audio_sha256") != about["audio_sha256"]
 
     @property
@@ -101,7 +101,7 @@ def read(path: str) -> EditedPlan:
     """The plan in a file, or in a quantized folder."""
     wanted = read_draft(Path(path))
     if wanted.method not in methods():
-        raise InputError(f"{path}: method is {wanted.method!r}; give {_one(methods())}")
+        raise InputError(f"{path}: method is {wanted.method!r}; write {_one(methods())}")
     return EditedPlan(wanted, path)
 
 
@@ -112,12 +112,12 @@ def _problems(plan: Draft, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
     for name, site in sites.items():
         entry = plan.sites.get(name)
         if entry is None:
-            yield name, "is not in the plan; add it, with a reason when it shall stay in float"
+            yield name, "is not in the plan; add it, with a reason if it should stay in float"
         elif entry.reason is None:
             if problem := _problem(site, entry):
                 yield name, problem
         elif not entry.reason.strip():
-            yield name, "its reason to stay in float is empty; give one, or delete it"
+            yield name, "its reason to stay in float is empty; write one, or delete the field"
 
 
 def _problem(site: Site, entry: Entry) -> str | None:
@@ -128,7 +128,7 @@ def _problem(site: Site, entry: Entry) -> str | None:
 
 def _site_problem(site: Site, entry: Entry) -> str | None:
     if site.reason is not None:
-        return f"cannot be quantized ({site.reason}); give it a reason"
+        return f"cannot be quantized ({site.reason}); add a reason"
     if (entry.layer, entry.kind) != (site.layer, site.kind):
         return f"is a {site.kind} of layer {site.layer} in the model, not a {entry.kind} of {entry.layer}"
     return None
@@ -152,11 +152,11 @@ def _one(names: tuple[str, ...]) -> str:
 
 
 def _by_hand(session: SearchSession, site: Site, entry: Entry) -> bool:
-    """Whether a range is another than the method beside it finds."""
+    """Whether a range differs from the one that its method finds."""
     if entry.reason is not None or entry.low is None or entry.high is None or entry.method is None:
         return False
     low, high = _found(session, site, entry, entry.method)
-    near = 1e-3 * (high - low)  # of another machine the last digits differ
+    near = 1e-3 * (high - low)  # on another machine the last digits differ
     return abs(min(low, 0.0) - entry.low) > near or abs(max(high, 0.0) - entry.high) > near
 
 
@@ -190,8 +190,8 @@ def _chosen(site: Site, entry: Entry, ends: tuple[float, float], rounding: str) 
 def _unused(wanted: Mapping[str, Entry], by_hand: list[str]) -> Iterator[str]:
     if by_hand:
         yield (
-            f"ranges that the method beside them does not find ({_some(by_hand)}: {wanted[by_hand[0]].method}) are "
-            "taken as they are, and the method is left out; delete low, high, scale and zero_point to have it applied"
+            f"these ranges were edited, so their method is ignored ({_some(by_hand)}: {wanted[by_hand[0]].method}); "
+            "to let the method choose again, delete low, high, scale and zero_point"
         )
 
 
@@ -203,7 +203,7 @@ def _remarks(choices: Mapping[str, Quantized], sites: tuple[Site, ...]) -> Itera
 
 
 def _coarse(choices: Mapping[str, Quantized]) -> Iterator[str]:
-    """An 8-bit entry edited to fewer bits keeps the rounding and the one step a row that do for 8 bits only."""
+    """Warn of 8-bit entries edited to fewer bits that keep the rounding and groups that only suit 8 bits."""
     weights = {name: choice.weight for name, choice in choices.items() if choice.weight.format.coarse}
     coarse = [
         name
@@ -224,9 +224,9 @@ def _noisy(choices: Mapping[str, Quantized]) -> Iterator[str]:
     if noisy:
         first = measured[noisy[0]]
         yield (
-            f"ranges that do not fit what the sites read ({_some(noisy)}: {100 * (first.clipped_share or 0):.0f} % of "
-            f"the values are outside, the signal is {first.input_sqnr_db:.1f} dB above the noise) lose words; "
-            "delete low, high, scale and zero_point to have the range found"
+            f"some ranges do not fit the inputs ({_some(noisy)}: {100 * (first.clipped_share or 0):.0f} % of the "
+            f"values are outside, the signal is {first.input_sqnr_db:.1f} dB above the noise), which loses words; "
+            "delete low, high, scale and zero_point to let the method find the range"
         )
 
 
@@ -242,8 +242,8 @@ def _apart(choices: Mapping[str, Quantized], sites: tuple[Site, ...]) -> Iterato
     apart = [key for key, scales in inputs.items() if len(scales) > 1]
     if apart:
         yield (
-            f"{', '.join(sorted(names[apart[0]]))} have one input and different ranges for it ({_some(apart)}), so "
-            "their products run apart, which takes longer; give them the same"
+            f"{', '.join(sorted(names[apart[0]]))} share an input but have different ranges for it ({_some(apart)}), "
+            "so their products run separately, which takes longer; use the same range"
         )
 
 

@@ -1,14 +1,14 @@
-"""Bits where they count: 8, 4, 3 or 2 for each weight, under a limit of bytes for all of them.
+"""Mixed precision: 8, 4, 3 or 2 bits for each weight, under a limit on the bytes of all.
 
-1. Ranges of the inputs as the method says (stable.py, uniform.py), with 8-bit weights.
-2. Sensitivity: the score of each weight alone at each width, rounded as it will be, with every input in float.
-3. Allocation: the widths with the least sum of scores whose bytes, scales counted, stay under the limit. That is a
-   multiple-choice knapsack, and small enough for an exact integer program (HiGHS through scipy).
+1. Ranges of the inputs by the method (stable.py, uniform.py), with 8-bit weights.
+2. Sensitivity: the score of each weight alone at each width, rounded as in the final plan, with every input in float.
+3. Allocation: the widths with the least sum of scores whose bytes, scales counted, stay under the limit. This is a
+   multiple-choice knapsack, small enough for an exact integer program (HiGHS through scipy).
 4. Check: scores of single weights do not add up exactly: many small losses weigh more or less than one large one. So
-   the program is also solved for other powers of the scores, and with a least width for all (at the bytes of a uniform
-   plan that is the uniform plan); of the plans the one with the best score as a whole is taken.
+   the program is also solved for other powers of the scores, and with a minimum width for all (at the bytes of a
+   uniform plan, this is the uniform plan); the plan with the best score as a whole is used.
 
-With a bound on the word error rate the limit itself is searched, on recordings that nothing else has seen.
+With a limit on the word error rate, the limit on bytes is searched, on recordings that nothing else has used.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def plan(session: SearchSession) -> Plan:
     _refuse_out_of_reach(session)
     base = registry.get("planners", session.options.range_planner()).plan(session)
     bound = session.options.max_wer_increase
-    limit = _limit(session, base) if bound is None else 0.0  # one that nothing reaches is told at once
+    limit = _limit(session, base) if bound is None else 0.0  # raises at once if it is out of reach
     rounded = Rounded(session, base)
     lost = sensitivity(session, rounded)
     if bound is not None:
@@ -144,7 +144,7 @@ def knapsack(
 
 
 def _limit(session: SearchSession, base: Plan) -> float:
-    """Bytes that the weights of all quantized sites may take; InputError for fewer than they need."""
+    """Bytes that the weights of all quantized sites may take; InputError if that is less than they need."""
     options = session.options
     narrow = _with_bits(session, base, dict.fromkeys(base.quantized(), WIDTHS[-1]))
     if options.avg_bits is not None:
@@ -165,15 +165,15 @@ def _refuse_out_of_reach(session: SearchSession) -> None:
     bits = 8 * least / max(1, count)
     if options.avg_bits is not None and bits > options.avg_bits:
         raise InputError(
-            f"--avg-bits {options.avg_bits:g} is out of reach: {WIDTHS[-1]} bits everywhere are {bits:.2f} with their "
-            "scales; allow more"
+            f"--avg-bits {options.avg_bits:g} is out of reach: {WIDTHS[-1]} bits everywhere are {bits:.2f} with "
+            "scales; use a larger value"
         )
     rest = session.recognizer.float32_bytes - 4 * count
     most = session.recognizer.float32_bytes / (max(0, rest) + least)
     if options.target_compression is not None and most < options.target_compression:
         raise InputError(
             f"--target-compression {options.target_compression:g} is out of reach: with {WIDTHS[-1]} bits everywhere "
-            f"this model is about {most:.2f} times smaller; ask for less"
+            f"this model is about {most:.2f} times smaller; use a smaller value"
         )
 
 
@@ -181,7 +181,7 @@ def _check(limit: float, needed: int) -> None:
     if needed > limit:
         left = f"{limit:,.0f}" if limit > 0 else "none"
         raise InputError(
-            f"the weights need {needed:,} bytes at the fewest bits, and the limit leaves {left} beside what stays in "
+            f"the weights need {needed:,} bytes at the fewest bits, but the limit leaves {left} after the parts in "
             "float; allow more"
         )
 
@@ -227,24 +227,24 @@ def _weight_bytes(plan: Plan) -> int:
 
 
 def _increase(session: SearchSession, plan: Plan) -> float:
-    """Points of word error rate that a plan loses on the recordings that calibrate nothing."""
+    """Points of word error rate that a plan loses on the held-out recordings."""
     _, weights = session.roundings.round(plan)
     return session.trials.held_out_increase(plan, weights)
 
 
 def _promised(session: SearchSession, plan: Plan, bound: float, increase: float) -> Plan:
-    """The plan with what was measured for a bound on the word error rate; where that says little it is told."""
+    """The plan with the loss on held-out words; a warning if they are too few to check the limit."""
     words = sum(len((each.text or "").split()) for each in session.trials.held_out)
     if increase > bound:
         warnings.warn(
-            f"no model was found that loses {bound:g} points or less on the held-out recordings; "
-            f"this one, at 8 bits, loses {increase:.2f}",
+            f"no model loses {bound:g} points or less on the held-out recordings; this one, at 8 bits, loses "
+            f"{increase:.2f}",
             stacklevel=1,
         )
     if words * bound < 100 * FEWEST_ERRORS:
         warnings.warn(
-            f"{words} words in {len(session.trials.held_out)} held-out recordings cannot tell a loss of {bound:g} "
-            f"points from chance: one word is {100 / max(1, words):.2g} points; give more recordings",
+            f"the held-out set is too small to check a {bound:g}-point limit ({words} words in "
+            f"{len(session.trials.held_out)} recordings, so one word is {100 / max(1, words):.2g} points); add more",
             stacklevel=1,
         )
     held_out = {"recordings": len(session.trials.held_out), "words": words, "wer_increase": round(increase, 4)}

@@ -3,14 +3,15 @@
 1. Quantize one layer at a time with max ranges. The layers that lose more than the threshold form S.
 2. For each layer of S search the share of its largest input values to remove, 0 to 0.5 % in steps of 0.01 %.
 3. Range of least squared error for every layer, on the histogram without the removed values for S.
-4. Not in the paper: whether zero is a code of the first convolution's input, or lies between two (grid.py).
+4. Not in the paper: whether zero is a code of the first convolution's input, or lies between two (activation_grid.py).
 
-Step 4 is about silence. There the first layers' outputs are smaller than half a step, all of them would be 0, and the
-layers behind, which amplify them, would hear another silence; that shows only when all are quantized (scripts/LOG.md).
+Step 4 is about silence. There the first layers' outputs are smaller than half a step, so all of them would become 0,
+and the later layers, which amplify them, would get a different input; this shows only when all layers are quantized
+(scripts/LOG.md).
 
-The paper spends a WER run over the whole set on every layer and every candidate. Here a probe recomputes only what
-follows the layer, and the search runs on a coarse grid, then around the best, on as many of the probe's recordings as
-the budget of float passes allows.
+The paper needs a WER run over the whole set for every layer and every candidate. Here a probe recomputes only what
+follows the layer, and the search runs on a coarse grid, then around the best point, on as many of the probe recordings
+as the budget of float passes allows.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Candidates = dict[str, dict[float, float]]  # layer -> removed share in % -> sco
 
 
 def plan(session: SearchSession) -> Plan:
-    """The plan of the paper for a calibrated model."""
+    """The plan of the paper for a model whose inputs have been observed."""
     lost = probe(session)
     selected = {layer for layer, points in lost.items() if points > session.options.threshold}
     found = search(session, selected)
@@ -148,7 +149,7 @@ def _explain(
 
 
 def _affordable(session: SearchSession, selected: Sequence[str]) -> float:
-    """How many candidates for each selected layer the budget lets be tried on all the probe recordings."""
+    """How many candidates per selected layer the budget allows on all the probe recordings."""
     left = BUDGET - session.passes.spent - 2  # the score of the whole plan comes after
     left -= 5  # the float model, once for each of three stages, and two whole plans in the last of them
     return max(0.0, left / max(1e-9, sum(session.passes.suffix(layer) for layer in selected)))

@@ -29,7 +29,7 @@ def activations(histogram: Histogram, grid: Grid) -> tuple[float, float]:
 
 
 def weights(weight: Tensor, grid: Grid) -> Tensor:
-    """For each row the limit of least squared error: (out, n) -> (out,)."""
+    """For each row, the limit of least squared error: (out, n) -> (out,)."""
     largest = weight.abs().amax(dim=1)
     best, best_error = largest, torch.full_like(largest, float("inf"))
     for ratio in WEIGHT_RATIOS:

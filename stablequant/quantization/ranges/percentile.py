@@ -24,5 +24,5 @@ def activations(histogram: Histogram, grid: Grid, removed: float = REMOVED) -> t
 
 
 def weights(weight: Tensor, grid: Grid) -> Tensor:
-    """As max: a row of a few hundred weights has no percentile worth the name."""
+    """Like max: a row of a few hundred weights has no meaningful percentile."""
     return maximum.weights(weight, grid)

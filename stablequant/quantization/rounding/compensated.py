@@ -1,16 +1,16 @@
 """Rounding whose errors cancel in the output: GPTQ (Frantar et al. 2023, arXiv 2210.17323).
 
-The columns of a weight are rounded one after another, and the errors of those before are made up for by each, as the
-inputs' Gram matrix G says: it minimises tr((W^ - W) G (W^ - W)^T), the squared error of the output. Columns with the
-most power go first, while there are many left to make up for them (section 3.3, act-order).
+The columns of a weight are rounded one after another, and each compensates for the errors of those before it, as the
+inputs' Gram matrix G says: this minimises tr((W^ - W) G (W^ - W)^T), the squared error of the output. Columns with the
+most power go first, while many are left to compensate for them (section 3.3, act-order).
 
 In the form of QuIP (Chee et al. 2023, arXiv 2307.13304, section 3, where theorem 6 says that the two are the same):
 with G = U D U^T, U unit triangular, the error is sum_k D_k ||(W^ - W) U_k||^2, and column k is rounded from
 w_k + sum_j (w_j - w^_j) U_jk over the columns j before it. That needs one Cholesky factor of G and no inverse.
 
-G of few or silent inputs is nearly singular and would be fitted to noise. Its diagonal is raised by a share of its
-mean that is chosen, not fixed: the one of DAMPING whose rounding, made with the inputs' first half, has the least
-error on the second.
+With few or silent inputs G is nearly singular, and the rounding would fit noise. Its diagonal is raised by a share of
+its mean that is chosen, not fixed: the one in DAMPING whose rounding, made with the first half of the inputs, has the
+least error on the second half.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _choose_dampings(weight: Tensor, grids: Sequence[WeightGrid], gram: tuple[Te
 def _round(weight: Tensor, grids: Sequence[WeightGrid], factors: Factors) -> Tensor:
     """int8 codes (dampings, grids, out, n).
 
-    A column takes a few small steps, and calling them takes longer than they do: so all dampings and grids take
-    them together, and numpy, whose calls are cheaper than torch's, takes those that give the same anywhere.
+    A column needs a few small operations, whose call overhead is larger than their work. So all dampings and grids are
+    computed together, and with numpy, whose calls are cheaper than torch's, where it gives the same result.
     """
     order, unit = factors
     rows = _rows(weight[:, order], [each.columns(order) for each in grids])
@@ -130,7 +130,7 @@ def _factors(gram: Tensor, dampings: Sequence[float]) -> Factors:
 def _unit_factors(gram: Tensor, dampings: Sequence[float]) -> Tensor:
     """The unit lower triangular U of the damped matrix, for each damping (dampings, n, n).
 
-    A matrix that has none is damped more until it has one.
+    A matrix without a factor is damped more until it has one.
     """
     factors = gram.new_empty((len(dampings), *gram.shape))
     mean = float(gram.diagonal().mean()) or 1.0

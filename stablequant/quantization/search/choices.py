@@ -1,4 +1,4 @@
-"""What can be chosen for a site: ranges from its histogram, and how its weight is quantized."""
+"""The possible choices for a site: ranges from its histogram, and how its weight is quantized."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Choices:
         return TRIAL_BITS if self.format(self.weight_bits).coarse else self.weight_bits
 
     def range(self, site: Site, method: str, clip: float | None, grid: Grid) -> tuple[float, float]:
-        """(low, high) that a range method gives for a site."""
+        """(low, high) by a range method for a site."""
         seen = self.histograms[site.name]
         kept = seen if clip is None else seen.within(*percentile.activations(seen, grid, clip))
         low, high = registry.get("ranges", method).activations(kept, grid)

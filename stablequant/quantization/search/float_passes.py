@@ -1,4 +1,4 @@
-"""What a search costs, in passes of the float model over the recordings that it is probed on."""
+"""The cost of a search, in passes of the float model over the probe recordings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..plan.site import Site, layers_of
 
 @dataclass
 class FloatPasses:
-    """The account: what was spent so far, and what a pass from a layer on costs."""
+    """The passes spent so far, and the cost of a pass that starts at a layer."""
 
     sites: tuple[Site, ...]
     histograms: Mapping[str, Histogram]

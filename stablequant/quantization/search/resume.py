@@ -1,8 +1,8 @@
-"""What a calibration has found so far, on disk beside its output, so that `--resume` can go on from there.
+"""The partial results of a calibration, on disk next to its output, so that `--resume` can continue from them.
 
 A calibration is a fixed sequence of small results (statistics after each recording, parts of scores), each of which
-depends only on the inputs. The journal keeps them as they come; a resumed run reads instead of computing, and so ends
-with the same plan. It is bound to its inputs by a fingerprint and removed when the model has been written.
+depends only on the inputs. They are stored as they come; a resumed run reads instead of computing, and so ends with
+the same plan. A fingerprint ties them to their inputs. They are removed when the model has been written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AGAIN = "leave out --resume to start the calibration again"
 
 
 def fingerprint_hash(fingerprint: dict[str, Any]) -> str:
-    """sha256 (hex) of a fingerprint, by which a finished model tells what it was made of."""
+    """sha256 (hex) of a fingerprint, stored in the finished model to identify its inputs."""
     return hashlib.sha256(_content(fingerprint)).hexdigest()
 
 
@@ -44,9 +44,12 @@ class ResumeState:
         self._stats_file = folder / "stats.npz"
         _check_ours(folder)
         if resume and not folder.exists():
-            print(f"{folder}: nothing to resume there; starting from the beginning", file=sys.stderr)
+            print(f"{folder}: nothing to resume; starting from the beginning", file=sys.stderr)
         if not resume and (folder / "fingerprint.json").is_file():
-            print(f"{folder}: what an earlier run had found is dropped; --resume would go on from it", file=sys.stderr)
+            print(
+                f"{folder}: discarding the partial results of an earlier run; use --resume to continue it instead",
+                file=sys.stderr,
+            )
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
         self._open(fingerprint)
@@ -54,13 +57,13 @@ class ResumeState:
 
     def _open(self, fingerprint: dict[str, Any]) -> None:
         path = self.folder / "fingerprint.json"
-        if not path.is_file():  # whose results are there is not known, or a run was killed while it cleared up
+        if not path.is_file():  # it is not known whose results these are, or a run was killed during cleanup
             shutil.rmtree(self.folder, ignore_errors=True)
         content = _content(fingerprint)
         if path.is_file() and path.read_bytes() != content:
             raise InputError(
-                f"{self.folder}: this calibration was begun with another model, other recordings or other options; "
-                "give the same ones, or leave out --resume to start again"
+                f"{self.folder}: this calibration was started with another model, other recordings or other options; "
+                "use the same ones, or leave out --resume to start again"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with files.replaced(path) as partial:
@@ -82,7 +85,7 @@ class ResumeState:
         return scores
 
     def scores(self, key: str) -> dict[str, list[float]] | None:
-        """The parts of scores found under a key, None when that work is still to do."""
+        """The parts of scores stored under a key; None if that work is still to be done."""
         return self._scores.get(key)
 
     def add_scores(self, key: str, parts: dict[str, Any]) -> None:
@@ -114,20 +117,18 @@ class ResumeState:
             )
 
     def remove(self) -> None:
-        """Clear it away when the model is written; what cannot be removed is a warning, since the work is done."""
+        """Remove it after the model was written; failing that is only a warning, because the work is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.folder.exists():
-            warnings.warn(f"{self.folder}: not needed any more, and cannot be removed; delete it", stacklevel=1)
+            warnings.warn(f"{self.folder}: no longer needed, but cannot be removed; delete it", stacklevel=1)
 
 
 def _check_ours(folder: Path) -> None:
-    """InputError unless the folder is new or a journal: it is emptied and removed later."""
+    """InputError unless the folder is new or of an earlier run: it is emptied and removed later."""
     links = folder.is_symlink() or (folder.is_dir() and any(path.is_symlink() for path in folder.iterdir()))
     names = {files.final_name(path.name) for path in folder.iterdir()} if folder.is_dir() else set()
     if folder.exists() and (links or not folder.is_dir() or not names <= {*FILES}):
-        raise InputError(
-            f"{folder}: a calibration keeps here what it has found so far, but something else is there; move it away"
-        )
+        raise InputError(f"{folder}: needed for partial results, but it contains something else; move that away")
 
 
 def _histograms(arrays: Any) -> dict[str, Histogram]:

@@ -1,9 +1,9 @@
-"""Round the weights of a plan layer after layer, each with the inputs that the quantized layers before it give.
+"""Round the weights of a plan layer after layer, each with the inputs that the quantized layers before it produce.
 
-A copy of the model turns integer from the front to the back: a layer's Gram matrices are gathered behind the layers
-that are integer already, so its rounding makes up for their errors too, its weights are rounded, and it turns integer
-itself. What it gives is kept for the next one (replay.py). One layer's matrices are in memory at a time, and of the
-float weights only its own. Where no rounding asks for matrices, nothing is run.
+A copy of the model is converted to integers from the front to the back: a layer's Gram matrices are collected behind
+the layers that are already converted, so its rounding compensates for their errors too; then its weights are rounded
+and it is converted itself. Its outputs are kept for the next one (layer_cache.py). Only one layer's matrices and float
+weights are in memory at a time. If no rounding needs matrices, nothing is run.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def round_layers(
     *,
     follow: bool = True,
 ) -> Iterator[Rounded]:
-    """The layers with quantized sites, one after another; in `folder` is kept what they give for the `waveforms`.
+    """The layers with quantized sites, one after another; their outputs for the `waveforms` are kept in `folder`.
 
-    To `follow` is to turn integer, each site by the first of its choices; otherwise every layer sees the float model.
+    With `follow`, each layer is converted by the first choice of its sites; otherwise the model stays in float.
     """
     prefix = replace(recognizer, model=checkpoint.shallow_copy(recognizer.model))
     cache = LayerCache(prefix.model, layers_of(tuple(found)), folder)
@@ -84,7 +84,7 @@ def round_site(weight: Tensor, choices: Sequence[Quantized], seen: Gram | None =
 def _round_group(
     weight: Tensor, choices: Sequence[Quantized], rounding: str, seen: Gram | None, group: int
 ) -> list[tuple[WeightGrid, Tensor]]:
-    """By each choice the grid and int8 codes of the rows of one group of a convolution, or of all rows."""
+    """For each choice, the grid and int8 codes of the rows of one group of a convolution, or of all rows."""
     power = None if seen is None else seen.power(group)
     points = [fit(weight, choice.weight, power) for choice in choices]
     blocks: Iterable[tuple[slice, Matrices | None]] = [(slice(None), None)] if seen is None else seen.blocks(group)
@@ -122,6 +122,6 @@ def _grams(
 
 
 def _release(weights: Iterable[Tensor]) -> None:
-    """Pages of float weights go back to the system; what is needed again comes back from its file."""
+    """Return the pages of float weights to the system; those needed again are read from the file."""
     for weight in weights:
         memory_pages.drop_mapped(weight)

@@ -22,7 +22,7 @@ from .scores import CalibrationUtterance
 
 @dataclass(frozen=True)
 class Roundings:
-    """Rounds weights on all recordings; `probed` of them make a float pass of the account."""
+    """Rounds weights on all recordings; `probed` of them count as one float pass."""
 
     recognizer: Recognizer
     sites: tuple[Site, ...]
@@ -32,10 +32,10 @@ class Roundings:
     passes: FloatPasses
 
     def round(self, plan: Plan) -> tuple[Plan, dict[str, QTensor]]:
-        """The integer weights of a plan, and the plan with what rounding did to them."""
+        """The integer weights of a plan, and the plan with the rounding and its error."""
         choices = plan.quantized()
         if not choices:
-            raise InputError(f"{self.recognizer.path}: nothing in this model can be quantized")
+            raise InputError(f"{self.recognizer.path}: no part of this model can be quantized")
         weights = {name: one for name, [one] in self._layers("rounding", {n: [c] for n, c in choices.items()}, True)}
         done = {name: self._rounded(name, choice, weights[name]) for name, choice in choices.items()}
         return replace(plan, sites={**plan.sites, **done}), weights
@@ -61,7 +61,7 @@ class Roundings:
                 self.passes.spent += sum(shares.get(layer, 0.0) * times for layer, times in ran.items()) / probed
 
     def _rounded(self, name: str, choice: Quantized, rounded: QTensor) -> Quantized:
-        """The choice with what rounding did to the weight."""
+        """The choice with the error of the rounded weight."""
         weight = canonical_weight(self.recognizer.model.get_submodule(name))
         error = (rounded.dequantize() - weight).double().square().mean()
         ratio = three_digits(sqnr_db(float(weight.double().square().mean()), float(error)))

@@ -1,15 +1,15 @@
-"""How much worse a plan makes the model, in points, and the probe that measures it cheaply.
+"""Scores: how much worse a plan makes the model, in points, and trials that measure it cheaply.
 
 Two scores, both 0 for the float model:
 
 - `wer`: word error rate on the transcripts minus that of the float model, in points (the paper's score).
-- `logits`: how far the posteriors of the quantized model are from the float model's, counted over what the float model
-  writes (models/tasks/ says how, for each task). It needs no transcript, and unlike a word count it moves with every
-  change.
+- `logits`: how far the posteriors of the quantized model are from the float model's, relative to the number of symbols
+  that the float model writes (models/tasks/ has the formula of each task). It needs no transcript, and unlike a word
+  count it reacts to every change.
 
 A *trial* quantizes some layers. `run_trials` computes the float model once for each recording, keeps the outputs of
-its layers, and answers each trial by recomputing only from the first quantized layer on: the prefix that the trial
-leaves unchanged is never computed again. One recording at a time, so memory does not grow with their number.
+its layers, and computes each trial only from its first quantized layer on: the unchanged layers before it are never
+computed again. It handles one recording at a time, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -101,14 +101,14 @@ def run_trials(
     score: Score,
     progress: Callable[[str], None],
 ) -> dict[str, Part]:
-    """The part of each trial's score that one recording gives, by key; `progress` is called with each key first."""
-    trim()  # what the stage before left between its blocks
+    """One recording's part of each trial's score, by key; `progress` is called with each key as it begins."""
+    trim()  # freed by the stage before
     inputs, model = recognizer.inputs(recording.read()), recognizer.model
     with record(model, layers[: max(layers.index(trial.first) for trial in trials)]) as outputs, Reproducible():
         answer = recognizer.answer(inputs)
     if not answer.logits.isfinite().all():
         raise InputError(
-            f"{recording.key}: the model's output is not finite; its weights, or the recording, are damaged"
+            f"{recording.key}: the model's output is NaN or infinite; its weights or the recording are damaged"
         )
     trim()
     parts = {}

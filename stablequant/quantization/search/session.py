@@ -1,6 +1,6 @@
-"""What a planner works with: choices for sites, scores of trials, rounded weights, and an account of what they cost.
+"""The tools of a planner: choices for sites, scores of trials, rounded weights, and their cost in float passes.
 
-Everything found goes into the resume state, so that an interrupted calibration goes on where it was.
+All results are stored in the resume state, so that an interrupted calibration can continue.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SAVE_EVERY = 8  # recordings between two saves of the statistics
 
 @dataclass(frozen=True)
 class SearchSession:
-    """A float model whose inputs have been observed, and what a search for its plan needs."""
+    """A float model whose inputs have been observed, and everything that a search for its plan needs."""
 
     recognizer: Recognizer
     options: CalibrateOptions
@@ -56,7 +56,7 @@ class SearchSession:
         return self.passes.layers
 
     def plan(self, choices: dict[str, Choice], layers: dict[str, LayerChoice] | None = None) -> Plan:
-        """The plan that consists of these choices, with the evidence added."""
+        """The plan with these choices and the measurements."""
         layers = layers or {}
         scored = {
             name: _with_probe(choice, layers[choice.layer]) if choice.layer in layers else choice
@@ -66,14 +66,14 @@ class SearchSession:
         return Plan(self.options.scheme, self.options.method, scored, layers, about, self.about)
 
     def scored(self, plan: Plan, weights: dict[str, QTensor]) -> Plan:
-        """The plan with the score of the whole of it."""
+        """The plan with its score as a whole."""
         trial = Trial("whole model", self.layers[0], plan.quantized(), weights)
         points = self.trials.run("verify", [trial])[trial.key]
         about = {**plan.calibration, "float_passes": round(self.passes.spent, 2)}
         return replace(plan, score={**plan.score, "whole_model": round(points, 6)}, calibration=about)
 
     def bytes_written(self, plan: Plan) -> int:
-        """Bytes on disk of the model that a plan gives."""
+        """Bytes on disk of the model for a plan."""
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.write(self.recognizer, plan, self.trials.weights(plan.quantized()), Path(folder) / "m")
             self.trials.forget()
@@ -82,7 +82,7 @@ class SearchSession:
 
 @dataclass(frozen=True)
 class Planner:
-    """What decides for a whole model; `check` looks at its sites before any recording is read."""
+    """Chooses for a whole model; `check` looks at its sites before any recording is read."""
 
     plan: Callable[[SearchSession], Plan]
     check: Callable[[tuple[Site, ...]], None] = lambda sites: None
@@ -97,7 +97,7 @@ def begin(
     about: dict[str, Any],
     held_out: Sequence[CalibrationUtterance] = (),
 ) -> SearchSession:
-    """The session after the one pass over all recordings; a site that nothing reached stays in float, and says so."""
+    """The session after the pass over all recordings; sites that no recording reached stay in float, with a reason."""
     discovered = discover(recognizer.model)
     histograms = _observed(recognizer, discovered, recordings, resume)
     sites = tuple(
@@ -128,7 +128,7 @@ def _with_probe(choice: Choice, layer: LayerChoice) -> Choice:
 def _observed(
     recognizer: Recognizer, sites: tuple[Site, ...], recordings: Sequence[CalibrationUtterance], resume: ResumeState
 ) -> dict[str, Histogram]:
-    """The histograms of what the sites read, going on from those that were kept."""
+    """The histograms of the inputs of the sites, continued from those of an earlier run."""
     done, gathered = resume.stats()
     open_sites = tuple(site for site in sites if site.reason is None)
     waveforms = (r.read() for r in _bar(recordings, "statistics: histograms of every site", done))

@@ -1,4 +1,4 @@
-"""Trials: some sites quantized, scored on the probe recordings, and kept for a run that is resumed."""
+"""Trials: some sites are quantized and scored on the probe recordings; results are kept for a resumed run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Trials:
     _weights: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Let the weights go that trials were made with."""
+        """Drop the weights that trials used."""
         self._weights.clear()
 
     def run(self, stage: str, trials: Sequence[Trial], part: float = 1.0) -> dict[str, float]:
@@ -54,7 +54,7 @@ class Trials:
         return {name: self._nearest(name, choice) for name, choice in choices.items() if isinstance(choice, Quantized)}
 
     def held_out_increase(self, plan: Plan, weights: Mapping[str, QTensor]) -> float:
-        """Points of word error rate that a plan loses on the recordings that calibrate nothing."""
+        """Points of word error rate that a plan loses on the held-out recordings."""
         choices = plan.quantized()
         trial = Trial("held out", self.passes.layers[0], choices, weights)
         layers = layers_of(self.sites)

@@ -1,1 +1,1 @@
-"""Sound files as they are: what a file really is, headers that are wrong, decoding in order."""
+"""Sound files: the real format of a file, wrong headers, decoding in order."""

@@ -1,7 +1,7 @@
-"""Streams as libsndfile reads them whole: files whose headers say less than is there, and chains of streams.
+"""Make libsndfile read files to their end: headers with a wrong length, and several streams in one file.
 
-libsndfile stops at the length in a header. Where that was never known (a pipe) or is wrong, the header is mended on
-the way: a View is the file with other bytes at its start. Nothing here allocates what a header claims.
+libsndfile stops at the length in a header. If that was never known (a pipe) or is wrong, the header is corrected while
+reading: a View is the file with other bytes at its start. Nothing here allocates memory by what a header claims.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MISSING = 1.0  # seconds: a recording this much shorter than its header says was
 
 
 class CutOffError(Exception):
-    """A file that holds less than its header says; `args` are the seconds that are there, and those that are said."""
+    """A file with less sound than its header says; `args` are the seconds that are there, and those in the header."""
 
 
 class View(io.RawIOBase):
@@ -57,7 +57,7 @@ class View(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Stream:
-    """Where libsndfile reads from, and whether the number of frames that it then has is to be trusted."""
+    """What libsndfile reads, and whether its number of frames can be trusted."""
 
     file: View | None  # None: the file as it is
     counted: bool
@@ -147,7 +147,7 @@ class _Field:
 
 
 def _chunked(file: BinaryIO, head: bytes, size: int) -> Stream:
-    """Zero is what stays where a writer could not go back; libsndfile takes it for an empty recording."""
+    """Whether the size is 0 because the writer could not go back to fill it in; libsndfile would read nothing."""
     field = _field(head)
     if field is None:
         return Stream(None, counted=True)
@@ -174,7 +174,7 @@ def _with_size(file: BinaryIO, head: bytes, field: _Field, size: int) -> View:
 
 
 def _as_rf64(file: BinaryIO, head: bytes, field: _Field, size: int) -> View:
-    """More than 32 bits can say, which wrapped around or says that it is not known."""
+    """Whether the size does not fit in 32 bits, so that the field wrapped around or says "unknown"."""
     sizes = struct.pack("<4sIQQQI", b"ds64", 28, size + 28, size - field.begin, 0, 0)
     start = b"RF64" + struct.pack("<I", LARGEST) + b"WAVE" + sizes + head[12 : field.place]
     return View(file, start + struct.pack("<I", LARGEST), field.begin, size)
@@ -216,7 +216,7 @@ def _chunks(head: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _goes_on(file: BinaryIO, head: bytes, field: _Field, size: int) -> bool:
-    """Whether the sound does not end where its size says: no other chunk follows, and the file is said to go on."""
+    """Whether the sound goes on after its stated size: no other chunk follows, and the file is longer."""
     whole = struct.unpack_from(field.form, head, 4)[0] + 8 if head[:4] in (b"RIFF", b"RIFX", b"FORM") else 0
     if field.claimed and whole != size:
         return False

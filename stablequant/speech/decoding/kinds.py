@@ -1,4 +1,4 @@
-"""What a file is that is not read as sound, by its first bytes; its name may say anything."""
+"""What a file that cannot be read as sound is, by its first bytes, whatever its name."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ FOUND = (  # (place, bytes, what it is, what helps; None: a converter)
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it"),
     (0, b"Rar!", "a RAR archive", "unpack it"),
     (257, b"ustar", "a tar archive", "unpack it"),
-    (0, b"%PDF", "a PDF document", "name the recording itself"),
-    (0, b"\x89PNG", "a PNG image", "name the recording itself"),
-    (0, b"\xff\xd8\xff", "a JPEG image", "name the recording itself"),
-    (0, b"GIF8", "a GIF image", "name the recording itself"),
+    (0, b"%PDF", "a PDF document", "use the path of the recording"),
+    (0, b"\x89PNG", "a PNG image", "use the path of the recording"),
+    (0, b"\xff\xd8\xff", "a JPEG image", "use the path of the recording"),
+    (0, b"GIF8", "a GIF image", "use the path of the recording"),
     (0, b"\x93NUMPY", "a NumPy array", "write its samples with soundfile.write"),
     (0, b"PAR1", "a Parquet table", "write its recordings to files"),
 )
 TEXTS = (  # (a pattern of how it begins, what it is, what helps)
-    (rb"(?is)\s*<(!doctype html|html|head|body)", "an HTML page, saved in the place of a recording", AGAIN),
+    (rb"(?is)\s*<(!doctype html|html|head|body)", "an HTML page instead of a recording", AGAIN),
     (rb"(?s)\s*<\?xml|\s*<[A-Za-z]", "XML, perhaps the error message of a server", AGAIN),
     (rb'(?s)\s*[{\[]\s*["{\[]', "JSON, perhaps the error message of a server", AGAIN),
 )
@@ -85,16 +85,16 @@ CODECS = {
 
 
 def convert(name: str) -> str:
-    """The command that makes a recording of it that is read."""
+    """The command that converts it to a WAV file."""
     path = PurePath(name)
     made = path.with_suffix(".wav") if path.suffix.lower() != ".wav" else path.with_name(f"{path.stem}-16k.wav")
     if path.suffix.lower() in RAW:
-        return f"`ffmpeg -f s16le -ar 16000 -ac 1 -i {shlex.quote(path.name)} {shlex.quote(made.name)}` (if it is so)"
+        return f"`ffmpeg -f s16le -ar 16000 -ac 1 -i {shlex.quote(path.name)} {shlex.quote(made.name)}` (adapt it)"
     return f"`ffmpeg -i {shlex.quote(path.name)} -ar 16000 -ac 1 {shlex.quote(made.name)}`"
 
 
 def readable(head: bytes) -> bool:
-    """Whether a file that begins so is sound that is read, whatever its name."""
+    """Whether a file that begins with these bytes is sound that can be read, whatever its name."""
     return head[:4] in SOUND and reason(head, "") is None
 
 
@@ -104,19 +104,21 @@ def first_channel(name: str) -> str:
 
 
 def reason(head: bytes, name: str) -> str | None:
-    """What a file is that begins so, and what helps; None where it may be sound."""
+    """What a file that begins with these bytes is, and what helps; None if it may be sound."""
     for place, magic, what, advice in FOUND:
         if head[place : place + len(magic)] == magic:
-            return f"{what}, which is not read; convert it: {convert(name)}" if advice is None else f"{what}; {advice}"
+            return (
+                f"{what}, which is not supported; convert it: {convert(name)}" if not advice else f"{what}; {advice}"
+            )
     for pattern, what, advice in TEXTS:
         if re.match(pattern, head):
             return f"{what}; {advice}"
     if head[:2] in (b"\xff\xf1", b"\xff\xf9", b"\xff\xf0", b"\xff\xf8"):
-        return f"AAC, which is not read; convert it: {convert(name)}"
+        return f"AAC, which is not supported; convert it: {convert(name)}"
     if head[:7] == b"NIST_1A" and b"shorten" in head[:1024]:
-        return f"SPHERE, compressed with shorten, which is not read; convert it: {_sph2pipe(name)}"
+        return f"SPHERE compressed with shorten, which is not supported; convert it: {_sph2pipe(name)}"
     if len(head) >= 64 and not any(head):
-        return "begins with nothing but zeros, as after a copy that was interrupted; copy it again"
+        return "starts with zeros only, as after an interrupted copy; copy it again"
     if head[:4] not in SOUND and all(byte in TEXT for byte in head):
         return f"a text file, not audio; {AGAIN}"
     return _codec(head, name)
@@ -129,11 +131,11 @@ def _sph2pipe(name: str) -> str:
 
 
 def _codec(head: bytes, name: str) -> str | None:
-    """Of a WAV, whose sound may be in any codec."""
+    """The same for a WAV, whose sound may be in any codec."""
     place = head.find(b"fmt ", 12)
     if head[:4] != b"RIFF" or place < 0 or len(head) < place + 10:
         return None
     tag = struct.unpack_from("<H", head, place + 8)[0]
     if tag in (1, 3, 6, 7, 0x31, 0xFFFE) or tag not in CODECS:
         return None
-    return f"a WAV with {CODECS[tag]} inside, which is not read; convert it: {convert(name)}"
+    return f"a WAV with {CODECS[tag]} inside, which is not supported; convert it: {convert(name)}"

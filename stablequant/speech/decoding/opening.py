@@ -1,4 +1,4 @@
-"""A recording decoded in order, to its end, whatever its header says, and without seeking where that fails."""
+"""Decode a recording in order and to its end, whatever its header says, without seeking where that fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import containers, kinds
 __all__ = ["Sound", "opened"]
 
 RATES = (100, 768_000)  # Hz: what lies outside is a mistake in a header
-LOUDEST = 2.0**31  # full scale is 1; whoever forgot to divide has samples up to here
+LOUDEST = 2.0**31  # full scale is 1; 32-bit samples that were not divided reach up to here
 WARM_UP = 1 << 14  # frames
 ENDLESS = 1 << 40  # frames: no recording has as many
 HEAD = 4096  # bytes that tell what a file is
@@ -52,7 +52,7 @@ class Sound:
 
     @property
     def frames(self) -> int | None:
-        """All there are, if that can be told without decoding."""
+        """The number of all frames, if it is known without decoding."""
         return int(self.files[0].frames) if self.counted and self._seekable else None
 
     @property
@@ -71,10 +71,10 @@ class Sound:
                 place += len(block)
 
     def _seek(self, start: int) -> int | None:
-        """Where it now stands, or None where a seek failed and left it useless.
+        """The frame it is at now, or None if a seek failed and left the file useless.
 
-        What is said to be there is sought, all else is decoded up to it. A lossy decoder is silent or off until it has
-        seen some frames, so these are decoded too.
+        Frames within the stated length are reached by seeking, others by decoding up to them. A lossy decoder needs
+        some frames before its output is right, so these are decoded too.
         """
         file, claimed = self.files[0], self.claimed or self.files[0].frames
         place = max(0, start - (WARM_UP if file.format in ("MP3", "OGG") else 0))
@@ -86,7 +86,7 @@ class Sound:
             return None
 
     def _block(self, file: InOrder, place: int, most: int) -> np.ndarray:
-        """The next frames. What cannot be decoded after all that the header says is there is no sound, but a tag."""
+        """The next frames. An error after all frames of the header is a tag behind the sound, not damage."""
         left = self.claimed - place
         try:
             block: np.ndarray = file.read(min(most, left) if left > 0 else most, dtype="float32", always_2d=True)
@@ -97,7 +97,7 @@ class Sound:
         return block
 
     def reaches(self, frame: int) -> bool:
-        """Whether a frame is there; what the header says of it may be all that is."""
+        """Whether a frame is really in the file, not only in its header."""
         return self.files[0].seek(frame) == frame and len(self.files[0].read(1)) == 1
 
 
@@ -134,28 +134,28 @@ def _file(stream: containers.Stream, raw: BinaryIO, path: Path, content: bytes |
 
 
 def _refuse_odd(files: tuple[InOrder, ...], name: str, file: str) -> None:
-    """What no resampler can take, and what would not be one recording."""
+    """Refuse rates that no resampler can handle, and files that are more than one recording."""
     rate, channels = files[0].samplerate, files[0].channels
     if not RATES[0] <= rate <= RATES[1]:
         raise InputError(
-            f"{name}: its header says {rate} samples a second, which no recording has; correct the header"
+            f"{name}: its header says {rate} samples per second, which cannot be right; correct the header"
         )
     if any((each.samplerate, each.channels) != (rate, channels) for each in files):
         raise InputError(
-            f"{name}: joined from recordings of several sampling rates or numbers of channels; "
-            f"make one of it: {kinds.convert(file)}"
+            f"{name}: contains streams with different sampling rates or numbers of channels; "
+            f"convert it to one: {kinds.convert(file)}"
         )
 
 
 def _cut_off(file: str, held: float | None = None, promised: float | None = None) -> str:
-    what = "ends in the middle of a page" if held is None else f"holds {held:.3f} s of the {promised:.3f} s"
-    rest = ": it was cut off" if held is None else " its header promises"
+    what = "ends in the middle of a page" if held is None else f"has only {held:.3f} s of the {promised:.3f} s"
+    rest = ", so it was cut off" if held is None else " in its header"
     return f"{what}{rest}; copy it again, or keep what is there: {kinds.convert(file)}"
 
 
 def _undecodable(error: soundfile.LibsndfileError, head: bytes, file: str) -> str:
-    """Broken, or of no format that anybody here knows."""
+    """The reason for a file that is damaged or of an unknown format."""
     why = error.error_string.strip().rstrip(".")
     if head[:4] in kinds.SOUND or head[:3] == b"ID3" or head[:1] == b"\xff":
         return f"cannot be decoded ({why}); convert it, or copy it again if that fails: {kinds.convert(file)}"
-    return f"cannot be decoded ({why}); it is in no format that is read, convert it: {kinds.convert(file)}"
+    return f"cannot be decoded ({why}); its format is not known, convert it: {kinds.convert(file)}"

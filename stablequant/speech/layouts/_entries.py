@@ -1,4 +1,4 @@
-"""What the layouts share: the utterance, lines and tables with their places, and values checked as they are read."""
+"""Shared by the layouts: the utterance, lines and tables with their line numbers, and checked values."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def decoded(content: bytes, name: str) -> str:
             f"{name}: not UTF-8 text (byte {error.start}); save it as UTF-8, as with `iconv -f latin1 -t utf-8`"
         ) from error
     if "\0" in text:
-        raise InputError(f"{name}: has a zero byte, so it is damaged, or UTF-16 without its mark; save it as UTF-8")
+        raise InputError(
+            f"{name}: contains a zero byte, so it is damaged, or UTF-16 without a byte order mark; save it as UTF-8"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -109,16 +111,16 @@ def find_lists(path: Path, patterns: Iterable[str], fits: Callable[[Path], bool]
 
 
 def the_list(path: Path, patterns: Iterable[str], fits: Callable[[Path], bool]) -> Path:
-    """The one list there is: several are splits, and to mix them is nobody's wish."""
+    """The only list: several are splits, which must not be mixed."""
     found = find_lists(path, patterns, fits)
     if len(found) > 1:
         names = ", ".join(str(each.relative_to(path)) for each in found)
-        raise InputError(f"{path}: holds {len(found)} lists ({names}); give one of them as the data")
+        raise InputError(f"{path}: contains {len(found)} lists ({names}); pass one of them")
     return found[0]
 
 
 def tsv(path: Path) -> Iterator[Row[list[str]]]:
-    """The cells of each line. Quotes are letters like others: transcripts are full of them."""
+    """The cells of each line. Quotes have no meaning here: transcripts are full of them."""
     for place, line in lines(path):
         yield place, line.split("\t")
 
@@ -132,7 +134,7 @@ def csv_rows(path: Path) -> Iterator[Row[list[str]] | InputError]:
             row = next(reader, None)
         except csv.Error as error:
             yield InputError(
-                f"{place}: not CSV ({error}); put cells with commas or quotes in quotes, and double those"
+                f"{place}: not CSV ({error}); quote cells that contain commas or quotes, and double the quotes in them"
             )
             continue
         if row is None:
@@ -152,7 +154,7 @@ def records(rows: Iterable[Row[list[str]] | InputError]) -> Iterator[Row[dict[st
         elif len(row[1]) != len(header):
             place, cells = row
             yield InputError(
-                f"{place}: has {len(cells)} cells and the header {len(header)}; write one for each column"
+                f"{place}: has {len(cells)} cells, but the header has {len(header)}; write one for each column"
             )
         else:
             yield row[0], dict(zip(header, row[1], strict=True))
@@ -170,8 +172,8 @@ def json_object(place: str, line: str) -> dict[str, Any]:
         raise InputError(f"{place}: not JSON ({error}); each line of a manifest is one JSON object") from error
     if not isinstance(entry, dict):
         raise InputError(
-            f"{place}: not a JSON object; write one on each line, with the path of a recording and its text, and no "
-            "list around them"
+            f"{place}: not a JSON object; write one per line, with the path and text of a recording, without a list "
+            "around them"
         )
     return entry
 
@@ -180,14 +182,14 @@ def name_in(row: dict[str, Any], key: str, place: str) -> str:
     """The path of the recording, which has to be there."""
     name: Any = row.get(key)
     if isinstance(name, list):
-        raise InputError(f"{place}: {key} is a list, and recordings are not joined; write an entry for each")
+        raise InputError(f"{place}: {key} is a list, but recordings are not joined; write one entry for each")
     if not is_missing(name) and not isinstance(name, str):
         raise InputError(f"{place}: {key} is {json.dumps(name)}, not a path; put it in quotes")
     if not isinstance(name, str) or not name.strip():
         others = ", ".join(list(row)[:SHOWN]) if key not in row else ""
         raise InputError(f"{place}: no {key}{others and f', only {others}'}; add the path of the recording")
     if "\0" in name:
-        raise InputError(f"{place}: {key} has a zero byte, which no path has; write the path again")
+        raise InputError(f"{place}: {key} contains a zero byte, which no path can; correct it")
     return name
 
 
@@ -197,12 +199,12 @@ def text_in(row: dict[str, Any], keys: Iterable[str], place: str) -> str | None:
     if key is None:
         return None
     if isinstance(row[key], list):
-        raise InputError(f"{place}: {key} is a list; write one string, the words that are said")
+        raise InputError(f"{place}: {key} is a list; write the words as one string")
     if not isinstance(row[key], str):
         raise InputError(f"{place}: {key} is {json.dumps(row[key])}, not a string; put it in quotes")
     text: str = row[key]
     if "\0" in text:
-        raise InputError(f"{place}: {key} has a zero byte; remove it")
+        raise InputError(f"{place}: {key} contains a zero byte; remove it")
     return text
 
 
@@ -215,7 +217,7 @@ def seconds(value: Any, name: str, place: str) -> float:
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < FOREVER:
-        raise InputError(f"{place}: {name} is {json.dumps(value)}; give seconds, 0 or more")
+        raise InputError(f"{place}: {name} is {json.dumps(value)}; write seconds, 0 or more")
     return float(value)
 
 
@@ -230,12 +232,12 @@ def seconds_in_cell(cell: str, name: str, place: str) -> float:
 
 
 def located(folder: Path, name: str, place: str) -> Path:
-    """Where a recording lies that a list in this folder names; `~` and file:// are understood, and no other URL."""
+    """The path of a recording in a list in this folder; `~` and file:// are understood, other URLs are not."""
     scheme = name.partition("://")[0].lower() if "://" in name else ""
     if scheme == "file":
         return Path(unquote(urlsplit(name).path))
     if scheme.isalnum():
-        raise InputError(f"{place}: {name} is a URL, and nothing is downloaded; download it and write its path")
+        raise InputError(f"{place}: {name} is a URL, but nothing is downloaded here; download it and use its path")
     return folder / (Path(name).expanduser() if name.startswith("~/") else name)
 
 
@@ -254,7 +256,7 @@ def exists(path: Path) -> bool:
 
 
 def is_audio(path: Path) -> bool:
-    """Whether it is a recording, by its suffix or, where that is of a format that is not read, by its content."""
+    """Whether it is a recording, by its suffix or, if the suffix is of an unsupported format, by its content."""
     if path.name.startswith(".") or not path.is_file():
         return False
     suffix = path.suffix.lower()
@@ -262,21 +264,21 @@ def is_audio(path: Path) -> bool:
 
 
 def is_unread(path: Path) -> bool:
-    """Whether it is a recording in a format that is not read."""
+    """Whether it is a recording in an unsupported format."""
     known = path.suffix.lower() in kinds.UNREAD and not path.name.startswith(".")
     return known and path.is_file() and not kinds.readable(_start(path))
 
 
 def unread(folder: Path, paths: Iterable[Path]) -> str | None:
-    """A sentence on recordings that are not read, if there are any."""
+    """A sentence about recordings in unsupported formats, if there are any."""
     found = sorted(paths)
     if not found:
         return None
     suffixes = Counter(each.suffix.lower() for each in found)
     counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
     recordings = "1 recording is" if len(found) == 1 else f"{len(found)} recordings are"
-    advice = f"convert, as in {kinds.convert(str(found[0]))}"
-    return f"{folder}: {recordings} in a format that is not read ({counts}); {advice}"
+    advice = f"convert them, for example with {kinds.convert(str(found[0]))}"
+    return f"{folder}: {recordings} in an unsupported format ({counts}); {advice}"
 
 
 def _start(path: Path) -> bytes:

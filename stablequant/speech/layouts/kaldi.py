@@ -4,7 +4,7 @@ wav.scp     recording path              text        utterance words...
 segments    utterance recording start end (seconds; an end of -1 is the recording's)
 utt2spk     utterance speaker
 
-A wav.scp may hold commands, whose output is the sound. They are not run: data is no program. Relative paths are seen
+A wav.scp may contain commands whose output is the sound. They are never run. Relative paths are seen
 from the folder of the wav.scp or, as Kaldi's own tools do, from the working directory.
 """
 
@@ -48,7 +48,7 @@ def read(path: Path) -> Iterator[Entry]:
 
 
 def _without_recording(text: Table, listed: Table) -> Iterator[InputError]:
-    """A transcript left over is a recording lost: words would be counted over less than the data says."""
+    """Problems for transcripts without a recording: word errors would be counted over less than the data says."""
     for name, (place, _) in text.items():
         if name not in listed:
             yield InputError(f"{place}: {name} has no recording; add it to wav.scp or segments, or remove the line")
@@ -64,7 +64,7 @@ def _table(path: Path, problems: list[InputError]) -> Table:
     for place, line in _entries.lines(path) if path.is_file() else ():
         name, *rest = line.split(maxsplit=1)
         if name in table:
-            problems.append(InputError(f"{place}: {name} is there twice; remove one of its lines"))
+            problems.append(InputError(f"{place}: {name} appears twice; remove one of the lines"))
         table.setdefault(name, (place, rest[0].strip() if rest else ""))
     return table
 
@@ -72,14 +72,14 @@ def _table(path: Path, problems: list[InputError]) -> Table:
 def _path(folder: Path, place: str, name: str) -> Path:
     if name.endswith("|") or name.startswith("|"):
         raise InputError(
-            f"{place}: a command with a pipe, and data is not run; write its output to a file and name it"
+            f"{place}: a command, which is never run; write its output to a file and use the path of that"
         )
     if not name:
         raise InputError(f"{place}: no path after the id; add the path of the recording")
     if ARCHIVE.search(name):
         raise InputError(
-            f"{place}: {name} lies in an archive of Kaldi (.ark), which is not read; give a wav.scp that names a WAV "
-            "or FLAC file for each recording"
+            f"{place}: {name} is in a Kaldi archive (.ark), which is not supported; use a wav.scp with a WAV or FLAC "
+            "file for each recording"
         )
     return _entries.beside_or_here(_entries.located(folder, name, place), name)
 

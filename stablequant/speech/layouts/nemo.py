@@ -20,7 +20,7 @@ PATHS = ("audio_filepath", "audio", "path")
 
 
 def detect(path: Path) -> bool:
-    """Any file of JSON lines that is not audiofolder's: what is wrong in it is then told by line."""
+    """Any file of JSON lines that is not an audiofolder's: problems in it are then reported by line."""
     manifest = _manifest(path)
     return manifest.suffix in {".jsonl", ".json"} and manifest.is_file() and not audiofolder.is_metadata(manifest)
 
@@ -30,19 +30,19 @@ def read(path: Path) -> Iterator[Entry]:
     others = sorted(each.name for each in manifest.parent.glob("*.jsonl") if each != manifest) if path.is_dir() else []
     if others:
         names = ", ".join(others)
-        print(f"{path}: {manifest.name} is read, not {names}; to read another, give the file itself", file=sys.stderr)
+        print(f"{path}: reading {manifest.name}, not {names}; to read another, pass the file itself", file=sys.stderr)
     return _entries.parsed(_entries.lines(manifest), lambda place, line: entry(manifest.parent, place, line))
 
 
 def entry(folder: Path, place: str, line: str) -> Utterance:
-    """The utterance that one line tells of; InputError says what is wrong with it."""
+    """The utterance on one line; InputError says what is wrong with it."""
     row = _entries.json_object(place, line)
     name, text = _name(row, place), _entries.text_in(row, ("text", *_entries.TEXTS), place)
     offset, duration = (_entries.seconds(row.get(key), key, place) for key in ("offset", "duration"))
     path = _entries.located(folder, name, place)
     if "shard_id" in row and not path.is_file():
         raise InputError(
-            f"{place}: {name} lies in a tar file (a tarred data set); unpack its tar files beside the list"
+            f"{place}: {name} is in a tar file (a tarred data set); unpack the tar files next to the list"
         )
     return Utterance(
         id=f"{name}@{offset:g}" if offset else name,

@@ -10,7 +10,7 @@ from ...foundation.errors import InputError
 from . import _entries
 from ._entries import Entry, Utterance
 
-TITLE = "a folder of recordings with a .txt of the same name beside each"
+TITLE = "a folder of recordings, each with a .txt of the same name"
 RANK = 2
 NOTICES = frozenset({"readme", "license", "licence", "copying", "copyright", "changelog", "notes", "notice", "about"})
 LISTS = ("manifest.jsonl", "*.trans.txt", "metadata.csv", "metadata.jsonl", "wav.scp", "*.tsv")  # of other layouts
@@ -25,7 +25,7 @@ def _is_recording(path: Path) -> bool:
 
 
 def read(path: Path) -> Iterator[Entry]:
-    """A recording in a format that is not read is an entry where it has a transcript, else one of a number."""
+    """A recording in an unsupported format is an entry (a problem) if it has a transcript, otherwise only counted."""
     files = sorted(filter(_is_recording, path.rglob("*")))
     others = [each for each in files if _entries.is_unread(each) and not each.with_suffix(".txt").is_file()]
     recordings = [each for each in files if each not in set(others)]
@@ -41,7 +41,7 @@ def read(path: Path) -> Iterator[Entry]:
 
 
 def _alone(recordings: list[Path]) -> Iterator[InputError]:
-    """Transcripts whose recording is not there. A text beside no transcript, or a notice, may be about anything."""
+    """Transcripts without a recording. A text in a folder without transcripts, or a notice, may be about anything."""
     transcripts = {each.with_suffix(".txt") for each in recordings}
     for folder in sorted({each.parent for each in transcripts if each.is_file()}):
         for text in sorted(folder.glob("*.txt")):
@@ -50,12 +50,12 @@ def _alone(recordings: list[Path]) -> Iterator[InputError]:
 
 
 def _tell_lists(path: Path) -> None:
-    """Say so where transcripts may be in lists that another folder is read by."""
+    """Say so if the transcripts may be in lists of another layout."""
     lists = sorted(each for pattern in LISTS for each in path.rglob(pattern))
     if lists:
         print(
-            f"{path}: recordings without transcripts; {lists[0]}{' and others are' if lists[1:] else ' is'} not read: "
-            "give the folder or the list itself to have them",
+            f"{path}: the recordings have no transcripts next to them; if they are in {lists[0]}"
+            f"{' or other lists here' if lists[1:] else ''}, pass that list or its folder",
             file=sys.stderr,
         )
 

@@ -1,6 +1,6 @@
-"""A data set that `datasets` saved to disk: recordings lie inside its Arrow files, and are read when they are needed.
+"""A data set that `datasets` saved to disk: the recordings are inside its Arrow files, and are read when needed.
 
-The package is optional (the extra `datasets`): it brings pyarrow and pandas along, and one layout needs it.
+The package is optional (the extra `datasets`), because it requires pyarrow and pandas and only this layout needs it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _split(path: Path) -> Path:
     splits = sorted(each for each in path.iterdir() if _is_split(each))
     if len(splits) != 1:
         names = ", ".join(str(each) for each in splits) or "none"
-        raise InputError(f"{path}: holds {len(splits)} splits ({names}); give the folder of one as the data")
+        raise InputError(f"{path}: contains {len(splits)} splits ({names}); pass the folder of one")
     return splits[0]
 
 
@@ -67,7 +67,7 @@ def _audio_column(folder: Path, rows: Any, datasets: Any) -> str:
     found = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
     if len(found) != 1:
         names = ", ".join(rows.features)
-        raise InputError(f"{folder}: {len(found)} of its columns ({names}) are of type Audio; keep one, cast to it")
+        raise InputError(f"{folder}: {len(found)} of its columns ({names}) are of type Audio; keep exactly one")
     return str(found[0])
 
 
@@ -85,5 +85,5 @@ def _bytes(sound: dict[str, Any] | None, folder: Path, place: str) -> bytes:
         return bytes(sound["bytes"])
     path = folder / sound["path"] if sound and sound.get("path") else None
     if path is None or not path.is_file():
-        raise InputError(f"{place}: holds no recording{f' and there is no {path}' if path else ''}; save it again")
+        raise InputError(f"{place}: contains no recording{f' and there is no {path}' if path else ''}; save it again")
     return path.read_bytes()

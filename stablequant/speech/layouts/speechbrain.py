@@ -35,9 +35,11 @@ def _entry(folder: Path, place: str, row: dict[str, str]) -> Utterance:
     name, text = _entries.name_in(row, "wav", place), _entries.text_in(row, TEXTS, place)
     _entries.seconds_in_cell(row.get("duration", ""), "duration", place)
     if "$" in name:
-        raise InputError(f"{place}: the path {name} has a variable, and its value is not known here; write it out")
+        raise InputError(
+            f"{place}: the path {name} contains a variable, whose value is not known here; write the full path"
+        )
     if row.get("start") or row.get("stop") or "start" in row.get("wav_opts", ""):
-        raise InputError(f"{place}: a segment in samples, which is not read; cut the file, or give a NeMo manifest")
+        raise InputError(f"{place}: a segment in samples, which is not supported; cut the file or use a NeMo manifest")
     return Utterance(
         row["ID"],
         _entries.located(folder, name, place),

@@ -1,4 +1,4 @@
-"""Standard input (`--data -`): the lines of a NeMo manifest; relative paths are seen from the current folder."""
+"""Standard input (`--data -`): the lines of a NeMo manifest; relative paths start at the current folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "standard input"
 
 
 def detect(path: Path) -> bool:
-    """Only `-` itself; a file of that name cannot be told from it, as everywhere on the command line."""
+    """Only `-` itself; a file of that name cannot be distinguished, as everywhere on the command line."""
     return str(path) == "-"
 
 

@@ -1,4 +1,4 @@
-"""A .tsv of two columns: path, tab, text. A first line that only names them is left out."""
+"""A .tsv of two columns: path, tab, text. A header line is skipped."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def _is_header(cells: list[str]) -> bool:
 
 def _entry(folder: Path, place: str, cells: list[str]) -> Utterance:
     if len(cells) != 2 or not cells[0].strip():
-        raise InputError(f"{place}: not a path, a tab and a text; write these two")
+        raise InputError(f"{place}: not a path, a tab and a text; correct the line")
     name, text = (cell.strip() for cell in cells)
     return Utterance(name, _entries.located(folder, name, place), text, None, offset=0.0, duration=None, source=place)

@@ -157,7 +157,7 @@ def test_a_layer_of_another_structure_runs_as_it_is():
     twin = copy.deepcopy(model)
     assert onednn.lower(twin).reasons == {
         "encoder.layers.0": "the activation is not GELU",
-        "encoder.layers.1": "not every projection is an integer one",
+        "encoder.layers.1": "not every projection is an integer module",
     }
     assert not onednn.can_batch(twin)
     extractor.fuse(model)

@@ -215,7 +215,7 @@ def test_codes_of_another_shape_are_an_error(quantized_folder):
 )
 def test_a_tensor_of_another_type_is_an_error(quantized_folder, key, dtype):
     damage(quantized_folder, lambda stored: stored.update({f"{SITE}.{key}": stored[f"{SITE}.{key}"].to(dtype)}))
-    refused(quantized_folder, f"another type of number for '{SITE}.{key}'")
+    refused(quantized_folder, f"the wrong type for '{SITE}.{key}'")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
@@ -269,14 +269,14 @@ def test_a_new_or_empty_folder_will_do(tmp_path, name):
 def test_a_folder_of_something_else_is_refused(tmp_path, float_folder):
     (tmp_path / "notes.txt").write_text("mine")
     for folder in (tmp_path, float_folder):
-        with pytest.raises(InputError, match="holds something else than a stablequant model"):
+        with pytest.raises(InputError, match="contains something other than a stablequant model"):
             checkpoint.check_destination(str(folder))
 
 
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(InputError, match=r"a file is here|cannot be written"):
+        with pytest.raises(InputError, match=r"a file; choose a folder|is not writable"):
             checkpoint.check_destination(str(out))
 
 
@@ -291,14 +291,14 @@ def test_the_current_folder_is_refused(tmp_path, monkeypatch, out):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_place_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(InputError, match="is not writable"):
         checkpoint.check_destination(str(tmp_path / "new"))
     tmp_path.chmod(0o700)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder in which even root makes none")
 def test_a_place_that_only_looks_writable_is_refused():
-    with pytest.raises(InputError, match="/proc/new: /proc cannot be written to"):
+    with pytest.raises(InputError, match="/proc/new: /proc is not writable"):
         checkpoint.check_destination("/proc/new")
 
 

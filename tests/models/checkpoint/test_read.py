@@ -164,7 +164,7 @@ def test_a_folder_without_a_config(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "model.bin").write_text("")
-    refused(tmp_path / "model.bin", "a file; give the folder of a Hugging Face model")
+    refused(tmp_path / "model.bin", "a file; pass the folder of a Hugging Face model")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", '"text"', "{}", "\x00"])
@@ -203,7 +203,7 @@ def test_a_model_type_that_is_no_recogniser_of_the_family(tmp_path):
 def test_a_model_without_a_ctc_head(folder, kind):
     changes = {"codevector_dim": 32, "proj_codevector_dim": 32, "num_codevectors_per_group": 8}
     getattr(transformers, kind)(tiny.config("wav2vec2", "base", **changes)).save_pretrained(folder)
-    refused(folder, f"{kind} has no CTC head")
+    refused(folder, f"{kind} is not a CTC model")
     # A config that does not say which model it is of: the file does.
     refused(edit_config(folder, architectures=None), "lm_head", "not a complete CTC model")
 
@@ -254,7 +254,7 @@ def test_a_tokenizer_that_is_not_there_or_damaged(folder, name):
 
 def test_a_model_that_another_tool_quantized(folder):
     edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
-    refused(folder, "quantized by 'gptq', which stablequant does not read")
+    refused(folder, "quantized by 'gptq', which stablequant cannot read")
 
 
 def test_a_hub_id_that_cannot_be_reached_is_one_sentence(tmp_path):
@@ -307,8 +307,8 @@ def test_an_output_that_is_not_finite_is_no_answer(folder, speech):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     recognizer = read.load(str(folder))
     [(path, answer)] = transcribe_files(recognizer, [str(speech / "0.wav")])
-    assert str(answer).startswith(f"{path}: the model's output is not finite")
-    with pytest.raises(InputError, match=r"0\.wav: the model's output is not finite"):
+    assert str(answer).startswith(f"{path}: the model's output is NaN or infinite")
+    with pytest.raises(InputError, match=r"0\.wav: the model's output is NaN or infinite"):
         evaluate(model=str(folder), data=str(speech))
 
 

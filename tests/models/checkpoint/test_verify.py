@@ -40,13 +40,13 @@ def test_one_flipped_bit_in_any_file_is_found(quantized_folder, name):
     content = bytearray((quantized_folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (quantized_folder / name).write_bytes(content)
-    assert f"{quantized_folder / name}: altered since it was written (checksum)" in problems(quantized_folder)
+    assert f"{quantized_folder / name}: changed since it was written (checksum)" in problems(quantized_folder)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "plan.json", "vocab.json"])
 def test_a_file_that_is_gone_is_named(quantized_folder, name):
     (quantized_folder / name).unlink()
-    assert f"{quantized_folder / name}: missing, or not a file in this folder" in problems(quantized_folder)
+    assert f"{quantized_folder / name}: missing, or not a regular file in this folder" in problems(quantized_folder)
 
 
 def test_a_model_is_whole_without_the_evidence(quantized_folder):
@@ -62,14 +62,16 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
 def test_weights_that_came_later_are_named(quantized_folder):
     shutil.copy(quantized_folder / "model.safetensors", quantized_folder / "more.safetensors")
     assert problems(quantized_folder) == [
-        f"{quantized_folder}/more.safetensors: was not written with the model (no checksum)"
+        f"{quantized_folder}/more.safetensors: does not belong to the model (it has no checksum)"
     ]
 
 
 def test_a_checksum_reaches_no_file_elsewhere(quantized_folder):
     edit(quantized_folder, lambda config: config["quantization_config"]["checksums"].update({"../elsewhere": "0"}))
     (quantized_folder.parent / "elsewhere").write_text("")
-    assert problems(quantized_folder) == [f"{quantized_folder}/../elsewhere: missing, or not a file in this folder"]
+    assert problems(quantized_folder) == [
+        f"{quantized_folder}/../elsewhere: missing, or not a regular file in this folder"
+    ]
 
 
 def edit(folder, change):
@@ -79,13 +81,22 @@ def edit(folder, change):
 
 
 CONFIG = {
-    "a setting of the model": (lambda c: c.update(layer_norm_eps=0.5), "config.json: altered since it was written"),
+    "a setting of the model": (lambda c: c.update(layer_norm_eps=0.5), "config.json: changed since it was written"),
     "the scheme": (lambda c: c["quantization_config"].update(scheme="w6a6"), "scheme w8a8, but w6a6 in config.json"),
     "the bits": (lambda c: c["quantization_config"]["sites"].update({SITE: "w8a4"}), f"{SITE} is w8a8, but w8a4 in"),
     "a site": (lambda c: c["quantization_config"]["sites"].pop(SITE), f"{SITE} is w8a8, but float in"),
-    "a checksum": (lambda c: c["quantization_config"]["checksums"].pop("vocab.json"), "vocab.json: was not written"),
-    "another field": (lambda c: c["quantization_config"].update(extra=1), "has other fields"),
-    "a field less": (lambda c: c["quantization_config"].pop("format_version"), "has other fields"),
+    "a checksum": (
+        lambda c: c["quantization_config"]["checksums"].pop("vocab.json"),
+        "vocab.json: does not belong to the model",
+    ),
+    "another field": (
+        lambda c: c["quantization_config"].update(extra=1),
+        "has fields that stablequant does not write",
+    ),
+    "a field less": (
+        lambda c: c["quantization_config"].pop("format_version"),
+        "has fields that stablequant does not write",
+    ),
     "no checksums": (lambda c: c["quantization_config"].pop("checksums"), "has no checksums"),
     "checksums of nothing": (lambda c: c["quantization_config"].update(checksums=[]), "has no checksums"),
     "sites of nothing": (lambda c: c["quantization_config"].pop("sites"), "has no sites"),
@@ -108,11 +119,14 @@ def forged(folder, change):
 
 
 VALUES = {
-    "scale 0": (lambda s: s[f"{SITE}.scales"].__setitem__(3, 0.0), f"{SITE}.scales is not positive everywhere"),
+    "scale 0": (lambda s: s[f"{SITE}.scales"].__setitem__(3, 0.0), f"{SITE}.scales has values that are not positive"),
     "scale nan": (lambda s: s[f"{SITE}.scales"].fill_(float("nan")), f"{SITE}.scales has values that are NaN"),
-    "input scale": (lambda s: s[f"{SITE}.input_scale"].fill_(-1.0), f"{SITE}.input_scale is not positive"),
-    "zero point": (lambda s: s[f"{SITE}.input_zero_point"].fill_(256), "is not a code of its grid, 0 to 255"),
-    "a third": (lambda s: s[f"{SITE}.input_zero_point"].fill_(3.3), "0 to 255, nor half-way between two"),
+    "input scale": (
+        lambda s: s[f"{SITE}.input_scale"].fill_(-1.0),
+        f"{SITE}.input_scale has values that are not positive",
+    ),
+    "zero point": (lambda s: s[f"{SITE}.input_zero_point"].fill_(256), "is neither a code of its grid (0 to 255)"),
+    "a third": (lambda s: s[f"{SITE}.input_zero_point"].fill_(3.3), "(0 to 255) nor half-way between two"),
     "a bias": (lambda s: s["lm_head.bias"].fill_(float("inf")), "lm_head.bias has values that are NaN or infinite"),
 }
 
@@ -128,7 +142,7 @@ def test_impossible_values_are_found_and_not_loaded(quantized_folder, change):
 
 def test_another_scale_than_the_plan_has_is_found(quantized_folder):
     found = forged(quantized_folder, lambda stored: stored[f"{SITE}.input_scale"].mul_(2))
-    assert f"{SITE}: scale and zero_point are not those of the weights file" in found
+    assert f"{SITE}: scale and zero_point differ from those in the weights file" in found
 
 
 def test_a_site_without_its_tensors_is_found(quantized_folder):

@@ -20,7 +20,7 @@ def changed(folder, tmp_path, change):
 def test_the_same_plan_decides_the_same(calibrated):
     folder = str(calibrated[0])
     size = f"{(calibrated[0] / 'model.safetensors').stat().st_size:,}"
-    expected = f"the plans decide the same\nweights on disk: {size} -> {size} bytes"
+    expected = f"the plans make the same choices\nweights on disk: {size} -> {size} bytes"
     assert diff_table(folder, f"{folder}/plan.json") == expected
 
 
@@ -44,7 +44,7 @@ def test_each_change_is_told(change, calibrated, tmp_path):
     change, expected = CHANGES[change]
     found = diff_table(str(calibrated[0]), changed(calibrated[0], tmp_path, change))
     assert expected in found
-    assert "decide the same" not in found
+    assert "make the same choices" not in found
 
 
 def test_scores_on_other_recordings_are_not_compared_in_silence(calibrated, tmp_path):
@@ -58,7 +58,7 @@ def test_scores_on_other_recordings_are_not_compared_in_silence(calibrated, tmp_
 
 def test_evidence_of_other_recordings_is_no_change(calibrated, tmp_path):
     other = changed(calibrated[0], tmp_path, lambda d: d["sites"][SITE].update(clipped_share=0.5, input_sqnr_db=1.0))
-    assert diff_table(str(calibrated[0]), other) == "the plans decide the same"
+    assert diff_table(str(calibrated[0]), other) == "the plans make the same choices"
 
 
 def test_what_is_no_plan_is_refused(calibrated, tmp_path):

@@ -62,8 +62,11 @@ def test_a_range_gives_the_scale_and_the_evidence(apply, calibrated):
         without(entry, "scale", "zero_point", "method")
 
     with (
-        pytest.warns(UserWarning, match=r"do not fit what the sites read \(1: .*q_proj: 5\d % of the values are out"),
-        pytest.warns(UserWarning, match=r"k_proj, q_proj, v_proj have .* different ranges .*\(1: .*0.attention\), so"),
+        pytest.warns(UserWarning, match=r"do not fit the inputs \(1: .*q_proj: 5\d % of the values are out"),
+        pytest.warns(
+            UserWarning,
+            match=r"k_proj, q_proj, v_proj share an input but have different ranges .*\(1: .*0.attention\), so",
+        ),
     ):
         made = apply(site(narrow))
     read = read_plan(made).sites[SITE].input
@@ -82,8 +85,8 @@ def test_a_score_that_got_worse_is_told(apply):
                 without(entry, "scale", "zero_point", "method")
 
     with (
-        pytest.warns(UserWarning, match=r"the whole plan has a score of \d+\.\d\d, and had \d+\.\d\d before it"),
-        pytest.warns(UserWarning, match=r"do not fit what the sites read \(\d\d: .*, \.\.\.: "),
+        pytest.warns(UserWarning, match=r"the score of the whole plan is \d+\.\d\d; before the edit it was \d+\.\d\d"),
+        pytest.warns(UserWarning, match=r"do not fit the inputs \(\d\d: .*, \.\.\.: "),
     ):
         apply(ruin)
 
@@ -108,9 +111,9 @@ def test_fewer_bits_for_a_site(apply, calibrated):
         without(entry, "scale", "zero_point")
 
     with (
-        pytest.warns(UserWarning, match=r"sites of 4 bits and fewer \(1: .*q_proj\) are rounded to nearest"),
-        pytest.warns(UserWarning, match="have one input and different ranges for it"),
-        pytest.warns(UserWarning, match=r"the method beside them does not find \(1: .*q_proj: mse\)"),
+        pytest.warns(UserWarning, match=r"sites with 4 bits or fewer \(1: .*q_proj\) are rounded to nearest"),
+        pytest.warns(UserWarning, match="share an input but have different ranges for it"),
+        pytest.warns(UserWarning, match=r"so their method is ignored \(1: .*q_proj: mse\)"),
     ):
         made = apply(site(fewer))
     before, after = read_plan(calibrated[0]).sites[SITE], read_plan(made).sites[SITE]
@@ -136,24 +139,24 @@ WRONG = {
     ),
     "missing site": (lambda d: d["sites"].pop(SITE), f"{SITE}: is not in the plan"),
     "low above high": (site(lambda e: e.update(low=3.0, high=-3.0)), f"{SITE}: low 3 is above high -3"),
-    "without 0": (site(lambda e: e.update(low=3.0, high=8.0)), f"{SITE}: the range from 3 to 8 does not hold 0"),
-    "below 0": (site(lambda e: e.update(low=-3.0, high=-1.0)), "does not hold 0, which has to be exact"),
-    "method beside a range": (site(lambda e: e.update(method="mxa")), f"{SITE}: method is 'mxa'; give one of max"),
+    "without 0": (site(lambda e: e.update(low=3.0, high=8.0)), f"{SITE}: the range from 3 to 8 does not contain 0"),
+    "below 0": (site(lambda e: e.update(low=-3.0, high=-1.0)), "does not contain 0, which must be exact"),
+    "method beside a range": (site(lambda e: e.update(method="mxa")), f"{SITE}: method is 'mxa'; write one of max"),
     "only low": (site(lambda e: e.pop("high")), f"{SITE}: has low but not both low and high"),
     "only scale": (site(lambda e: without(e, "low", "high", "zero_point")), f"{SITE}: has scale but not both"),
     "another scale": (site(lambda e: e.update(scale=0.5)), f"{SITE}: scale 0.5 and zero_point"),
     "another zero point": (site(lambda e: e.update(zero_point=0)), "delete scale and zero_point"),
     "another range": (site(lambda e: e.update(low=-9.0)), "delete scale and zero_point"),
     "too wide": (site(lambda e: e.update(low=-1e300)), "too wide for float32"),
-    "bits": (site(lambda e: e.update(weight_bits=9)), f"{SITE}: weight_bits is 9; 2 to 8 are possible"),
+    "bits": (site(lambda e: e.update(weight_bits=9)), f"{SITE}: weight_bits is 9; it must be 2 to 8"),
     "no bits": (site(lambda e: e.pop("input_bits")), f"{SITE}: input_bits is None"),
     "share": (site(lambda e: e.update(clip_percent=100)), f"{SITE}: clip_percent is 100"),
     "layer": (site(lambda e: e.update(layer="lm_head")), f"{SITE}: is a linear of layer wav2vec2.encoder.layers.0"),
-    "weights": (site(lambda e: e.update(weight_method="mze")), f"{SITE}: weight_method is 'mze'; give one of max"),
-    "rounding": (site(lambda e: e.update(rounding="down")), f"{SITE}: rounding is 'down'; give one of"),
+    "weights": (site(lambda e: e.update(weight_method="mze")), f"{SITE}: weight_method is 'mze'; write one of max"),
+    "rounding": (site(lambda e: e.update(rounding="down")), f"{SITE}: rounding is 'down'; write one of"),
     "method": (
         site(lambda e: (without(e, "low", "high", "scale", "zero_point"), e.update(method="hand"))),
-        f"{SITE}: no range, and no method 'hand'",
+        f"{SITE}: has no range, and 'hand' is not a method",
     ),
     "a site for float": (
         lambda d: d["sites"].update({FIRST: {**d["sites"][SITE], "kind": "conv"}}),
@@ -161,7 +164,7 @@ WRONG = {
     ),
     "mid-rise": (site(lambda e: e.update(mid_rise=True)), f"{SITE}: mid_rise is for convolutions without padding"),
     "scheme": (lambda d: d.update(scheme="w4a4"), "no site has the bits of the scheme w4a4"),
-    "methods": (lambda d: d.update(method="foo"), "method is 'foo'; give one of stable, max"),
+    "methods": (lambda d: d.update(method="foo"), "method is 'foo'; write one of stable, max"),
     "empty reason": (site(lambda e: e.update(reason=" ")), f"{SITE}: its reason to stay in float is empty"),
     "no scheme": (lambda d: d.update(scheme="int8"), "scheme 'int8'"),
     "word for a number": (site(lambda e: e.update(low="-1")), "low is '-1', not a finite number"),
@@ -199,7 +202,7 @@ def test_resuming_with_another_plan_is_refused(apply, monkeypatch):
         broken.setattr(trials, "run_trials", interrupted)
         with pytest.raises(KeyboardInterrupt):
             apply()
-    with pytest.raises(InputError, match="begun with another model"):
+    with pytest.raises(InputError, match="started with another model"):
         apply(site(lambda entry: entry.update(reason="by hand")), resume=True)
     apply(resume=True)
 
@@ -224,7 +227,7 @@ def test_a_range_that_its_method_does_not_find_is_by_hand(apply, calibrated):
     def other_method(data):
         data["sites"][name].update(method="max", clip_percent=None)
 
-    with pytest.warns(UserWarning, match=r"does not find \(1: .*1.conv: max\) are taken as they are"):
+    with pytest.warns(UserWarning, match=r"so their method is ignored \(1: .*1.conv: max\)"):
         made = read_plan(apply(other_method)).sites[name].input
     before = read_plan(calibrated[0]).sites[name].input
     assert (made.method, made.low, made.high) == (None, before.low, before.high)

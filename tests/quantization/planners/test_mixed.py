@@ -56,7 +56,7 @@ def test_no_site_gets_fewer_bits_than_the_floor():
 
 def test_a_limit_that_nothing_reaches_is_told():
     lost, sizes = problem(0)
-    with pytest.raises(InputError, match="the limit leaves 3 beside what stays in float; allow more"):
+    with pytest.raises(InputError, match="the limit leaves 3 after the parts in float; allow more"):
         mixed.knapsack(lost, sizes, 3.0, 1.0)
 
 
@@ -86,7 +86,7 @@ def test_the_plan_holds_several_widths_and_says_how_each_was_rounded(mixed_model
 def test_a_bound_on_the_word_error_rate_gives_a_smaller_model_that_holds_it(tmp_path, monkeypatch):
     monkeypatch.setattr(mixed, "STEPS", 1)
     options = CalibrateOptions(MODEL, SPEECH, str(tmp_path / "q"), method="mse", max_samples=4, max_wer_increase=30.0)
-    with pytest.warns(UserWarning, match="in 2 held-out recordings cannot tell a loss of 30 points from chance"):
+    with pytest.warns(UserWarning, match="the held-out set is too small to check a 30-point limit"):
         result = calibrate(options)
     assert result["bytes_before"] / result["bytes_after"] > 4.2
     assert result["held_out"]["recordings"] == 2
@@ -123,12 +123,12 @@ def test_what_the_solver_prints_does_not_reach_stdout(capfd):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"avg_bits": 3.0, "target_compression": 8.0}, "give one of --avg-bits, --target-compression"),
-        ({"avg_bits": 3.0, "scheme": "w4a8"}, "--avg-bits decides the bits of the weights itself"),
-        ({"max_wer_increase": 1.0, "max_samples": 1}, "needs recordings of its own"),
+        ({"avg_bits": 3.0, "target_compression": 8.0}, "use only one of --avg-bits, --target-compression"),
+        ({"avg_bits": 3.0, "scheme": "w4a8"}, "--avg-bits chooses the bits of the weights"),
+        ({"max_wer_increase": 1.0, "max_samples": 1}, "holds out half of the recordings"),
         ({"target_compression": 40.0}, r"out of reach: with 2 bits everywhere this model is about 1\d\.\d\d times"),
-        ({"avg_bits": 2.0}, r"--avg-bits 2 is out of reach: 2 bits everywhere are 2\.\d\d with their scales"),
-        ({"threshold": float("nan")}, "a threshold of nan is no number"),
+        ({"avg_bits": 2.0}, r"--avg-bits 2 is out of reach: 2 bits everywhere are 2\.\d\d with scales"),
+        ({"threshold": float("nan")}, "the threshold is nan, which is not a number"),
     ],
     ids=["two limits", "a scheme as well", "one recording", "too small", "too few bits", "no threshold"],
 )

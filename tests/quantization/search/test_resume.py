@@ -45,7 +45,10 @@ def test_without_resume_it_begins_again(folder, capsys):
     begin(folder)
     assert capsys.readouterr().err == ""
     again = ResumeState(folder, FINGERPRINT, resume=False)
-    assert "what an earlier run had found is dropped; --resume would go on from it" in capsys.readouterr().err
+    assert (
+        "discarding the partial results of an earlier run; use --resume to continue it instead"
+        in capsys.readouterr().err
+    )
     assert again.scores("probe 0") is None
     assert again.stats() == (0, {})
 
@@ -69,7 +72,7 @@ def test_a_last_line_that_was_half_written_is_left_out(folder, cut):
 
 def test_another_fingerprint_is_refused_and_keeps_what_is_there(folder):
     begin(folder)
-    with pytest.raises(InputError, match="begun with another model, other recordings or other options") as error:
+    with pytest.raises(InputError, match="started with another model, other recordings or other options") as error:
         ResumeState(folder, {**FINGERPRINT, "seed": 1}, resume=True)
     assert str(folder) in str(error.value)
     assert ResumeState(folder, FINGERPRINT, resume=True).scores("probe 1")

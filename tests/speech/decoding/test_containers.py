@@ -95,9 +95,7 @@ def test_half_a_file_is_refused_with_what_it_holds(tmp_path, suffix):
     content = made(tmp_path, suffix)
     half = put(tmp_path, content[: len(content) // 2], suffix)
     for read in (audio.length, lambda each: audio.load(each, RATE)):
-        with pytest.raises(
-            InputError, match=r"holds 2\.\d+ s of the 5\.0\d\d s its header promises; copy it again, or"
-        ):
+        with pytest.raises(InputError, match=r"has only 2\.\d+ s of the 5\.0\d\d s in its header; copy it again, or"):
             read(half)
 
 
@@ -150,7 +148,7 @@ def test_segment_of_a_flac_of_any_length(tmp_path, frames):
     segment = Utterance("a", each.path, None, None, 2.0, 1.5, "manifest.jsonl:1")
     assert np.array_equal(audio.load(segment, RATE), whole(tmp_path, content, "flac")[2 * RATE : round(3.5 * RATE)])
     late = Utterance("a", each.path, None, None, 7.0, 1.5, "manifest.jsonl:1")
-    with pytest.raises(InputError, match=r"offset 7 s lies past the end of .* \(5\.000 s\)"):
+    with pytest.raises(InputError, match=r"offset 7 s is past the end of .* \(5\.000 s\)"):
         audio.load(late, RATE)
 
 
@@ -181,7 +179,7 @@ def test_ogg_joined_from_several(tmp_path, codec):
 def test_ogg_joined_from_several_rates_is_refused(tmp_path):
     soundfile.write(tmp_path / "b.ogg", NOISE, 8000)
     joined = put(tmp_path, made(tmp_path, "ogg") + (tmp_path / "b.ogg").read_bytes(), "ogg")
-    with pytest.raises(InputError, match=r"joined from recordings of several sampling rates .*`ffmpeg -i a\.ogg"):
+    with pytest.raises(InputError, match=r"contains streams with different sampling rates .*`ffmpeg -i a\.ogg"):
         audio.load(joined, RATE)
 
 
@@ -189,7 +187,7 @@ def test_ogg_joined_from_several_rates_is_refused(tmp_path):
 def test_ogg_cut_off_in_a_page_is_refused(tmp_path, codec):
     content = made(tmp_path, "ogg", **OGG[codec])
     for size in (len(content) // 2, len(content) - 30):
-        with pytest.raises(InputError, match="ends in the middle of a page: it was cut off; copy it again"):
+        with pytest.raises(InputError, match="ends in the middle of a page, so it was cut off; copy it again"):
             audio.length(put(tmp_path, content[:size], "ogg"))
 
 
@@ -233,7 +231,7 @@ def test_mp3_of_changing_rate_without_a_tag(tmp_path):
 
 def test_half_an_mp3_is_refused_and_joined_ones_are_read(tmp_path):
     content = made(tmp_path, "mp3")
-    with pytest.raises(InputError, match=r"holds 2\.\d+ s of the 5\.\d+ s its header promises"):
+    with pytest.raises(InputError, match=r"has only 2\.\d+ s of the 5\.\d+ s in its header"):
         audio.length(put(tmp_path, content[: len(content) // 2], "mp3"))
     two = put(tmp_path, content + content, "mp3")
     check(two, len(audio.load(two, RATE)) / RATE)
@@ -267,7 +265,7 @@ def test_wrong_suffix(tmp_path, suffix, name):
 
 @pytest.mark.parametrize("field", [0, 7, 1_000_000, 2**31 - 1, 2**32 - 1])
 def test_absurd_sampling_rate(tmp_path, field):
-    with pytest.raises(InputError, match=r"a\.wav: (its header says \d+ samples a second|cannot be decoded)"):
+    with pytest.raises(InputError, match=r"a\.wav: (its header says \d+ samples per second|cannot be decoded)"):
         audio.length(put(tmp_path, patched(made(tmp_path, "wav"), 24, "<I", field)))
 
 

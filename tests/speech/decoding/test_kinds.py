@@ -11,7 +11,7 @@ from stablequant.speech import audio
 from stablequant.speech.audio import Utterance
 from stablequant.speech.decoding import kinds
 
-CONVERT = r"which is not read; convert it: `ffmpeg -i 'my b\.{suffix}' -ar 16000 -ac 1 'my b{made}\.wav'`$"
+CONVERT = r"which is not supported; convert it: `ffmpeg -i 'my b\.{suffix}' -ar 16000 -ac 1 'my b{made}\.wav'`$"
 CONTAINERS = {
     "m4a": b"\0\0\0\x20ftypM4A ",
     "3gp": b"\0\0\0\x18ftyp3gp5",
@@ -25,7 +25,7 @@ CONTAINERS = {
 }
 NO_RECORDING = {
     b"version https://git-lfs.github.com/spec/v1\noid 0\n": "a Git LFS pointer, not audio; run `git lfs pull`",
-    b"<!DOCTYPE html><html><body>Sign in</body></html>": "an HTML page, saved in the place of a recording; download",
+    b"<!DOCTYPE html><html><body>Sign in</body></html>": "an HTML page instead of a recording; download",
     b"\n<HTML><head>": "an HTML page",
     b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>": "XML, perhaps the error message of a server",
     b'{"error": "Invalid username or password."}': "JSON, perhaps the error message of a server; download or copy",
@@ -33,10 +33,10 @@ NO_RECORDING = {
     b"\x1f\x8b\x08\0": "gzip; unpack it",
     b"\x93NUMPY\x01\0": "a NumPy array; write its samples with",
     b"Not found\r\n": "a text file, not audio; download or copy",
-    b"\0" * 5000: "begins with nothing but zeros, as after a copy that was interrupted; copy it again",
+    b"\0" * 5000: "starts with zeros only, as after an interrupted copy; copy it again",
     b"": r"the file is empty \(0 bytes\)",
-    b"NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n": "SPHERE, .* `sph2pipe -f wav",
-    b"\x83\x91\xa4\x01" * 100: r"cannot be decoded \(.*\); it is in no format that is read, convert it: `ffmpeg",
+    b"NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n": "SPHERE .* `sph2pipe -f wav",
+    b"\x83\x91\xa4\x01" * 100: r"cannot be decoded \(.*\); its format is not known, convert it: `ffmpeg",
 }
 
 
@@ -74,7 +74,7 @@ def test_wav_with_another_codec_inside(tmp_path, tag, codec):
     content = bytearray((tmp_path / "a.wav").read_bytes())
     content[20:22] = tag.to_bytes(2, "little")
     sentence = refused(tmp_path / "b.wav", bytes(content))
-    assert f"b.wav: a WAV with {codec} inside, which is not read; convert it: `ffmpeg -i b.wav" in sentence
+    assert f"b.wav: a WAV with {codec} inside, which is not supported; convert it: `ffmpeg -i b.wav" in sentence
 
 
 def test_samples_without_a_header_need_their_form():

@@ -60,7 +60,7 @@ def test_every_kind_is_read_whole_by_blocks_and_in_segments(tmp_path, monkeypatc
     assert found == pytest.approx(expected[rate : rate + round(0.5 * rate)], abs=1e-5)
     assert np.concatenate(list(audio.blocks(segment, rate))) == pytest.approx(found, abs=1e-7)
     assert audio.length(segment) == len(found) / rate
-    with pytest.raises(InputError, match="offset 99 s lies past the end"):
+    with pytest.raises(InputError, match="offset 99 s is past the end"):
         audio.load(utterance(path, 99.0), rate)
 
 
@@ -115,7 +115,9 @@ def test_silent_channels_are_no_reason(tmp_path, channels, loud):
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_channels_that_cancel_each_other_are_refused(tmp_path, subtype):
     soundfile.write(tmp_path / "a b.wav", np.stack([SOUND, -SOUND], axis=1), RATE, subtype=subtype)
-    advice = r"keep one of them, as in `ffmpeg -i 'a b\.wav' -ar 16000 -af 'pan=mono\|c0=c0' 'a b-16k\.wav'`"
+    advice = (
+        r"keep one of them, for example with `ffmpeg -i 'a b\.wav' -ar 16000 -af 'pan=mono\|c0=c0' 'a b-16k\.wav'`"
+    )
     for read in (audio.load, lambda *each: list(audio.blocks(*each))):
         with pytest.raises(InputError, match=rf"its channels cancel each other.*{advice}"):
             read(utterance(tmp_path / "a b.wav"), 16000)

@@ -32,7 +32,7 @@ def test_which_of_several_manifests_is_read_is_told(tmp_path, capsys):
     for name in ("manifest.jsonl", "digits.jsonl"):
         path = put(tmp_path / name, json.dumps({"audio_filepath": "a.wav", "text": name}))
     assert [each.text for each in read(tmp_path)] == ["manifest.jsonl"]
-    told = f"{tmp_path}: manifest.jsonl is read, not digits.jsonl; to read another, give the file itself\n"
+    told = f"{tmp_path}: reading manifest.jsonl, not digits.jsonl; to read another, pass the file itself\n"
     assert capsys.readouterr().err == told
     assert [each.text for each in read(path)] == ["digits.jsonl"]
     assert capsys.readouterr().err == ""
@@ -48,7 +48,7 @@ def test_two_kinds_of_list_in_one_folder_are_not_guessed_between(tmp_path):
     write(tmp_path / "a.wav")
     path = put(tmp_path / "manifest.jsonl", '{"audio_filepath": "a.wav", "text": "A"}')
     put(tmp_path / "metadata.csv", "file_name,text", "a.wav,B")
-    with pytest.raises(InputError, match=r"fits more than one layout: a Hugging Face .* and a NeMo .*; give the list"):
+    with pytest.raises(InputError, match=r"fits more than one layout: a Hugging Face .* and a NeMo .*; pass the list"):
         read(tmp_path)
     assert [each.text for each in read(path)] == ["A"]
 
@@ -109,7 +109,9 @@ def test_splits_of_an_audiofolder_are_not_mixed(tmp_path):
     for split in ("test", "train"):
         write(tmp_path / split / "a.wav")
         put(tmp_path / split / "metadata.csv", "file_name,text", "a.wav,A")
-    with pytest.raises(InputError, match=r"holds 2 lists \(test/metadata.csv, train/metadata.csv\); give one of them"):
+    with pytest.raises(
+        InputError, match=r"contains 2 lists \(test/metadata.csv, train/metadata.csv\); pass one of them"
+    ):
         read(tmp_path)
     assert len(read(tmp_path / "test")) == 1
 
@@ -117,7 +119,7 @@ def test_splits_of_an_audiofolder_are_not_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.wav", ":3: has 1 cells and the header 2; write one for each column"),
+        ("a.wav", ":3: has 1 cells, but the header has 2; write one for each column"),
         ("a.wav,GO, ON", ":3: has 3 cells"),
         (",GO", ":3: no file_name"),
         ('a.wav,"GO', r":3: not CSV \(unexpected end of data\)"),

@@ -35,7 +35,7 @@ def test_recording_that_is_only_named(tmp_path, monkeypatch):
     (found,) = read(saved_dataset(tmp_path / "set", monkeypatch, rows))
     assert len(audio.load(found, 16000)) == 8000
     path.unlink()
-    with pytest.raises(InputError, match=r"set row 0: holds no recording and there is no .*a\.wav; save it again"):
+    with pytest.raises(InputError, match=r"set row 0: contains no recording and there is no .*a\.wav; save it again"):
         audio.load(found, 16000)
 
 
@@ -55,7 +55,7 @@ def test_bad_row_is_named(tmp_path, monkeypatch, row, message):
 def test_one_column_has_to_be_the_sound(tmp_path, monkeypatch, columns):
     folder = saved_dataset(tmp_path / "set", monkeypatch)
     monkeypatch.setattr(Rows, "features", columns)
-    with pytest.raises(InputError, match=r"of its columns \(.*\) are of type Audio; keep one"):
+    with pytest.raises(InputError, match=r"of its columns \(.*\) are of type Audio; keep exactly one"):
         read(folder)
 
 
@@ -74,5 +74,5 @@ def test_splits_are_not_mixed(tmp_path, monkeypatch):
     saved_dataset(tmp_path / "set/test", monkeypatch)
     assert len(read(tmp_path / "set")) == 2
     saved_dataset(tmp_path / "set/train", monkeypatch)
-    with pytest.raises(InputError, match=r"holds 2 splits \(.*test, .*train\); give the folder of one"):
+    with pytest.raises(InputError, match=r"contains 2 splits \(.*test, .*train\); pass the folder of one"):
         read(tmp_path / "set")

@@ -70,12 +70,12 @@ def test_speechbrain_with_blanks_after_commas(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("u,0.5,$data_root/a.wav,,A", r"the path \$data_root/a\.wav has a variable"),
-        ("u,long,a.wav,,A", 'duration is "long"; give seconds'),
-        ("u,-1,a.wav,,A", "duration is -1.0; give seconds"),
+        ("u,0.5,$data_root/a.wav,,A", r"the path \$data_root/a\.wav contains a variable"),
+        ("u,long,a.wav,,A", 'duration is "long"; write seconds'),
+        ("u,-1,a.wav,,A", "duration is -1.0; write seconds"),
         ("u,0.5,,,A", "no wav"),
         ("u,0.5,a.wav,1600,A", "a segment in samples"),
-        ("u,0.5,a.wav,A", "has 4 cells and the header 5"),
+        ("u,0.5,a.wav,A", "has 4 cells, but the header has 5"),
     ],
 )
 def test_speechbrain_bad_line_is_named(tmp_path, line, message):
@@ -103,7 +103,7 @@ def test_splits_of_common_voice_are_not_mixed(tmp_path):
     for split in ("dev", "test"):
         put(tmp_path / f"{split}.tsv", HEADER, "c\ta.mp3\tGo\t2")
     put(tmp_path / "clip_durations.tsv", "clip\tduration[ms]", "a.mp3\t500")
-    with pytest.raises(InputError, match=r"holds 2 lists \(dev\.tsv, test\.tsv\); give one of them"):
+    with pytest.raises(InputError, match=r"contains 2 lists \(dev\.tsv, test\.tsv\); pass one of them"):
         read(tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_common_voice_bad_lines_are_named(tmp_path):
     with pytest.raises(InputError) as error:
         read(path)
     assert str(error.value).splitlines() == [
-        f"{path}:2: has 3 cells and the header 4; write one for each column",
+        f"{path}:2: has 3 cells, but the header has 4; write one for each column",
         f"{path}:3: no path; add the path of the recording",
     ]
 

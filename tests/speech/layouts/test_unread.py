@@ -44,8 +44,10 @@ def phones(tmp_path):
     return tmp_path / "phones"
 
 
-NOTE = ": 2 recordings are in a format that is not read (1 .m4a, 1 .mp4); convert, as in `ffmpeg -i c.m4a -ar 16000"
-PROBLEM = "b.m4a: MPEG-4 (AAC or another codec, as phones record), which is not read; convert it: `ffmpeg -i b.m4a"
+NOTE = ": 2 recordings are in an unsupported format (1 .m4a, 1 .mp4); convert them, for example with `ffmpeg -i c.m4a"
+PROBLEM = (
+    "b.m4a: MPEG-4 (AAC or another codec, as phones record), which is not supported; convert it: `ffmpeg -i b.m4a"
+)
 
 
 @pytest.mark.parametrize("name", ["data", "calibrate", "eval"])
@@ -66,7 +68,9 @@ def test_commands_name_what_is_not_read(phones, tmp_path, name):
 def test_transcribe_of_a_folder_names_what_is_not_read(phones, capsys):
     assert transcribe.find([str(phones)]) == [str(phones / "a.wav")]
     told = capsys.readouterr().err
-    assert f"{phones}: 3 recordings are in a format that is not read (2 .m4a, 1 .mp4); convert, as in" in told
+    assert (
+        f"{phones}: 3 recordings are in an unsupported format (2 .m4a, 1 .mp4); convert them, for example with" in told
+    )
 
 
 def test_summary_has_it_among_the_problems(phones, capsys):
@@ -80,7 +84,7 @@ def test_many_alike_are_one_sentence_with_their_number(tmp_path):
     for number in range(9):
         put(m4a(tmp_path / f"{number}.m4a").with_suffix(".txt"), "A")
     with pytest.raises(
-        InputError, match=r"0\.m4a: MPEG-4 .*\(9 entries alike: .*0\.m4a, .*1\.m4a, .*2\.m4a, \.\.\.\)$"
+        InputError, match=r"0\.m4a: MPEG-4 .*\(9 similar entries: .*0\.m4a, .*1\.m4a, .*2\.m4a, \.\.\.\)$"
     ):
         audio.decoded(audio.listing(tmp_path, require_text=True), 16000, skip_bad=False)
 
@@ -89,7 +93,7 @@ def test_nothing_that_is_read(tmp_path):
     m4a(tmp_path / "a.m4a")
     for read in (lambda: audio.listing(tmp_path, require_text=False), lambda: transcribe.find([str(tmp_path)])):
         with pytest.raises(
-            InputError, match=r"1 recording is in a format that is not read \(1 \.m4a\); convert, as in"
+            InputError, match=r"1 recording is in an unsupported format \(1 \.m4a\); convert them, for example with"
         ):
             read()
 
@@ -146,8 +150,11 @@ def test_encodings_that_are_read(tmp_path, content, text):
     ("content", "message"),
     [
         ("ÇA VA".encode("latin-1"), r"a\.txt: not UTF-8 text \(byte 0\); save it as UTF-8, as with `iconv -f latin1"),
-        ("GO".encode("utf-16-le"), r"a\.txt: has a zero byte, so it is damaged, or UTF-16 without its mark"),
-        (b"GO\0ON", r"a\.txt: has a zero byte"),
+        (
+            "GO".encode("utf-16-le"),
+            r"a\.txt: contains a zero byte, so it is damaged, or UTF-16 without a byte order mark",
+        ),
+        (b"GO\0ON", r"a\.txt: contains a zero byte"),
         (b"\xff\xfeG", r"a\.txt: not UTF-8 text"),
     ],
 )
@@ -200,27 +207,27 @@ def test_home_and_file_urls(tmp_path, monkeypatch):
     [
         (
             {"audio_filepath": "https://x.org/a.wav"},
-            "https://x.org/a.wav is a URL, and nothing is downloaded; download it",
+            "https://x.org/a.wav is a URL, but nothing is downloaded here; download it",
         ),
         ({"audio_filepath": "s3://bucket/a.wav"}, "s3://bucket/a.wav is a URL"),
         (
             {"audio_filepath": ["a.wav", "b.wav"]},
-            "audio_filepath is a list, and recordings are not joined; write an entry",
+            "audio_filepath is a list, but recordings are not joined; write one entry",
         ),
-        ({"audio_filepath": "a\0.wav"}, "audio_filepath has a zero byte"),
-        ({"audio_filepath": "a.wav", "text": "A\0"}, "text has a zero byte"),
+        ({"audio_filepath": "a\0.wav"}, "audio_filepath contains a zero byte"),
+        ({"audio_filepath": "a.wav", "text": "A\0"}, "text contains a zero byte"),
         ({"audio_filepath": "sub\\a.wav"}, r".*; here it is `sub/a\.wav`, write that, with / between folders"),
         (
             {"audio_filepath": "C:\\data\\sub\\a.wav"},
             r".*; here it is `sub/a\.wav`, write that, with / between folders",
         ),
-        ({"audio_filepath": "C:\\gone.wav"}, ".*; it is a path of Windows, write / between folders"),
+        ({"audio_filepath": "C:\\gone.wav"}, ".*; it is a Windows path, use / between folders"),
         ({"audio_filepath": "/mnt/no/sub/a.wav"}, r".*; here it is `sub/a\.wav`, write that"),
         ({"audio_filepath": "/mnt/no/gone.wav"}, ".*; it may be a path on another machine"),
-        ({"audio_filepath": "a_1.wav", "shard_id": 0}, r"a_1\.wav lies in a tar file \(a tarred data set\); unpack"),
-        ({"audio_filepath": "sub/a.wav", "duration": "1.5"}, 'duration is "1.5"; give seconds'),
-        ({"audio_filepath": "sub/a.wav", "duration": float("nan")}, "duration is NaN; give seconds"),
-        ({"audio_filepath": "sub/a.wav", "offset": -1}, "offset is -1; give seconds"),
+        ({"audio_filepath": "a_1.wav", "shard_id": 0}, r"a_1\.wav is in a tar file \(a tarred data set\); unpack"),
+        ({"audio_filepath": "sub/a.wav", "duration": "1.5"}, 'duration is "1.5"; write seconds'),
+        ({"audio_filepath": "sub/a.wav", "duration": float("nan")}, "duration is NaN; write seconds"),
+        ({"audio_filepath": "sub/a.wav", "offset": -1}, "offset is -1; write seconds"),
         ({"audio_filepath": "sub/a.wav", "text": 5}, "text is 5, not a string"),
         ({"audio_filepath": "sub/a.wav", "text": None}, "no transcript"),
     ],
