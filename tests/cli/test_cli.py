@@ -153,7 +153,7 @@ def test_report_from_the_shell(calibrated, tmp_path):
     assert "&lt;B&gt;" in page
     assert "Milliseconds by part" in page
     said.write_text("{}")
-    done = sfm_quant("inspect", calibrated[0], "--html", report, "--predictions", said, "--no-time")
+    done = sfm_quant("inspect", calibrated[0], "--html", report, "--predictions", said, "--no-time", "--force")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"Error: {said}:1: not a row of `sfm-quant eval --predictions`")
     assert report.read_text() == page, "the older report is as it was"
@@ -360,7 +360,7 @@ def test_help_has_an_example(command):
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "out"),
-            "Error: out: Permission denied; name a place that you may read and write\n",
+            "Error: out: Permission denied; use a place that you may read and write\n",
         ),
         (OSError("the hub is away"), "Error: the hub is away\n"),
     ],
@@ -547,7 +547,7 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
     assert done.exit_code == 0, done.stderr
     assert given == [CalibrateOptions("m", "d", "o", max_samples=9)]
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
-    assert "4.0 MB -> 1.0 MB, 4.00 times smaller (8.00 times than its parameters in float32)" in done.stdout
+    assert "4.0 MB -> 1.0 MB, 4.00 times smaller (8.00 times smaller than its parameters in float32)" in done.stdout
     assert "layers clipped before the range was chosen: 1 of 2" in done.stdout
     assert "score: 6.50 points of what differs\n" in done.stdout
     assert "on 40 held-out words: +2.50 points" in done.stdout

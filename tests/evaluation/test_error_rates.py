@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from stablequant.evaluation import error_rates
 from stablequant.evaluation.error_rates import Counts
+from stablequant.foundation.options import NORMALIZERS
 
 sentences = st.lists(st.sampled_from(["a", "b", "é", "ça"]), max_size=6).map(" ".join)
 pairs = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=5)
@@ -74,7 +75,7 @@ def test_normalizers(name, text, expected):
 
 
 def test_normalizers_are_all_listed():
-    assert [error_rates.normalizer(name)("") for name in error_rates.NORMALIZERS] == ["", "", ""]
+    assert [error_rates.normalizer(name)("") for name in NORMALIZERS] == ["", "", ""]
 
 
 def exact_draws(columns):
