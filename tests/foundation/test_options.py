@@ -33,23 +33,23 @@ def calibrate(**options):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"method": "percentle"}, "--method is percentle; give one of .*; did you mean percentile?"),
-        ({"method": "mixed"}, "--method is mixed; give one of"),
-        ({"score": "cer"}, "--score is cer; give one of logits, wer"),
-        ({"rounding": "up"}, "--rounding is up; give one of"),
-        ({"group_size": 33}, "--group-size is 33; give one of auto, 32, 64, 128, channel"),
-        ({"threshold": float("nan")}, "--threshold is nan; give a finite number"),
-        ({"max_samples": 0}, "--max-samples is 0; give 1 or more"),
-        ({"seed": -1}, "--seed is -1; give 0 or more"),
-        ({"avg_bits": 1.5}, "--avg-bits is 1.5; give 2 or more"),
-        ({"avg_bits": 9.0}, "--avg-bits is 9.0; give 8 or less"),
-        ({"target_compression": 1.0}, "--target-compression is 1.0; give more than 1"),
-        ({"max_wer_increase": float("inf")}, "--max-wer-increase is inf; give a finite number"),
+        ({"method": "percentle"}, "--method is percentle; it must be one of .*; did you mean percentile?"),
+        ({"method": "mixed"}, "--method is mixed; it must be one of"),
+        ({"score": "cer"}, "--score is cer; it must be one of logits, wer"),
+        ({"rounding": "up"}, "--rounding is up; it must be one of"),
+        ({"group_size": 33}, "--group-size is 33; it must be one of auto, 32, 64, 128, channel"),
+        ({"threshold": float("nan")}, "--threshold is nan; it must be a finite number"),
+        ({"max_samples": 0}, "--max-samples is 0; it must be 1 or more"),
+        ({"seed": -1}, "--seed is -1; it must be 0 or more"),
+        ({"avg_bits": 1.5}, "--avg-bits is 1.5; it must be 2 or more"),
+        ({"avg_bits": 9.0}, "--avg-bits is 9.0; it must be 8 or less"),
+        ({"target_compression": 1.0}, "--target-compression is 1.0; it must be more than 1"),
+        ({"max_wer_increase": float("inf")}, "--max-wer-increase is inf; it must be a finite number"),
         ({"scheme": "w9a8"}, "2 to 8 bits"),
         ({"scheme": "int8"}, "not of the form w8a8"),
         (
             {"avg_bits": 3.0, "target_compression": 8.0},
-            "use only one of --avg-bits, --target-compression, not several",
+            "use only one of --avg-bits, --target-compression",
         ),
         ({"avg_bits": 3.0, "scheme": "w4a8"}, "--avg-bits chooses the bits of the weights"),
     ],
@@ -93,7 +93,7 @@ def test_an_option_that_would_decide_nothing_is_refused(options, ignored):
 def test_a_limit_needs_a_baseline():
     with pytest.raises(InputError, match="--min-speedup needs a model to compare with; add --baseline MODEL"):
         EvaluateOptions("m", "d", min_speedup=2.0)
-    with pytest.raises(InputError, match="--normalize is all; give one of none, basic, english"):
+    with pytest.raises(InputError, match="--normalize is all; it must be one of none, basic, english"):
         EvaluateOptions("m", "d", normalize="all")
 
 

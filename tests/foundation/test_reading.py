@@ -49,7 +49,7 @@ def test_what_is_wrong_is_named(text, problem):
 
 
 def test_a_key_that_is_there_twice():
-    with pytest.raises(ValueError, match="'a' is there twice; remove one of them"):
+    with pytest.raises(ValueError, match="'a' appears twice; remove one of them"):
         parsed('{"x": {"a": 1, "a": 2}}')
     with pytest.raises(TypeError, match=r"the row is \[\], not an object"):
         mapping([], "the row")

@@ -35,7 +35,7 @@ def test_names_are_those_of_the_files():
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(InputError, match=r"no method 'percentil' in ranges .*did you mean 'percentile'\?"):
         registry.get("ranges", "percentil")
-    with pytest.raises(InputError, match=r"there are .*mse, percentile\)$"):
+    with pytest.raises(InputError, match=r"available: .*mse, percentile\)$"):
         registry.get("ranges", "zzz")
 
 
