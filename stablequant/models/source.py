@@ -174,6 +174,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def check_content(path: Path) -> None:
     """InputError for what a failed copy leaves in place of a file."""
+    if path.exists() and not path.is_file():  # reading one may never end
+        raise InputError(f"{path}: a pipe or device, not a file; copy the model again")
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: a link to a missing file; copy the model with `cp -L`, which follows links")
     try:

@@ -107,7 +107,10 @@ def test_the_notices_are_the_reasons_of_the_engine(calibrated, monkeypatch):
     monkeypatch.setattr(hook.ENGINE, "lower", lambda model: Lowered(model, slow))
     recognizer = read.load(str(calibrated[0]))
     assert recognizer.sites["integer"] == 0
-    assert "encoder.layers.0 runs module by module, slower: the activation is not GELU" in recognizer.notices[0]
+    assert (
+        "encoder.layers.0 runs module by module, which is slower, because the activation is not GELU"
+        in recognizer.notices[0]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, "auto"], ids=str)

@@ -196,7 +196,7 @@ def test_a_model_type_that_is_unknown(folder):
 
 def test_a_model_type_that_is_no_recogniser_of_the_family(tmp_path):
     transformers.BertConfig().save_pretrained(tmp_path)
-    refused(tmp_path, "model type 'bert' is not one of wav2vec2, hubert")
+    refused(tmp_path, "model type 'bert' is not supported; supported are wav2vec2, hubert")
 
 
 @pytest.mark.parametrize("kind", ["Wav2Vec2Model", "Wav2Vec2ForPreTraining"])
@@ -315,7 +315,7 @@ def test_an_output_that_is_not_finite_is_no_answer(folder, speech):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vocab_size": 9}, "lm_head.bias is (8,) in the file and (9,) by config.json"),
+        ({"vocab_size": 9}, "lm_head.bias has shape (8,) in the file and (9,) by config.json"),
         ({"conv_dim": [16] * 7}, "in the file and"),
     ],
     ids=str,
