@@ -36,12 +36,12 @@ def text_of(path: Path, what: str) -> str:
     """The text of one of our files; InputError that names `what` belongs there."""
     try:
         if not path.exists():
-            raise InputError(f"{path}: no such file; give {what}")
+            raise InputError(f"{path}: no such file; pass {what}")
         if not path.is_file():
-            raise InputError(f"{path}: a folder, pipe or device, not a file; give {what}")
+            raise InputError(f"{path}: a folder, pipe or device, not a file; pass {what}")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give {what}") from error
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); pass {what}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
 

@@ -59,5 +59,5 @@ def test_what_is_no_text_is_named(tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff")
     os.mkfifo(tmp_path / "pipe")
     for name, problem in (("gone", "no such file"), ("bytes", "not UTF-8 text"), ("pipe", "pipe or device")):
-        with pytest.raises(InputError, match=f"{name}: .*{problem}.*; give a plan"):
+        with pytest.raises(InputError, match=f"{name}: .*{problem}.*; pass a plan"):
             text_of(tmp_path / name, "a plan")

@@ -97,7 +97,7 @@ def test_files_of_something_else(tmp_path):
         inputs.predictions(str(tmp_path / "empty"))
     with pytest.raises(InputError, match="binary: not UTF-8 text"):
         inputs.predictions(str(tmp_path / "binary"))
-    with pytest.raises(InputError, match="nothing: no such file; pass one"):
+    with pytest.raises(InputError, match="nothing: no such file; pass what"):
         inputs.evaluation(str(tmp_path / "nothing"))
 
 

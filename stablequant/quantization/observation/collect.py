@@ -62,4 +62,4 @@ def _histogram(x: Tensor, name: str) -> Histogram:
     try:
         return histogram_of(x)
     except ValueError as error:
-        raise InputError(f"the inputs of {name} are {error} for this recording") from error
+        raise InputError(f"the inputs at {name} are {error} for this recording") from error

@@ -137,13 +137,13 @@ def _site_problem(site: Site, entry: Entry) -> str | None:
 def _method_problem(entry: Entry) -> str | None:
     ranges, roundings = registry.names("ranges"), registry.names("rounding")
     if entry.low is None and entry.method not in ranges:
-        return f"no range, and no method {entry.method!r} that would find one; give low and high, or {_one(ranges)}"
+        return f"has no range, and {entry.method!r} is not a method; write low and high, or {_one(ranges)}"
     if entry.method not in (None, *ranges):
-        return f"method is {entry.method!r}; give {_one(ranges)}, or delete it beside a range by hand"
+        return f"method is {entry.method!r}; write {_one(ranges)}, or delete it where low and high are set by hand"
     if entry.weight_method not in ranges:
-        return f"weight_method is {entry.weight_method!r}; give {_one(ranges)}"
+        return f"weight_method is {entry.weight_method!r}; write {_one(ranges)}"
     if entry.rounding not in (None, *roundings):
-        return f"rounding is {entry.rounding!r}; give {_one(roundings)}"
+        return f"rounding is {entry.rounding!r}; write {_one(roundings)}"
     return None
 
 
@@ -212,8 +212,8 @@ def _coarse(choices: Mapping[str, Quantized]) -> Iterator[str]:
     ]
     if coarse:
         yield (
-            f"sites of {MOST_BITS} bits and fewer ({_some(coarse)}) are rounded to nearest, with one step for a "
-            'row, which loses words; a search would give them "weight_group": 64, "weight_asymmetric": true and '
+            f"sites with {MOST_BITS} bits or fewer ({_some(coarse)}) are rounded to nearest, with one step for a "
+            'row, which loses words; a search would set "weight_group": 64, "weight_asymmetric": true and '
             '"rounding": "compensated"'
         )
 

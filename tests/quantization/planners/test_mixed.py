@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.quantization.planners import mixed
@@ -113,7 +114,7 @@ def test_groups_of_3_and_of_2_bits(changes, sizes):
 
 
 def test_what_the_solver_prints_does_not_reach_stdout(capfd):
-    with mixed._solver_remarks_on_stderr():
+    with files.c_output_on_stderr():
         os.write(1, b"a remark")
     os.write(1, b"the JSON")
     told = capfd.readouterr()
@@ -128,7 +129,7 @@ def test_what_the_solver_prints_does_not_reach_stdout(capfd):
         ({"max_wer_increase": 1.0, "max_samples": 1}, "holds out half of the recordings"),
         ({"target_compression": 40.0}, r"out of reach: with 2 bits everywhere this model is about 1\d\.\d\d times"),
         ({"avg_bits": 2.0}, r"--avg-bits 2 is out of reach: 2 bits everywhere are 2\.\d\d with scales"),
-        ({"threshold": float("nan")}, "the threshold is nan, which is not a number"),
+        ({"threshold": float("nan")}, "--threshold is nan; it must be a finite number"),
     ],
     ids=["two limits", "a scheme as well", "one recording", "too small", "too few bits", "no threshold"],
 )
