@@ -85,9 +85,7 @@ def archive(path):
 def test_an_archive(tmp_path, name):
     path = archive(tmp_path / "data" / name)
     for data in (path, path.parent):
-        assert refusal(data) == (
-            f"{path}: an archive, and recordings are not read out of one; unpack it and pass its folder"
-        )
+        assert refusal(data) == (f"{path}: an archive, which is not read; unpack it and pass its folder")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"no table", bytes(range(256)) * 9])
@@ -95,7 +93,7 @@ def test_an_archive(tmp_path, name):
 def test_where_nothing_tells_the_layouts_are_listed(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     found = refusal(tmp_path / name)
-    assert "not in a known layout; give one of these" in found or "a table with" in found
+    assert "not in a known layout; use one of these" in found or "a table with" in found
 
 
 # ---- rows as other tools write them
@@ -124,8 +122,8 @@ def test_lines_that_datasets_wrote(tmp_path, row):
         ({"audio": {"bytes": "UklGR"}, "text": "A"}, "audio has no path; write each recording to a file"),
         ({"audio": {"path": 3}, "text": "A"}, "audio is 3, not a path"),
         ({"file": "a.wav", "text": "A"}, "no audio_filepath, only file, text; add the path"),
-        ({"path": "a.wav", "text": float("nan")}, "no transcript, and word errors"),
-        ({"path": "a.wav", "text": ["A", "B"]}, "text is a list; write one string, the words that are said"),
+        ({"path": "a.wav", "text": float("nan")}, "no transcript, which is needed"),
+        ({"path": "a.wav", "text": ["A", "B"]}, "text is a list; write the words as one string"),
         ({"path": float("nan"), "text": "A"}, "no audio_filepath, only path, text; add the path"),
     ],
 )
@@ -181,4 +179,4 @@ def test_from_another_directory_it_is_said_where_they_are(recipe):
 def test_an_archive_of_kaldi(tmp_path, name):
     put(tmp_path / "text", "u1 GO ON")
     found = refusal(put(tmp_path / "wav.scp", f"u1 {name}").parent)
-    assert found.startswith(f"{tmp_path}/wav.scp:1: {name} lies in an archive of Kaldi (.ark), which is not read;")
+    assert found.startswith(f"{tmp_path}/wav.scp:1: {name} is in a Kaldi archive (.ark), which is not supported;")

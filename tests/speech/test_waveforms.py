@@ -78,7 +78,7 @@ def test_recording_shorter_than_its_manifest_says(tmp_path):
     path = write(tmp_path / "a.wav", tone(2.0))
     with pytest.raises(InputError, match=r"^manifest\.jsonl:1: .*a\.wav has only 2\.000 s of the expected 9\.000 s"):
         audio.load(utterance(path, duration=9.0), 16000)
-    with pytest.raises(InputError, match=r"holds 2\.000 s of the 9\.000 s"):
+    with pytest.raises(InputError, match=r"has only 2\.000 s of the expected 9\.000 s"):
         audio.length(utterance(path, duration=9.0))
 
 
@@ -197,7 +197,7 @@ def test_blocks_refuse_what_load_refuses(tmp_path):
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut\.flac: cannot be decoded"):
         list(audio.blocks(utterance(tmp_path / "cut.flac"), 16000))
-    with pytest.raises(InputError, match=r"holds 25\.000 s of the 40\.000 s"):
+    with pytest.raises(InputError, match=r"has only 25\.000 s of the expected 40\.000 s"):
         list(audio.blocks(utterance(write(tmp_path / "c.wav", tone(25.0)), duration=40.0), 16000))
 
 
