@@ -1,1 +1,1 @@
-"""Used by every other folder: errors, progress bars, the registry of plug-ins, memory, reproducible sums."""
+"""Used by every other folder: errors, progress bars, the registry of plug-ins, memory."""

@@ -23,7 +23,6 @@ from ..foundation.options import LIMITS, CalibrateOptions
 from ..models import checkpoint
 from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
-from ..models.families import discovery
 from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
 from ..quantization.plan.entry import said, to_entry
@@ -48,7 +47,7 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
 def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
     began = time.monotonic()
     recognizer = _float_model(options)
-    planner.check(discovery.discover(recognizer.model))  # before the recordings are read, not after
+    planner.check(recognizer.family.sites(recognizer.model))  # before the recordings are read, not after
     recordings, about = read_recordings(options, recognizer)
     fingerprint = _fingerprint(options, recognizer, recordings, about)
     about["inputs_sha256"] = fingerprint_hash(fingerprint)

@@ -16,7 +16,6 @@ import numpy as np
 from ...foundation import progress
 from ...foundation.options import CalibrateOptions
 from ...models import checkpoint
-from ...models.families.discovery import discover
 from ...models.recognizer import Recognizer
 from ...models.source import folder_bytes
 from ..numerics.weight_grid import QTensor
@@ -98,7 +97,7 @@ def begin(
     held_out: Sequence[CalibrationUtterance] = (),
 ) -> SearchSession:
     """The session after the pass over all recordings; sites that no recording reached stay in float, with a reason."""
-    discovered = discover(recognizer.model)
+    discovered = recognizer.family.sites(recognizer.model)
     histograms = _observed(recognizer, discovered, recordings, resume)
     sites = tuple(
         site if site.reason or site.name in histograms else replace(site, reason="no calibration recording reaches it")
