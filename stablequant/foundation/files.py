@@ -116,6 +116,6 @@ def keep_stdout() -> None:
     sys.stdout = io.TextIOWrapper(
         os.fdopen(ours, "wb"),
         encoding=out.encoding,
-        errors=out.errors,
+        errors="backslashreplace",  # a path may hold what the terminal cannot show
         line_buffering=bool(out.line_buffering),
     )

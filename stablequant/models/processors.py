@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoFeatureExtractor, AutoTokenizer, Wav2Vec2Processor
+from transformers import AutoFeatureExtractor, AutoTokenizer, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
 from ..foundation.errors import InputError
-from .source import Source, read_json
+from .source import CONFIG, Source, read_json
 
 VOCABULARY = "vocab.json"
 TOKENIZER = "tokenizer_config.json"
@@ -38,7 +38,7 @@ def load_processor(source: Source, target_lang: str | None) -> tuple[Wav2Vec2Pro
     languages = _languages(source, target_lang)
     try:
         extractor = AutoFeatureExtractor.from_pretrained(source.folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = _tokenizer_class(source).from_pretrained(
             source.folder, trust_remote_code=False, **_options(source, languages)
         )
     except Exception as error:  # transformers checks little of a file; whatever it trips over is wrong in there
@@ -92,6 +92,12 @@ def _options(source: Source, languages: Languages) -> dict[str, Any]:
     if settings.get("tokenizer_class") == "Wav2Vec2PhonemeCTCTokenizer":
         options["do_phonemize"] = False  # only text becomes phonemes by it, and it needs the phonemizer package
     return options
+
+
+def _tokenizer_class(source: Source) -> Any:
+    """The family's where no file names one: transformers does not know which belongs to WavLM."""
+    files = (source.folder / name for name in (TOKENIZER, CONFIG) if name in source.names)
+    return AutoTokenizer if any(read_json(each).get("tokenizer_class") for each in files) else Wav2Vec2CTCTokenizer
 
 
 def _check_extractor(source: Source, extractor: Any) -> None:

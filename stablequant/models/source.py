@@ -45,6 +45,7 @@ SETTINGS = frozenset(
         "vocab.json",  # of every CTC tokenizer of the wav2vec 2.0 family
     }
 )
+TELLING = frozenset({"adapter_config.json", "alphabet.json"})  # what they say must be known offline too; not counted
 LANGUAGE = re.compile(r"adapter\.(?P<language>[\w-]+)\.(safetensors|bin)")
 FOREIGN = {  # weights that transformers 5 does not read, and what helps
     ".h5": "TensorFlow weights; load them in transformers 4 with `from_tf=True` and save the model again",
@@ -100,7 +101,7 @@ def locate(path: str, families: Collection[str], target_lang: str | None = None)
         languages = (
             each for each in names if (found := LANGUAGE.fullmatch(each)) and found["language"] == target_lang
         )
-        return [*weight_files(path, names, folder), *sorted(SETTINGS & names), *sorted(languages)]
+        return [*weight_files(path, names, folder), *sorted((SETTINGS | TELLING) & names), *sorted(languages)]
 
     folder, names, commit = hub.fetch(path, match["repository"], match["revision"], wanted)
     return _source(path, folder, names, commit)

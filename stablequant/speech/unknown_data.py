@@ -20,7 +20,7 @@ def sentence(path: Path) -> str | None:
     """What a file of no known layout is, or the first file of a folder that tells; None where nothing tells."""
     if not path.is_dir():
         return _of_file(path)
-    files = sorted(each for each in path.rglob("*") if each.suffix.lower() in TELLING and each.is_file())
+    files = sorted(each for each in _entries.files_below(path) if each.suffix.lower() in TELLING and each.is_file())
     return next(filter(None, map(_of_file, files)), None)
 
 

@@ -21,7 +21,7 @@ from ..models.recognizer import BATCH_SECONDS, Recognizer
 from ..models.tasks import ctc, ctc_words
 from ..speech import audio
 from ..speech.audio import Utterance
-from ..speech.layouts._entries import is_audio, is_unread, unread
+from ..speech.layouts._entries import files_below, is_audio, is_unread, unread
 from ..speech.longform import Stretch, stretches
 
 LONG = BATCH_SECONDS  # what lasts longer is recognised in pieces
@@ -70,7 +70,7 @@ def transcribe_files(recognizer: Recognizer, paths: Iterable[str], *, words: boo
 
 
 def _inside(folder: str) -> list[str]:
-    files = list(Path(folder).rglob("*"))
+    files = list(files_below(Path(folder)))
     found = sorted(str(each) for each in files if is_audio(each))
     others = unread(Path(folder), filter(is_unread, files))
     if not found:

@@ -275,3 +275,11 @@ def test_a_language_model_is_named_and_not_inherited(folder, sign, speech, tmp_p
     assert type(AutoProcessor.from_pretrained(out)) is Wav2Vec2Processor
     assert AutoModelForCTC.from_pretrained(out) is not None
     assert remark in tiny.sfm_quant("transcribe", folder, speech / "0.wav").stderr
+
+
+@pytest.mark.parametrize("kind", sorted(tiny.CLASSES))
+def test_a_folder_that_names_no_tokenizer_class(kind, tmp_path):
+    folder = tiny.save(tmp_path, kind)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in settings.items() if "class" not in k}))
+    assert ctc.decode(np.array([5, 4, 6]), read.load(str(folder)).processor.tokenizer) == "A B"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -253,6 +254,18 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder at any depth; links to folders are followed, each folder once."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from (Path(root, name) for name in names)
 
 
 def is_audio(path: Path) -> bool:

@@ -17,7 +17,7 @@ LISTS = ("manifest.jsonl", "*.trans.txt", "metadata.csv", "metadata.jsonl", "wav
 
 
 def detect(path: Path) -> bool:
-    return path.is_dir() and any(map(_is_recording, path.rglob("*")))
+    return path.is_dir() and any(map(_is_recording, _entries.files_below(path)))
 
 
 def _is_recording(path: Path) -> bool:
@@ -26,7 +26,7 @@ def _is_recording(path: Path) -> bool:
 
 def read(path: Path) -> Iterator[Entry]:
     """A recording in an unsupported format is an entry (a problem) if it has a transcript, otherwise only counted."""
-    files = sorted(filter(_is_recording, path.rglob("*")))
+    files = sorted(filter(_is_recording, _entries.files_below(path)))
     others = [each for each in files if _entries.is_unread(each) and not each.with_suffix(".txt").is_file()]
     recordings = [each for each in files if each not in set(others)]
     if (sentence := _entries.unread(path, others)) and not recordings:

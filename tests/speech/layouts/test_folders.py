@@ -112,3 +112,12 @@ def test_kaldi_bad_line_is_named(tmp_path, file, lines, message):
     put(kaldi(tmp_path) / file, *lines)
     with pytest.raises(InputError, match=f"^{tmp_path}/{message}"):
         read(tmp_path)
+
+
+def test_linked_folders_are_followed_once(tmp_path, speech):
+    """As on machines where the recordings lie on another disk; a link back up ends nowhere."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").symlink_to(speech)
+    (tmp_path / "data" / "self").symlink_to(tmp_path / "data")
+    found = audio.read_utterances(tmp_path / "data", require_text=True)
+    assert len(found) == len(list(speech.glob("*.wav")))
