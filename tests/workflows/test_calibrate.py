@@ -221,9 +221,9 @@ def refused(message, *arguments, **changes):
 
 
 def test_options_that_do_not_exist(float_folder, speech, tmp_path):
-    refused("no score 'loss'; there are logits, wer", float_folder, speech, tmp_path / "q", score="loss")
+    refused("--score is loss; it must be one of logits, wer", float_folder, speech, tmp_path / "q", score="loss")
     refused("scheme 'int8'", float_folder, speech, tmp_path / "q", scheme="int8")
-    refused("no method 'uniform'", float_folder, speech, tmp_path / "q", method="uniform")
+    refused("--method is uniform; it must be one of", float_folder, speech, tmp_path / "q", method="uniform")
     refused("did you mean 'mse'", float_folder, speech, tmp_path / "q", method="mze")
     assert not list(tmp_path.iterdir())
 
@@ -277,7 +277,7 @@ def test_weights_that_are_not_finite(float_folder, speech, tmp_path):
         model.lm_head.weight[3, 5] = float("nan")
     model.save_pretrained(tmp_path / "nan")
     tiny.processor(tmp_path / "nan").save_pretrained(tmp_path / "nan")
-    refused("not finite", tmp_path / "nan", speech, tmp_path / "q")
+    refused("NaN or infinite", tmp_path / "nan", speech, tmp_path / "q")
     assert not (tmp_path / "q").exists()
 
 

@@ -245,7 +245,7 @@ def test_gate_without_a_baseline_is_refused(name):
     ("options", "message"),
     [
         ({"min_speedup": float("nan"), "baseline": "b"}, "--min-speedup is nan"),
-        ({"normalize": "x"}, "no normalization 'x'"),
+        ({"normalize": "x"}, "--normalize is x; it must be one of none"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
