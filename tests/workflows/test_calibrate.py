@@ -224,7 +224,7 @@ def test_options_that_do_not_exist(float_folder, speech, tmp_path):
     refused("--score is loss; it must be one of logits, wer", float_folder, speech, tmp_path / "q", score="loss")
     refused("scheme 'int8'", float_folder, speech, tmp_path / "q", scheme="int8")
     refused("--method is uniform; it must be one of", float_folder, speech, tmp_path / "q", method="uniform")
-    refused("did you mean 'mse'", float_folder, speech, tmp_path / "q", method="mze")
+    refused("did you mean mse", float_folder, speech, tmp_path / "q", method="mze")
     assert not list(tmp_path.iterdir())
 
 
