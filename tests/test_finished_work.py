@@ -134,3 +134,16 @@ def test_a_name_with_a_line_break_is_one_line(model, tmp_path, speech):
     done = tiny.sfm_quant("transcribe", model, odd)
     assert done.stdout.startswith(f"{tmp_path}/a\\tb\\nc.wav\t")
     assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_json_to_stdout_by_its_path(model, speech, name):
+    done = tiny.sfm_quant("eval", model, "--data", speech, "--json", name)
+    assert json.loads(done.stdout)["schema"] == 1
+    assert "WER %" in done.stderr
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_work(model, speech, tmp_path):
+    done = tiny.sfm_quant("eval", model, "--data", speech, "--json", tmp_path / ("a" * 245))
+    assert done.returncode == 2
+    assert "has too long a name" in done.stderr

@@ -25,6 +25,10 @@ ADVICE = {
 }
 
 
+STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+LONGEST = 235  # bytes of a file's name: it is written under a longer one first
+
+
 def example(*lines: str) -> str:
     """Lines for the end of a help text; click leaves them as they are after a backspace."""
     return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
@@ -34,6 +38,8 @@ def _writable(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     """Refuse a file that cannot be written, or exists, before the work and not after it."""
     if value == "-" and param.name != "json_file":
         raise click.BadParameter("stdout is used for the table or --json; pass a file", ctx, param)
+    if value in STDOUT and param.name == "json_file":  # fd 1 is stderr by now, for what C code prints
+        return "-"
     if value is None or value == "-":
         return value
     if problem := _not_writable(Path(value), force=ctx.meta["force"]):
@@ -52,6 +58,8 @@ def _not_writable(path: Path, *, force: bool) -> str | None:
         return f"cannot be written because there is no folder {folder}; create it, or use another"
     if path.exists() and not path.is_file():  # a pipe or device, written to as it is
         return None if os.access(path, os.W_OK) else "cannot be written; name a file"
+    if len(os.fsencode(path.name)) > LONGEST:
+        return f"has too long a name; use one of at most {LONGEST} bytes"
     if not os.access(folder, os.W_OK):
         return "cannot be written; use a folder that you may write to"
     if path.is_file() and path.stat().st_size and not force:  # an empty one holds nothing to lose
