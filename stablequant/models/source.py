@@ -98,9 +98,12 @@ def locate(path: str, families: Collection[str], target_lang: str | None = None)
 
     def wanted(folder: Path, names: frozenset[str]) -> list[str]:
         _check_family(path, folder, families)
-        languages = (
+        languages = [
             each for each in names if (found := LANGUAGE.fullmatch(each)) and found["language"] == target_lang
-        )
+        ]
+        config = read_json(folder / CONFIG)
+        if target_lang and not languages and config.get("adapter_attn_dim") and not config.get("quantization_config"):
+            raise InputError(f"{path}: no adapter.{target_lang}.safetensors; correct the language")
         return [*weight_files(path, names, folder), *sorted((SETTINGS | TELLING) & names), *sorted(languages)]
 
     folder, names, commit = hub.fetch(path, match["repository"], match["revision"], wanted)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -148,3 +149,24 @@ def test_the_commands_take_a_hub_id(tmp_path, float_folder, speech):
     done = tiny.sfm_quant("transcribe", "acme/tiny", speech / "0.wav", **options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{speech / '0.wav'}\t")
+
+
+def test_a_language_that_the_cache_does_not_have(tmp_path, float_folder):
+    folder = shutil.copytree(float_folder, tmp_path / "mms")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"adapter_attn_dim": 16}))
+    home = hub.cache(tmp_path / "home", folder, NEEDED, "acme/mms")
+    code = CODE.replace("models.load(path)", "models.load(path, 'fra')").replace(
+        "read.load(path)", "read.load(path, 'fra')"
+    )
+    assert code != CODE
+    done = subprocess.run(
+        [sys.executable, "-c", code, "acme/mms"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+    )
+    [answer] = json.loads(done.stdout.splitlines()[-1])
+    refused(answer, "acme/mms", "has only a part", "adapter.fra.safetensors", "hf download acme/mms")

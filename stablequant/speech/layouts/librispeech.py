@@ -32,6 +32,7 @@ def _transcripts(path: Path) -> list[Path]:
 
 
 def _chapter(transcript: Path) -> Iterator[Entry]:
+    """The recordings of its lines, and those in its folder that no line names, which have no transcript."""
     folder = transcript.parent
     files = sorted(folder.iterdir(), reverse=True)
     recordings = {each.stem: each for fits in (_entries.is_unread, _entries.is_audio) for each in filter(fits, files)}
@@ -41,4 +42,11 @@ def _chapter(transcript: Path) -> Iterator[Entry]:
         path = recordings.get(name, folder / f"{name}.flac")
         return Utterance(name, path, text.strip(), folder.parent.name, offset=0.0, duration=None, source=place)
 
-    return _entries.parsed(_entries.lines(transcript), entry)
+    entries = list(_entries.parsed(_entries.lines(transcript), entry))
+    named = {each.id for each in entries if isinstance(each, Utterance)}
+    alone = len(list(folder.glob("*.trans.txt"))) == 1  # else another list may name the rest
+    yield from entries
+    for name in sorted(recordings.keys() - named) if alone else ():
+        yield Utterance(
+            name, recordings[name], None, folder.parent.name, offset=0.0, duration=None, source=str(transcript)
+        )

@@ -121,3 +121,13 @@ def test_linked_folders_are_followed_once(tmp_path, speech):
     (tmp_path / "data" / "self").symlink_to(tmp_path / "data")
     found = audio.read_utterances(tmp_path / "data", require_text=True)
     assert len(found) == len(list(speech.glob("*.wav")))
+
+
+def test_a_librispeech_recording_without_a_line_has_no_transcript(tmp_path):
+    folder = tmp_path / "84" / "121"
+    for name in ("84-121-0000", "84-121-0001"):
+        write(folder / f"{name}.flac")
+    put(folder / "84-121.trans.txt", "84-121-0000 GO DO YOU HEAR")
+    assert [each.text for each in read(tmp_path, require_text=False)] == ["GO DO YOU HEAR", None]
+    with pytest.raises(InputError, match="no transcript"):
+        read(tmp_path)
