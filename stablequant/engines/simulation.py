@@ -19,6 +19,7 @@ from ..quantization.numerics.weight_grid import QTensor
 from ..quantization.plan.choice import Choice, InputChoice, Quantized
 from ..quantization.plan.site import Site
 from .base import Lowered
+from .state import sharing
 
 
 def refuses(site: Site, choice: Quantized) -> str | None:
@@ -37,7 +38,10 @@ def simulate(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[s
     try:
         for name, choice in choices.items():
             if isinstance(choice, Quantized):
-                undo += _quantize_site(_module(model, name), choice.input, partial(weights.__getitem__, name))
+                weight = partial(weights.__getitem__, name)
+                undo += _quantize_site(_module(model, name), choice.input, weight)
+                for each in sharing(model, name):
+                    undo += _quantize_site(model.get_submodule(each), None, weight)
         yield model
     finally:
         for step in reversed(undo):

@@ -102,6 +102,11 @@ class QuantizedSite(nn.Module):
                 self.register_buffer(name, tensor)
         self.bias = nn.Parameter(tensors["bias"], requires_grad=False)
 
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """As a convolution has it: code around the site may ask for it."""
+        return (self.form.stride,)
+
     def tensors(self) -> dict[str, Tensor]:
         """All its tensors, by name."""
         return {**dict(self.named_buffers()), "bias": self.bias}
@@ -161,6 +166,42 @@ class QuantizedSite(nn.Module):
         self.prepare()
 
 
+class TableOf(nn.Module):
+    """A table whose rows are those of a quantized site with the same weight: ids (...) -> float32 (..., columns).
+
+    It has no tensors of its own, so the codes are stored, and in memory, once.
+    """
+
+    def __init__(self, site: QuantizedSite) -> None:
+        super().__init__()
+        self._site = (site,)  # in a tuple: not a child, whose tensors would be stored again
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The rows of the weight."""
+        [site] = self._site
+        names = site.form.format.empty(torch.Size([1, 1]))
+        stored = {name: site.get_buffer(name) for name in names}
+        rows = site.form.format.take(stored, site.form.weight_shape, ids.flatten())
+        return rows.dequantize().view(*ids.shape, -1)
+
+
+def sharing(model: nn.Module, name: str) -> list[str]:
+    """The other modules that have the weight of a site, as a table of tokens; on the meta device only named."""
+    weight = model.get_submodule(name).weight
+    same = {each for each, module in model.named_modules() if getattr(module, "weight", None) is weight}
+    tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
+    same |= {source.removesuffix(".weight") for target, source in tied.items() if target == f"{name}.weight"}
+    return sorted(same - {name})
+
+
+def _replace(model: nn.Module, name: str, site: QuantizedSite) -> None:
+    """Put a site into a model, and a table of its rows into the place of every module that shares its weight."""
+    tables = sharing(model, name)
+    model.set_submodule(name, site)
+    for each in tables:
+        model.set_submodule(each, TableOf(site))
+
+
 def empty_site(source: nn.Module, input_bits: int, format: WeightFormat = INT8) -> QuantizedSite:
     """A site with the geometry and bias of `source`, on its device; `fill` or a checkpoint gives it values."""
     form = _form(source, input_bits, format)
@@ -196,7 +237,7 @@ def convert(model: nn.Module, choices: Mapping[str, Choice], weights: Mapping[st
                 raise InputError(f"{name}: only its weight is quantized, which has no state to be stored")
             weight = weights[name]
             site = empty_site(model.get_submodule(name), choice.input.bits, weight.format.stored)
-            model.set_submodule(name, site.fill(choice.input, weight))
+            _replace(model, name, site.fill(choice.input, weight))
     return model
 
 
@@ -207,7 +248,7 @@ def skeleton(model: nn.Module, formats: Mapping[str, tuple[WeightFormat, int]]) 
     """
     for name, (format, bits) in formats.items():
         try:
-            model.set_submodule(name, empty_site(model.get_submodule(name), bits, format))
+            _replace(model, name, empty_site(model.get_submodule(name), bits, format))
         except (AttributeError, TypeError) as error:
             raise InputError(f"config.json has a quantized site that this model does not have: {name}") from error
     return model

@@ -3,10 +3,11 @@
 All models transcribe each utterance in turn, and the order is reversed every time, so that a machine that slows down
 slows all of them. Each transcribes it twice: oneDNN compiles its kernels for every new input length, so the first run
 warms up and provides the hypothesis; the second is timed, after the other models have used the caches. The time covers
-everything that `Recognizer.transcribe` does: features, network and decoding, one utterance at a time, never padded. It
+everything that recognition does: features, network and decoding, one utterance at a time, never padded. It
 does not include loading and resampling. This is the latency, and `speedup` is its ratio.
 
-A model that can batch also transcribes half a minute of utterances in one call, warmed up and timed in the same way.
+A model that can batch also transcribes half a minute of utterances, or eight windows, in one call, warmed up and timed
+in the same way.
 The throughput is that of each model's faster way (the float model has only one: two utterances at once on one core
 each were no faster, scripts/LOG.md), and `speedup_packed` is its ratio.
 
@@ -24,9 +25,10 @@ from typing import TypeVar
 import numpy as np
 
 from ..foundation.errors import InputError
-from ..models.recognizer import BATCH_SECONDS, Recognizer
+from ..models.recognizer import Recognizer
 from ..speech import audio
 from ..speech.audio import Facts, Utterance
+from ..speech.longform import texts
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def timed_batches(utterances: Iterable[tuple[Utterance, Facts]], recognizers: Se
     timed: list[TimedUtterance] = []
     waveforms: list[np.ndarray] = []
     for turn, (utterance, facts) in enumerate(utterances):
-        if timed and sum(map(len, waveforms)) + facts.samples > BATCH_SECONDS * rate:
+        if timed and not recognizers[0].fits([*map(len, waveforms), facts.samples]):
             yield Batch(timed, _batched_seconds(waveforms, recognizers, turn))
             timed, waveforms = [], []
         answers = tuple(Answer("", None) for _ in recognizers)
@@ -76,7 +78,7 @@ def _answers(
 ) -> tuple[Answer, ...]:
     """Every model's answer to an utterance."""
     try:
-        return tuple(Answer(*each) for each in _in_turn(recognizers, turn, lambda model: model.transcribe(waveform)))
+        return tuple(Answer(*each) for each in _in_turn(recognizers, turn, lambda model: texts(model, [waveform])[0]))
     except InputError as error:
         raise InputError(f"{utterance.id}: {error}") from error
 
@@ -85,8 +87,8 @@ def _batched_seconds(
     waveforms: list[np.ndarray], recognizers: Sequence[Recognizer], turn: int
 ) -> tuple[float | None, ...]:
     """Each model's seconds to transcribe them in one call; None if it cannot."""
-    batching = [each for each in recognizers if each.batched and waveforms]
-    answers = iter(_in_turn(batching, turn, lambda model: model.transcribe_all(waveforms)))
+    batching = [each for each in recognizers if each.batches and waveforms]
+    answers = iter(_in_turn(batching, turn, lambda model: texts(model, waveforms)))
     return tuple(next(answers)[1] if each in batching else None for each in recognizers)
 
 

@@ -8,7 +8,7 @@ reads. It is set to zero: transformers initializes it at random, but the same fi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -32,17 +32,17 @@ class _Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def read_by_inference(model: nn.Module, names: Iterable[str], inputs: Tensor) -> set[str]:
-    """Those of the named parameters and buffers that `model(inputs)` reads; the model is in eval mode."""
+def read_by_inference(model: nn.Module, names: Iterable[str], forward: Callable[[], Any]) -> set[str]:
+    """Those of the named parameters and buffers that a forward pass of the model reads; it is in eval mode."""
     state = model.state_dict(keep_vars=True)
     with torch.no_grad(), _Reads({name: state[name] for name in names if state[name].numel()}) as reads:
-        model(inputs)
+        forward()
     return reads.found
 
 
-def zero_unread(model: nn.Module, missing: Collection[str], inputs: Tensor) -> list[str]:
+def zero_unread(model: nn.Module, missing: Collection[str], forward: Callable[[], Any]) -> list[str]:
     """The missing parameters that inference reads, sorted; the other missing ones become zero."""
-    needed = read_by_inference(model, missing, inputs) if missing else set()
+    needed = read_by_inference(model, missing, forward) if missing else set()
     state = model.state_dict()
     for name in set(missing) - needed:
         state[name].zero_()

@@ -1,25 +1,24 @@
-"""The feature extractor and the tokenizer of a model, checked to agree with its head on every symbol.
-
-The CTC blank, the word delimiter and the size of the vocabulary are each stored in several files. The tokenizer
-decides, because it writes the text; if another file contradicts it, a remark says so.
-"""
+"""The feature extractor and the tokenizer of a model, which its family and its task name where no file does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoFeatureExtractor, AutoTokenizer, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
+import transformers
+from transformers import AutoFeatureExtractor, AutoTokenizer
 
 from ..foundation.errors import InputError
+from .families.base import Family
 from .source import CONFIG, Source, read_json
+from .tasks.base import Task
+from .tasks.ctc_vocabulary import listed
 
 VOCABULARY = "vocab.json"
+TABLES = frozenset({VOCABULARY, "tokenizer.json"})  # one of them is in every folder
 TOKENIZER = "tokenizer_config.json"
 EXTRACTOR = frozenset({"preprocessor_config.json", "processor_config.json"})
 FASTEST = 1_000_000  # Hz: no recording is sampled faster
-SHOWN = 5  # symbols in a message
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Languages:
     others: tuple[str, ...]
 
 
-def load_processor(source: Source, target_lang: str | None) -> tuple[Wav2Vec2Processor, Languages]:
+def load_processor(source: Source, family: Family, task: Task, target_lang: str | None) -> tuple[Any, Languages]:
     """The feature extractor and the tokenizer of a model, for `target_lang` if it has several languages.
 
     Raises InputError if a file is missing or unusable, or if there is no such language.
@@ -38,22 +37,22 @@ def load_processor(source: Source, target_lang: str | None) -> tuple[Wav2Vec2Pro
     languages = _languages(source, target_lang)
     try:
         extractor = AutoFeatureExtractor.from_pretrained(source.folder, trust_remote_code=False)
-        tokenizer = _tokenizer_class(source).from_pretrained(
+        tokenizer = _tokenizer_class(source, task).from_pretrained(
             source.folder, trust_remote_code=False, **_options(source, languages)
         )
     except Exception as error:  # transformers checks little of a file; whatever it trips over is wrong in there
         absent = [
-            *({VOCABULARY} - source.names),
+            *([] if TABLES & source.names else [VOCABULARY]),
             *(["preprocessor_config.json"] if not EXTRACTOR & source.names else []),
         ]
         why = f"no {' and no '.join(absent)}" if absent else first_line(error)
         raise InputError(
             f"{source.name}: no usable feature extractor and tokenizer in the folder ({why}); copy those files as well"
         ) from error
-    _check_extractor(source, extractor)
+    _check_extractor(source, extractor, family.INPUT)
     _restore_delimiter(tokenizer)
     _keep_one_language(tokenizer)
-    return Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer), languages
+    return getattr(transformers, task.PROCESSOR)(feature_extractor=extractor, tokenizer=tokenizer), languages
 
 
 def _languages(source: Source, target_lang: str | None) -> Languages:
@@ -66,10 +65,10 @@ def _languages(source: Source, target_lang: str | None) -> Languages:
     chosen = target_lang or settings.get("target_lang")
     if chosen is None:
         raise InputError(
-            f"{source.name}: {VOCABULARY} has {_listed(sorted(vocabulary))}; choose a language with --target-lang"
+            f"{source.name}: {VOCABULARY} has {listed(sorted(vocabulary))}; choose a language with --target-lang"
         )
     if chosen not in vocabulary:
-        raise InputError(f"{source.name}: no language {chosen!r}; there are {_listed(sorted(vocabulary))}")
+        raise InputError(f"{source.name}: no language {chosen!r}; there are {listed(sorted(vocabulary))}")
     return Languages(chosen, tuple(sorted(vocabulary.keys() - {chosen})))
 
 
@@ -94,20 +93,21 @@ def _options(source: Source, languages: Languages) -> dict[str, Any]:
     return options
 
 
-def _tokenizer_class(source: Source) -> Any:
-    """The family's where no file names one: transformers does not know which belongs to WavLM."""
+def _tokenizer_class(source: Source, task: Task) -> Any:
+    """The task's where no file names one: transformers does not know which belongs to WavLM."""
     files = (source.folder / name for name in (TOKENIZER, CONFIG) if name in source.names)
-    return AutoTokenizer if any(read_json(each).get("tokenizer_class") for each in files) else Wav2Vec2CTCTokenizer
+    named = any(read_json(each).get("tokenizer_class") for each in files)
+    return AutoTokenizer if named else getattr(transformers, task.TOKENIZER)
 
 
-def _check_extractor(source: Source, extractor: Any) -> None:
+def _check_extractor(source: Source, extractor: Any, expected: str) -> None:
     rate = extractor.sampling_rate
     if type(rate) is not int or not 0 < rate < FASTEST:
         raise InputError(f"{source.name}: the feature extractor's sampling_rate is {rate!r}; set it to the rate in Hz")
-    if "input_values" not in extractor.model_input_names:
+    if expected not in extractor.model_input_names:
         raise InputError(
             f"{source.name}: {type(extractor).__name__} returns {extractor.model_input_names[0]}, but the model takes "
-            "waveforms; copy preprocessor_config.json from the model that it was fine-tuned from"
+            f"{expected}; copy preprocessor_config.json from the model that it was fine-tuned from"
         )
 
 
@@ -124,37 +124,6 @@ def _keep_one_language(tokenizer: Any) -> None:
     if getattr(tokenizer, "target_lang", None) is not None:
         tokenizer.vocab = dict(tokenizer.encoder)
         tokenizer.target_lang = tokenizer.init_kwargs["target_lang"] = None
-
-
-def check_symbols(name: str, tokenizer: Any, symbols: int) -> Iterator[str]:
-    """Check a tokenizer against a head with so many symbols; yields remarks on mismatches that can be tolerated.
-
-    Raises InputError if they cannot belong together: the blank or symbols of the vocabulary are outside the head.
-    """
-    blank, vocabulary = tokenizer.pad_token_id, tokenizer.get_vocab()
-    if blank is None or not 0 <= blank < symbols:
-        raise InputError(
-            f"{name}: the tokenizer's pad_token {tokenizer.pad_token!r}, which is the CTC blank, has number "
-            f"{blank}, but the head writes 0 to {symbols - 1}; set pad_token in {TOKENIZER} to the blank that the "
-            "model was trained with"
-        )
-    special = {*tokenizer.all_special_tokens, tokenizer.init_kwargs.get("word_delimiter_token")}
-    outside = sorted(symbol for symbol, number in vocabulary.items() if number >= symbols and symbol not in special)
-    if outside:
-        raise InputError(
-            f"{name}: {_listed(outside)} in the vocabulary are outside the head, which has {symbols} symbols; copy "
-            "the tokenizer that the model was trained with, or use --target-lang if it has several languages"
-        )
-    if unnamed := set(range(symbols)) - set(vocabulary.values()):
-        yield (
-            f"{name}: the head writes {symbols} symbols, but the tokenizer names only {symbols - len(unnamed)} of "
-            f"them; the text may contain {tokenizer.unk_token}"
-        )
-
-
-def _listed(names: list[str]) -> str:
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
 
 
 def first_line(error: BaseException) -> str:

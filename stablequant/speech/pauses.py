@@ -21,7 +21,6 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 
 LONGEST = 30.0  # seconds of a piece: attention needs memory in the square of its length
-SHORTEST = 15.0  # seconds before a cut without a pause
 MARGIN = 2.0  # seconds on either side of such a cut that both pieces contain
 PAUSE = 0.25  # seconds
 PAD = 0.05  # seconds
@@ -42,36 +41,56 @@ class Piece:
     shared: int = 0  # its first samples that are also the last of the piece before; 0 after a pause
 
 
-def pieces(blocks: Iterable[np.ndarray], rate: int, stride: int) -> Iterator[Piece]:
-    """The pieces of a waveform that comes in blocks (samples,) at `rate` Hz, in order, none longer than LONGEST.
+@dataclass(frozen=True)
+class _Cutting:
+    """How a recording is cut."""
 
-    Those that share samples start a multiple of `stride` samples apart, so that their frames lie on each other.
+    rate: int  # Hz
+    stride: int  # samples from one frame to the next
+    seconds: float  # of the longest piece
+    margin: float  # seconds
+
+    @property
+    def longest(self) -> int:
+        return round(self.seconds * self.rate)
+
+
+def pieces(
+    blocks: Iterable[np.ndarray], rate: int, stride: int, longest: float = LONGEST, *, overlap: bool = True
+) -> Iterator[Piece]:
+    """The pieces of a waveform in blocks (samples,) at `rate` Hz, in order, none longer than `longest` seconds.
+
+    Those that share samples start a multiple of `stride` samples apart, so that their frames lie on each other;
+    without `overlap` none do.
     """
+    how = _Cutting(rate, stride, longest, MARGIN if overlap else 0.0)
     held, limit = Piece(0, np.zeros(0, np.float32)), -np.inf
     for block in blocks:
         held = replace(held, waveform=np.concatenate([held.waveform, block]))
-        while len(held.waveform) > LONGEST * rate:
-            limit = _limit(held, rate, limit)
-            found, held = _advance(held, rate, stride, limit)
+        while len(held.waveform) > how.longest:
+            limit = _limit(held, how, limit)
+            found, held = _advance(held, how, limit)
             yield from found
-    yield from (_part(held, *span) for span in _speech(held, rate, _limit(held, rate, limit)))
+    yield from (_part(held, *span) for span in _speech(held, rate, _limit(held, how, limit)))
 
 
-def _advance(held: Piece, rate: int, stride: int, limit: float) -> tuple[list[Piece], Piece]:
-    """The pieces that end within the first LONGEST seconds, and what is left from there on."""
-    longest = round(LONGEST * rate)
-    spans = _speech(_part(held, 0, longest), rate, limit)
+def _advance(held: Piece, how: _Cutting, limit: float) -> tuple[list[Piece], Piece]:
+    """The pieces that end within the longest one, and what is left from there on."""
+    longest = how.longest
+    spans = _speech(_part(held, 0, longest), how.rate, limit)
     unfinished = [span for span in spans if span[1] == longest]
     if unfinished == [(0, longest)]:
-        return _cut(held, rate, stride)
-    begin = unfinished[0][0] if unfinished else longest - round(PAD * rate)
+        return _cut(held, how)
+    begin = unfinished[0][0] if unfinished else longest - round(PAD * how.rate)
     found = [_part(held, *span) for span in spans if span not in unfinished]
     return found, _part(held, begin, len(held.waveform))
 
 
-def _cut(held: Piece, rate: int, stride: int) -> tuple[list[Piece], Piece]:
-    """The piece before the quietest place, and what follows; both with the margin."""
-    first, last, margin = (round(seconds * rate / stride) for seconds in (SHORTEST, LONGEST - MARGIN, MARGIN))
+def _cut(held: Piece, how: _Cutting) -> tuple[list[Piece], Piece]:
+    """The piece before the quietest place of its second half, and what follows; both with the margin."""
+    stride, rate = how.stride, how.rate
+    places = how.seconds / 2, how.seconds - how.margin, how.margin
+    first, last, margin = (round(seconds * rate / stride) for seconds in places)
     levels = _levels(held.waveform[first * stride : last * stride], stride, round(PAUSE * rate / stride))
     cut = first + int(levels.argmin())
     begin, end = (cut - margin) * stride, (cut + margin) * stride
@@ -82,9 +101,9 @@ def _part(held: Piece, begin: int, end: int) -> Piece:
     return Piece(held.start + begin, held.waveform[begin:end], held.shared if begin == 0 else 0)
 
 
-def _limit(held: Piece, rate: int, before: float) -> float:
-    """The level (dB) below which the first LONGEST seconds are quiet; the previous one if the level does not vary."""
-    levels = _levels(held.waveform[: round(LONGEST * rate)], round(HOP * rate), SMOOTH)
+def _limit(held: Piece, how: _Cutting, before: float) -> float:
+    """The level (dB) below which the first seconds are quiet; the previous one if the level does not vary."""
+    levels = _levels(held.waveform[: how.longest], round(HOP * how.rate), SMOOTH)
     soft, loud = np.percentile(levels, [5, 99]) if len(levels) else (0.0, 0.0)
     return float(soft + QUIET * (loud - soft)) if loud - soft > STEADY else before
 

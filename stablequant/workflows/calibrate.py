@@ -28,8 +28,8 @@ from ..models.source import folder_bytes
 from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.planners import edited
+from ..quantization.search.forward import CalibrationUtterance
 from ..quantization.search.resume import ResumeState, fingerprint_hash
-from ..quantization.search.scores import CalibrationUtterance
 from ..quantization.search.session import Planner, begin
 from .calibration_data import held_out, read_recordings
 

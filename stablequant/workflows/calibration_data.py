@@ -9,7 +9,7 @@ from typing import Any
 from ..foundation.errors import InputError
 from ..foundation.options import CalibrateOptions
 from ..models.recognizer import Recognizer
-from ..quantization.search.scores import CalibrationUtterance
+from ..quantization.search.forward import CalibrationUtterance
 from ..speech import audio
 from ..speech.audio import Facts
 

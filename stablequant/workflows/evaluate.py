@@ -30,7 +30,6 @@ from ..foundation.errors import InputError
 from ..foundation.options import EvaluateOptions
 from ..models.checkpoint import read
 from ..models.recognizer import Recognizer
-from ..models.tasks import ctc_words
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
@@ -263,7 +262,7 @@ def _warnings(
 def _unwritable(recognizer: Recognizer, references: list[str]) -> Iterator[str]:
     """A warning if the transcripts are in another script or language than the model's."""
     words = [word for text in references for word in text.split()]
-    wrong = ctc_words.unwritable(words, recognizer.processor.tokenizer)
+    wrong = recognizer.task.unwritable(words, recognizer.processor.tokenizer)
     if len(wrong) > UNWRITABLE * len(words):
         some = ", ".join(sorted(set(wrong))[:3])
         yield (

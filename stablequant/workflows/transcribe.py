@@ -1,6 +1,6 @@
 """What a model hears in recordings: half a minute of short ones in one call if the model packs, a long one in pieces.
 
-A recording of up to LONG seconds is recognised whole, as by `eval`. A longer one is never held whole: it is cut at
+A recording of up to half a minute is recognised whole, as by `eval`. A longer one is never held whole: it is cut at
 its pauses (pauses.py), and its words are those of its pieces (longform.py).
 """
 
@@ -17,21 +17,12 @@ import numpy as np
 
 from ..foundation import progress
 from ..foundation.errors import InputError
-from ..models.recognizer import BATCH_SECONDS, Recognizer
-from ..models.tasks import ctc, ctc_words
+from ..models.recognizer import Recognizer
+from ..models.tasks.base import Word
 from ..speech import audio
 from ..speech.audio import Utterance
 from ..speech.layouts._entries import files_below, is_audio, is_unread, unread
 from ..speech.longform import Stretch, stretches
-
-LONG = BATCH_SECONDS  # what lasts longer is recognised in pieces
-
-
-@dataclass(frozen=True)
-class Word:
-    word: str
-    start: float  # seconds from the start of the recording
-    end: float
 
 
 @dataclass(frozen=True)
@@ -41,11 +32,12 @@ class Transcript:
     audio_filepath: str
     duration: float  # seconds
     text: str
-    words: tuple[Word, ...] | None = None  # None: not asked for
+    words: tuple[Word, ...] | None = None  # from the start of the recording; None: not asked for
 
     def to_json(self) -> dict[str, Any]:
         """A line of a NeMo manifest."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        shown = {**asdict(self), "words": None if self.words is None else [each._asdict() for each in self.words]}
+        return {key: value for key, value in shown.items() if value is not None}
 
 
 Transcribed = tuple[str, "Transcript | InputError"]  # path, and what is said or why it cannot be read
@@ -62,7 +54,7 @@ def transcribe_files(recognizer: Recognizer, paths: Iterable[str], *, words: boo
     waiting: list[Pending] = []
     for path in paths:
         sound = _read(recognizer, path, words)
-        if _samples([*waiting, (path, sound)]) > BATCH_SECONDS * recognizer.sampling_rate:
+        if not recognizer.fits(_samples([*waiting, (path, sound)])):
             yield from _answer(recognizer, waiting, words)
             waiting = []
         waiting.append((path, sound))
@@ -85,7 +77,7 @@ def _read(recognizer: Recognizer, path: str, words: bool) -> np.ndarray | Transc
     try:
         pipe = path == audio.STDIN or Path(path).is_fifo()
         with audio.piped(path) if pipe else nullcontext(audio.whole_file(path)) as utterance:
-            if (seconds := audio.length(utterance)) > LONG:
+            if (seconds := audio.length(utterance)) > recognizer.longest:
                 return _long(recognizer, utterance, seconds, words)
             return audio.load(utterance, recognizer.sampling_rate)
     except InputError as error:
@@ -97,41 +89,50 @@ def _long(recognizer: Recognizer, utterance: Utterance, seconds: float, words: b
     with progress.bar(total=round(seconds), desc=utterance.id, unit="s") as bar:
         for stretch in stretches(recognizer, blocks):
             found.append(stretch)
-            end = stretch.start + len(stretch.symbols) * recognizer.stride
-            bar.update(min(bar.total, end // recognizer.sampling_rate) - bar.n)
+            bar.update(min(bar.total, stretch.end // recognizer.sampling_rate) - bar.n)
     return _transcript(recognizer, utterance.id, seconds, found, words)
 
 
-def _samples(sounds: Iterable[Pending]) -> int:
-    return sum(len(sound) for _, sound in sounds if isinstance(sound, np.ndarray))
+def _samples(sounds: Iterable[Pending]) -> list[int]:
+    return [len(sound) for _, sound in sounds if isinstance(sound, np.ndarray)]
 
 
 def _answer(recognizer: Recognizer, waiting: list[Pending], words: bool) -> Iterator[Transcribed]:
-    long_enough = [s for _, s in waiting if isinstance(s, np.ndarray) and len(s) >= recognizer.min_samples]
-    logits = iter(recognizer.logits_all(long_enough))
+    whole = [s for _, s in waiting if isinstance(s, np.ndarray) and len(s) >= recognizer.min_samples]
+    answers = iter(_recognised(recognizer, whole))
     for path, sound in waiting:
         if not isinstance(sound, np.ndarray):
             yield path, sound
             continue
-        try:
-            spoken = [Stretch(0, ctc.best(next(logits)))] if len(sound) >= recognizer.min_samples else []
+        spoken = next(answers) if len(sound) >= recognizer.min_samples else []
+        if isinstance(spoken, InputError):
+            yield path, InputError(f"{path}: {spoken}")
+        else:
             yield path, _transcript(recognizer, path, len(sound) / recognizer.sampling_rate, spoken, words)
-        except InputError as error:
-            yield path, InputError(f"{path}: {error}")
+
+
+def _recognised(recognizer: Recognizer, waveforms: list[np.ndarray]) -> Iterator[list[Stretch] | InputError]:
+    """What is spoken in each waveform; where one of several cannot be answered, each is tried by itself."""
+    try:
+        for waveform, spoken in zip(waveforms, recognizer.recognise(waveforms), strict=True):
+            yield [Stretch(0, len(waveform), spoken)]
+    except InputError as error:
+        if len(waveforms) == 1:
+            yield error
+            return
+        for waveform in waveforms:
+            yield from _recognised(recognizer, [waveform])
 
 
 def _transcript(
     recognizer: Recognizer, path: str, seconds: float, spoken: Sequence[Stretch], words: bool
 ) -> Transcript:
-    texts = [ctc.decode(each.symbols, recognizer.processor.tokenizer) for each in spoken]
-    timed = tuple(_words(recognizer, spoken)) if words else None
-    return Transcript(path, round(seconds, 3), " ".join(filter(None, texts)), timed)
+    text = " ".join(filter(None, (each.spoken.text for each in spoken)))
+    return Transcript(path, round(seconds, 3), text, tuple(_words(recognizer, spoken)) if words else None)
 
 
 def _words(recognizer: Recognizer, spoken: Iterable[Stretch]) -> Iterator[Word]:
-    letters = ctc_words.alphabet(recognizer.processor.tokenizer)
     for stretch in spoken:
-        for span in ctc_words.words(stretch.symbols, letters):
-            samples = (stretch.start + frame * recognizer.stride for frame in (span.first, span.end))
-            start, end = (round(each / recognizer.sampling_rate, 3) for each in samples)
-            yield Word(span.word, start, end)
+        begin = stretch.start / recognizer.sampling_rate
+        for word, start, end in stretch.spoken.words():
+            yield Word(word, round(begin + start, 3), round(begin + end, 3))

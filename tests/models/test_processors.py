@@ -122,7 +122,7 @@ def test_text_and_words_have_the_folders_delimiter(folder, delimiter):
     tokenized(folder, (*LETTERS[:4], delimiter, *"ABC"), word_delimiter_token=delimiter)
     recognizer = read.load(str(folder))
     path = np.array([5, 6, 4, 0, 4, 7, 4])
-    assert ctc.decode(path, recognizer.processor.tokenizer) == "AB C"
+    assert ctc_words.decode(path, recognizer.processor.tokenizer) == "AB C"
     words = ctc_words.words(path, ctc_words.alphabet(recognizer.processor.tokenizer))
     assert [(each.word, each.first, each.end) for each in words] == [("AB", 0, 2), ("C", 5, 6)]
 
@@ -146,7 +146,7 @@ def test_words_joined_by_spaces_are_the_text(symbols, options, tmp_path):
     @given(st.lists(st.integers(0, len(symbols) - 1), max_size=30))
     def holds(path):
         words = ctc_words.words(np.array(path, int), letters)
-        assert " ".join(each.word for each in words) == ctc.decode(np.array(path, int), letters.tokenizer)
+        assert " ".join(each.word for each in words) == ctc_words.decode(np.array(path, int), letters.tokenizer)
         assert all(0 <= each.first < each.end <= len(path) for each in words)
         assert all(a.first <= b.first for a, b in pairwise(words))
 
@@ -282,4 +282,4 @@ def test_a_folder_that_names_no_tokenizer_class(kind, tmp_path):
     folder = tiny.save(tmp_path, kind)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in settings.items() if "class" not in k}))
-    assert ctc.decode(np.array([5, 4, 6]), read.load(str(folder)).processor.tokenizer) == "A B"
+    assert ctc_words.decode(np.array([5, 4, 6]), read.load(str(folder)).processor.tokenizer) == "A B"

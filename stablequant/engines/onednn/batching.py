@@ -19,6 +19,8 @@ from .packing import packed
 
 def can_batch(model: Any) -> bool:
     """Whether every encoder layer runs fused, and so knows where an utterance ends."""
+    if not hasattr(model, "lm_head"):
+        return False
     layers = getattr(getattr(getattr(model, "base_model", None), "encoder", None), "layers", ())
     return len(layers) > 0 and all(hasattr(layer, "form") and not is_watched(layer.attention) for layer in layers)
 

@@ -10,7 +10,7 @@ from ..recognizer import Recognizer
 TEMPLATE = """---
 library_name: transformers
 pipeline_tag: automatic-speech-recognition
-{base_model}tags: [stablequant, int8, ctc]
+{base_model}tags: [stablequant, int8, {tag}]
 ---
 # {base}, quantized to {scheme}
 
@@ -27,9 +27,9 @@ Made by stablequant (`sfm-quant calibrate --method {method}`) from `{base}`.
 {language}{remarks}
 ```python
 import stablequant  # registers the format with transformers
-from transformers import AutoModelForCTC
+from transformers import {auto_class}
 
-model = AutoModelForCTC.from_pretrained("{name}")
+model = {auto_class}.from_pretrained("{name}")
 ```
 
 `plan.json` lists the range of every site and the reason for it. To measure word error rate and speed on your own
@@ -49,6 +49,8 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
         # a field of the hub, where a folder on this machine means nothing
         base_model="" if Path(recognizer.path).exists() else f"base_model: {recognizer.path}\n",
         name=name,
+        tag=recognizer.task.TAG,
+        auto_class=recognizer.task.AUTO_CLASS,
         scheme=plan.scheme,
         method=plan.method,
         bits=f"{first.weight.format.bits}-bit weights for each output channel, {inputs}",

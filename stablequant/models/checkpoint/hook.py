@@ -94,6 +94,7 @@ class StableQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **_: Any) -> None:
         families()[model.config.model_type].prepare(model)
         state.skeleton(model, self.quantization_config.formats)
+        untie(model)
         loaded: Any
         for loaded in model.modules():
             loaded._is_hf_initialized = True  # or the family's _init_weights looks for weights that are codes now
@@ -118,6 +119,14 @@ class StableQuantizer(HfQuantizer):
     def is_trainable(self) -> bool:
         """Integer weights have no gradient."""
         return False
+
+
+def untie(model: Any) -> None:
+    """Leave no weight to be tied that a quantized model no longer has: its tables read the codes (state.TableOf)."""
+    names = dict(model.named_parameters())
+    tied = {target: source for target, source in model.all_tied_weights_keys.items() if target in names}
+    model.all_tied_weights_keys = tied
+    model._tied_weights_keys = tied
 
 
 def _formats(sites: Any) -> dict[str, tuple[WeightFormat, int]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -18,23 +20,24 @@ from ...quantization.plan.plan import PLAN_FILE, read_plan
 from .. import folder_check, source
 from ..completeness import zero_unread
 from ..families.base import Family, Geometry, families
-from ..processors import Languages, check_symbols, first_line, load_processor
+from ..processors import Languages, first_line, load_processor
 from ..recognizer import Recognizer
 from ..source import Source
-from ..tasks.base import Task, task_of
+from ..tasks.base import PLAIN, Decoding, Inputs, Task, task_of
 from . import hook  # noqa: F401  (registers the format with transformers)
 
 AGAIN = "; copy the model again"
 PROBE = 8000  # samples: enough for a frame of every family, its adapter included
 
 
-def load(path: str, target_lang: str | None = None) -> Recognizer:
+def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) -> Recognizer:
     """The recogniser in a folder or hub id, float or written by `sfm-quant calibrate`.
 
-    `target_lang` chooses the language of a model with language adapters. Raises InputError if it is not a CTC model of
-    a supported family, if weights that inference reads are missing, cut short or of another shape, or if tokenizer and
-    head cannot belong together. Weights that a float model does not use are ignored, as in transformers (checkpoints
-    on the hub often contain pre-training heads); a quantized model must match its file key by key.
+    `target_lang` chooses the language of a model with language adapters. Raises InputError if it is not a model of a
+    supported family and task, if weights that inference reads are missing, cut short or of another shape, or if
+    tokenizer and head cannot belong together. Weights that a float model does not use are ignored, as in
+    transformers (checkpoints on the hub often contain pre-training heads); a quantized model must match its file
+    key by key.
     """
     known = families()
     files = source.locate(path, tuple(known), target_lang)
@@ -44,30 +47,24 @@ def load(path: str, target_lang: str | None = None) -> Recognizer:
     family, geometry = _built(path, config, known)
     scheme = _scheme(path, config)
     plan = _calibration(files) if scheme != "float32" else {}
-    processor, languages = load_processor(files, target_lang)
+    processor, languages = load_processor(files, family, task, target_lang)
     language = languages.chosen or plan.get("target_lang")
     _check_language(files, config, language, target_lang)
-    model = _model(files, config, task, target_lang if languages.chosen else None)
-    unfit = check_symbols(path, processor.tokenizer, model.config.vocab_size)
-    remarks = [
-        *folder_check.remarks(files),
-        *unfit,
-        *_blanks(path, model, processor.tokenizer),
-        *_languages(path, languages),
-    ]
+    rate = processor.feature_extractor.sampling_rate
+    probe = family.inputs(processor.feature_extractor, np.zeros(PROBE, np.float32), rate)
+    model = _model(files, config, task, probe, target_lang if languages.chosen else None)
     parameters = sum(each.numel() for each in model.parameters())
     if scheme == "float32":  # a quantized one was prepared before its weights were read
         family.prepare(model)
-    return Recognizer(
+    recognizer = Recognizer(
         model=model.eval(),
         processor=processor,
         path=path,
         scheme=scheme,
-        sampling_rate=processor.feature_extractor.sampling_rate,
+        sampling_rate=rate,
         sites=_count_sites(model),
-        min_samples=geometry.fewest,
+        geometry=geometry,
         notices=() if scheme == "float32" else onednn.notices(model.hf_quantizer.reasons, path),
-        remarks=tuple(remarks),
         bytes_on_disk=size,
         float32_bytes=4 * parameters,
         folder=str(files.folder),
@@ -76,8 +73,11 @@ def load(path: str, target_lang: str | None = None) -> Recognizer:
         calibrated_on=frozenset(plan.get("audio_sha256", ())),
         family=family,
         task=task,
+        decoding=decoding,
         batched=partial(onednn.batched_logits, model) if onednn.can_batch(model) else None,
     )
+    unfit = task.check(path, recognizer.network)
+    return replace(recognizer, remarks=(*folder_check.remarks(files), *unfit, *_languages(path, languages)))
 
 
 def _config(files: Source) -> tuple[Any, Task]:
@@ -90,7 +90,7 @@ def _config(files: Source) -> tuple[Any, Task]:
     named = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
     task = task_of(named)
     if task is None:
-        raise InputError(f"{path}: {named[0]} is not a CTC model; fine-tune it with CTC first")
+        raise InputError(f"{path}: {named[0]} does not transcribe; fine-tune it with CTC first")
     config.return_dict = True  # training settings that some folders carry, and that change what a call returns
     config.output_attentions = config.output_hidden_states = False
     config._attn_implementation = None  # the default of this machine, not the kernel that the folder was trained with
@@ -138,7 +138,7 @@ def _check_language(files: Source, config: Any, language: str | None, target_lan
         raise InputError(f"{files.name}: no adapter.{target_lang}.safetensors here; available languages: {others}")
 
 
-def _model(files: Source, config: Any, task: Task, target_lang: str | None) -> Any:
+def _model(files: Source, config: Any, task: Task, probe: Inputs, target_lang: str | None) -> Any:
     path = files.name
     try:
         model, info = getattr(transformers, task.AUTO_CLASS).from_pretrained(
@@ -159,7 +159,7 @@ def _model(files: Source, config: Any, task: Task, target_lang: str | None) -> A
             f"{path}: {name} has shape {tuple(in_file)} in the file and {tuple(by_config)} by config.json; "
             "copy the config.json that belongs to the weights"
         )
-    _check_complete(path, model.eval(), task, info["missing_keys"], info["unexpected_keys"])
+    _check_complete(path, model.eval(), task, probe, info)
     return model
 
 
@@ -172,32 +172,17 @@ def _why_not_loaded(error: Exception) -> str:
     return f"the weights cannot be loaded ({first_line(error).removesuffix(AGAIN)}){AGAIN}"
 
 
-def _check_complete(path: str, model: Any, task: Task, missing: set[str], unexpected: set[str]) -> None:
-    needed = zero_unread(model, missing, torch.zeros(1, PROBE))
-    prefixes = {name.partition(".")[0] for name in unexpected}
+def _check_complete(path: str, model: Any, task: Task, probe: Inputs, info: Mapping[str, Any]) -> None:
+    needed = zero_unread(model, info["missing_keys"], lambda: task.logits(model, probe, None))
+    prefixes = {name.partition(".")[0] for name in info["unexpected_keys"]}
     if needed and len(prefixes) == 1 and (prefix := prefixes.pop()) not in dict(model.named_children()):
         raise InputError(
             f"{path}: the names of all weights begin with {prefix!r}, because a wrapper of the model was saved; "
             "remove this prefix, or save the model inside the wrapper"
         )
     if needed:
-        what = (
-            "the CTC head (lm_head)" if task.missing_head(needed[0]) else f"{len(needed)} weights ({needed[0]}, ...)"
-        )
-        raise InputError(f"{path}: {what} missing from the file, so it is not a complete CTC model")
-
-
-def _blanks(path: str, model: Any, tokenizer: Any) -> Iterator[str]:
-    """Use one blank everywhere: the tokenizer's, because it writes the text."""
-    blank, configured = tokenizer.pad_token_id, model.config.pad_token_id
-    if configured != blank:
-        symbol = tokenizer.convert_ids_to_tokens(blank)
-        other = tokenizer.convert_ids_to_tokens(configured) if isinstance(configured, int) else None
-        yield (
-            f"{path}: the tokenizer's blank is {blank} ({symbol!r}), which is used, but pad_token_id in config.json "
-            f"is {configured} ({other!r}); correct the one that is wrong"
-        )
-        model.config.pad_token_id = blank
+        what = "the head (lm_head)" if task.missing_head(needed[0]) else f"{len(needed)} weights ({needed[0]}, ...)"
+        raise InputError(f"{path}: {what} missing from the file, so it is not a complete {task.TAG} model")
 
 
 def _languages(path: str, languages: Languages) -> Iterator[str]:

@@ -27,7 +27,7 @@ from ..recognizer import Recognizer
 from ..source import read_json
 from . import histograms as evidence
 from .card import model_card
-from .hook import StableQuantConfig, StableQuantizer
+from .hook import StableQuantConfig, StableQuantizer, untie
 from .verify import checksums
 
 
@@ -134,6 +134,7 @@ def quantized_model(model: Any, plan: Plan, weights: Mapping[str, QTensor]) -> A
     """The model as it is stored, before an engine makes it fast; the float model's other weights are shared."""
     converted = shallow_copy(model)
     state.convert(converted, plan.quantized(), weights)
+    untie(converted)
     config = StableQuantConfig.of(plan)
     converted.config.quantization_config = config
     converted.hf_quantizer = StableQuantizer(config, pre_quantized=True)

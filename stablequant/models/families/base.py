@@ -19,12 +19,14 @@ class Geometry:
 
     fewest: int  # samples that give one step
     stride: int  # samples from the start of one step to the start of the next
+    window: int | None = None  # samples that the network takes, whatever the recording's length; None: any number
 
 
 class Family(Protocol):
     """The functions of a file in this folder, for models of its types."""
 
     MODEL_TYPES: tuple[str, ...]  # `model_type` in config.json
+    INPUT: str  # what its feature extractor returns
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Make every weight visible at its module, in place, without changing a result."""
@@ -33,7 +35,7 @@ class Family(Protocol):
         """Every module with a weight matrix, in the order of the forward pass, with a reason if it stays in float."""
 
     def inputs(self, extractor: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Tensor]:
-        """The arguments of a forward pass for a mono float32 waveform (samples,): {"input_values": (1, samples)}."""
+        """The arguments of a forward pass for a mono float32 waveform (samples,): {INPUT: (1, ...)}."""
 
     def geometry(self, config: Any) -> Geometry:
         """How samples become steps; ValueError with a sentence if the sizes in config.json make no sense."""

@@ -9,7 +9,7 @@ reason.
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -26,8 +26,10 @@ CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")  # its keys a
 def discover(model: nn.Module) -> tuple[Site, ...]:
     """All sites of a model in forward order (the order in which the family registers its modules)."""
     weights = [(name, module, module.weight) for name, module in model.named_modules() if _has_matrix(module)]
-    owners = Counter(id(weight) for _, _, weight in weights)
-    return tuple(_site(name, module, tied=owners[id(weight)] > 1) for name, module, weight in weights)
+    owners: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, module, weight in weights:
+        owners.setdefault(id(weight), []).append((name, module))
+    return tuple(_site(name, module, owners[id(weight)]) for name, module, weight in weights)
 
 
 def _has_matrix(module: nn.Module) -> bool:
@@ -35,16 +37,27 @@ def _has_matrix(module: nn.Module) -> bool:
     return isinstance(weight, Tensor) and weight.ndim > 1
 
 
-def _site(name: str, module: nn.Module, *, tied: bool) -> Site:
-    shared = "shares its weight with another module, and an integer copy of its own would part them" if tied else None
+def _site(name: str, module: nn.Module, owners: list[tuple[str, nn.Module]]) -> Site:
+    """The site of a module; `owners` are the modules that have its weight, itself among them."""
+    table = _table(owners)
+    parted = "shares its weight with another module, and an integer copy of its own would part them"
+    shared = parted if len(owners) > 1 and table is None else None
     if isinstance(module, nn.Linear):
-        reason = shared or _linear_reason(name)
-        return _plain(name, module, "linear", reason)
+        site = _plain(name, module, "linear", shared or _linear_reason(name))
+        return site if table is None else replace(site, layer=table)  # computed where the table is first looked up
+    if table is not None:
+        return _plain(name, module, type(module).__name__, f"looked up in the codes of {owners[1][0]}, row by row")
     if isinstance(module, nn.Conv1d):
         return _conv_site(name, module, shared)
     kind = type(module).__name__
     known = "a table that is looked up, not multiplied" if isinstance(module, nn.Embedding) else None
     return _plain(name, module, kind, known or shared or f"{kind}: the integer kernels have linear layers and Conv1d")
+
+
+def _table(owners: list[tuple[str, nn.Module]]) -> str | None:
+    """The name of the embedding that shares its weight with one linear layer, as of tokens; None otherwise."""
+    kinds = [type(module) for _, module in owners]
+    return owners[0][0] if kinds == [nn.Embedding, nn.Linear] else None
 
 
 def _plain(name: str, module: nn.Module, kind: str, reason: str | None) -> Site:

@@ -22,6 +22,7 @@ from .base import Geometry
 from .discovery import discover
 
 MODEL_TYPES: tuple[str, ...] = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
+INPUT = "input_values"
 
 
 def prepare(model: nn.Module) -> nn.Module:
@@ -44,7 +45,7 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
 def inputs(extractor: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Tensor]:
     """The waveform, normalised as the feature extractor says."""
     features = extractor(waveform, sampling_rate=sampling_rate, return_tensors="pt")
-    return {"input_values": features.input_values}
+    return {INPUT: features.input_values}
 
 
 def geometry(config: Any) -> Geometry:

@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
 from ...foundation import registry
 
 Part = tuple[float, float]  # numerator and denominator of a score on one recording; sums of parts are parts
+Inputs = Mapping[str, Tensor]  # the arguments of a forward pass, of one recording
+Batched = Callable[[Sequence[Tensor]], list[Tensor]]  # model inputs (samples,) -> logits (steps, symbols) of each
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model that generates text decodes; a model that labels frames has no such choices."""
+
+    language: str | None = None  # spoken, as "de" or "german"; None: the model detects it
+    translate: bool = False  # to English
+    beams: int = 1
+
+
+PLAIN = Decoding()
+
+
+class Decoder(Protocol):
+    """The decoder of a model on the encoder's states of some pieces, with what it keeps of the steps so far."""
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Logits (pieces, symbols) of what follows ids (pieces, n), which follow those of the steps before."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows (int64) of the pieces, in this order."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a task needs to know about a model."""
+
+    model: Any  # transformers.PreTrainedModel, in eval mode
+    tokenizer: Any
+    step_seconds: float  # from one step of its encoder to the next
+    decoding: Decoding = PLAIN
+    batched: Batched | None = None  # of an engine that answers several utterances in one call
+    decoder: Callable[[Tensor], Decoder] | None = None  # of an engine, for encoder states (pieces, steps, channels)
+
+
+@dataclass(frozen=True)
+class Forced:
+    """What the decoder of every changed model has to follow."""
+
+    ids: Tensor  # (1, steps), the prompt and the tokens that the float model writes
+    prompt: int  # how many of them are the prompt
 
 
 @dataclass(frozen=True)
@@ -21,27 +65,63 @@ class Answer:
     logits: Tensor  # (steps, symbols)
     written: int  # symbols or tokens in it, 1 at least: what differences are counted over
     text: str
-    forced: Tensor | None = None  # decoder ids (1, steps) that every other model has to follow; None: no decoder
+
+
+class Word(NamedTuple):
+    """A word with its times in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
+class Spoken(Protocol):
+    """What a model recognises in one piece of a recording."""
+
+    @property
+    def text(self) -> str:
+        """Its text, with one space between words."""
+
+    def words(self) -> Iterable[Word]:
+        """Its words, with times from the start of the piece."""
 
 
 class Task(Protocol):
-    """The functions of a file in this folder. `inputs` are the arguments of a forward pass, of one recording."""
+    """The functions of a file in this folder."""
 
     AUTO_CLASS: str  # of transformers, which loads a model of this task
     HEAD: str  # how the names of its classes end
     UNIT: str  # of `divergence`, in points
+    TAG: str  # of a model card
+    TOKENIZER: str  # the class of transformers where no file of a model names one
+    PROCESSOR: str  # the class of transformers that joins feature extractor and tokenizer
 
-    def answer(self, model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> Answer:
-        """The model's own answer."""
+    def check(self, name: str, network: Network) -> Iterator[str]:
+        """Remarks on a loaded model, which are corrected in it; InputError if its parts cannot belong together."""
 
-    def logits(self, model: Any, inputs: Mapping[str, Tensor], answer: Answer) -> Tensor:
-        """Logits (steps, symbols) of a changed model for the steps of an answer."""
+    def forced(self, network: Network, inputs: Inputs) -> Forced | None:
+        """What every changed model has to follow: the tokens that this one writes; None without a decoder."""
+
+    def repeats(self, layer: str) -> bool:
+        """Whether a layer runs once for every token when the model writes, and not once for a recording."""
+
+    def logits(self, model: Any, inputs: Inputs, forced: Forced | None) -> Tensor:
+        """Logits (steps, symbols) of a model; without `forced`, of a decoder's first step."""
+
+    def answer(self, network: Network, logits: Tensor, forced: Forced | None) -> Answer:
+        """The answer that the model's own logits are."""
 
     def divergence(self, answer: Answer, logits: Tensor) -> Part:
         """How far the logits of a changed model are from an answer; 0 for its own."""
 
-    def text(self, model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> str:
-        """The model's text; InputError if its output is not finite."""
+    def recognise(self, network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
+        """What is spoken in several pieces, in one call where the engine can; InputError if output is not finite."""
+
+    def joined(self, left: Spoken, right: Spoken, seconds: float) -> Spoken:
+        """Two pieces that overlap: `right` begins so many seconds after `left`. Only where pieces may overlap."""
+
+    def unwritable(self, words: Iterable[str], tokenizer: Any) -> list[str]:
+        """The words that the model has no symbols for."""
 
     def missing_head(self, parameter: str) -> bool:
         """Whether a parameter belongs to the part that only this task adds to a network."""

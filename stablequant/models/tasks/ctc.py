@@ -9,32 +9,48 @@ between symbols, and a threshold would mean something else for every vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...foundation.errors import InputError
-from .base import Answer, Part, total_variation
+from .base import Answer, Forced, Inputs, Network, Part, Word, total_variation
+from .ctc_vocabulary import check, unwritable
+from .ctc_words import alphabet, best, decode, words
+
+__all__ = ["check", "unwritable"]
 
 AUTO_CLASS = "AutoModelForCTC"
 HEAD = "ForCTC"
 UNIT = "frames that change for 100 symbols (total variation)"
+TAG = "ctc"
+TOKENIZER = "Wav2Vec2CTCTokenizer"
+PROCESSOR = "Wav2Vec2Processor"
+ENOUGH = 10  # frames of agreement on either side; more do not make a join better
 
 
-def answer(model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> Answer:
-    """Logits (frames, vocabulary) of one recording."""
-    found: Tensor = model(**inputs).logits[0]
-    symbols = found.argmax(-1)
-    return Answer(found, max(1, _written(symbols, tokenizer.pad_token_id)), decode(symbols.numpy(), tokenizer))
+def forced(network: Network, inputs: Inputs) -> None:
+    """There is no decoder."""
 
 
-def logits(model: Any, inputs: Mapping[str, Tensor], answer: Answer) -> Tensor:
-    """Logits of the same frames: nothing is to be forced."""
+def repeats(layer: str) -> bool:
+    """No layer does."""
+    return False
+
+
+def logits(model: Any, inputs: Inputs, forced: Forced | None) -> Tensor:
+    """Logits (frames, vocabulary) of one recording; never padded, since padding changes group-norm models."""
     found: Tensor = model(**inputs).logits[0]
     return found
+
+
+def answer(network: Network, logits: Tensor, forced: Forced | None) -> Answer:
+    """The symbols that greedy decoding writes."""
+    symbols, tokenizer = logits.argmax(-1), network.tokenizer
+    return Answer(logits, max(1, _written(symbols, tokenizer.pad_token_id)), decode(symbols.numpy(), tokenizer))
 
 
 def divergence(answer: Answer, logits: Tensor) -> Part:
@@ -42,9 +58,45 @@ def divergence(answer: Answer, logits: Tensor) -> Part:
     return total_variation(answer.logits, logits), float(answer.written)
 
 
-def text(model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> str:
-    """Greedy decoding."""
-    return decode(best(model(**inputs).logits[0]), tokenizer)
+@dataclass(frozen=True)
+class Symbols:
+    """The best symbol of each frame, (frames,)."""
+
+    symbols: np.ndarray
+    network: Network
+
+    @property
+    def text(self) -> str:
+        """Greedy decoding."""
+        return decode(self.symbols, self.network.tokenizer)
+
+    def words(self) -> Iterator[Word]:
+        """From the first frame of each to the one after its last."""
+        step = self.network.step_seconds
+        for span in words(self.symbols, alphabet(self.network.tokenizer)):
+            yield Word(span.word, span.first * step, span.end * step)
+
+
+def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Symbols]:
+    """The best symbols of the frames of each piece."""
+    if network.batched is None or not inputs:
+        found = [logits(network.model, each, None) for each in inputs]
+    else:
+        found = network.batched([tensor[0] for each in inputs for tensor in each.values()])
+    return [Symbols(best(each), network) for each in found]
+
+
+def joined(left: Symbols, right: Symbols, seconds: float) -> Symbols:
+    """Two pieces joined on a frame in the inner half of their overlap, where neither is near its end.
+
+    The best frame is blank in both and far from any frame on which the two disagree: a symbol that one has a frame
+    earlier than the other is then neither lost nor written twice. Ties go to the middle, the quietest.
+    """
+    offset = round(seconds / left.network.step_seconds)
+    shared = min(len(left.symbols) - offset, len(right.symbols))
+    part = left.symbols[offset : offset + shared], right.symbols[:shared]
+    at = _join(*part, left.network.tokenizer.pad_token_id)
+    return replace(left, symbols=np.concatenate([left.symbols[: offset + at], right.symbols[at:]]))
 
 
 def missing_head(parameter: str) -> bool:
@@ -52,27 +104,17 @@ def missing_head(parameter: str) -> bool:
     return parameter.startswith("lm_head")
 
 
+def _join(left: np.ndarray, right: np.ndarray, blank: int) -> int:
+    """The frame of an overlap, (frames,) of either piece, from which on the right one is taken."""
+    frames = np.arange(len(left))
+    differ = np.flatnonzero(left != right)
+    nearest = np.abs(frames[:, None] - differ).min(1, initial=ENOUGH)
+    off_middle = np.abs(frames - len(left) // 2)
+    outer, silent = off_middle > len(left) / 4, (left == blank) & (right == blank)
+    return int(np.lexsort([off_middle, -nearest, ~silent, outer])[0])
+
+
 def _written(symbols: Tensor, blank: int) -> int:
     """Symbols that greedy decoding writes for the best symbols of the frames."""
     begins = torch.cat([torch.tensor([True]), symbols[1:] != symbols[:-1]])
     return int((begins & (symbols != blank)).sum())
-
-
-def best(logits: Tensor) -> np.ndarray:
-    """The best symbol of each frame of logits (frames, vocabulary).
-
-    Raises InputError where they are NaN or infinite: their argmax is a symbol too, but says nothing.
-    """
-    if not logits.isfinite().all():
-        raise InputError(
-            "the model's output is NaN or infinite; its weights or the samples of the recording are damaged or far "
-            "out of range"
-        )
-    symbols: np.ndarray = logits.argmax(-1).numpy()
-    return symbols
-
-
-def decode(symbols: np.ndarray, tokenizer: Any) -> str:
-    """What the best symbols of frames (frames,) say: repeats merged, blanks dropped, one space between words."""
-    decoded: str = tokenizer.batch_decode(symbols[None])[0]
-    return " ".join(decoded.split())

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
+from torch import Tensor
 
-from .ctc import decode
+from ...foundation.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,6 @@ def alphabet(tokenizer: Any) -> Alphabet:
     spaced = frozenset(place for symbol, place in symbols.items() if symbol.startswith(" ") and symbol.strip())
     initial = spaced or (frozenset() if delimiter is not None else frozenset(symbols.values()))
     return Alphabet(tokenizer, tokenizer.pad_token_id, delimiter, initial)
-
-
-def unwritable(words: Iterable[str], tokenizer: Any) -> list[str]:
-    """The words that cannot be spelled with the symbols of a tokenizer's vocabulary."""
-    special = set(tokenizer.all_special_tokens)
-    lower = bool(tokenizer.init_kwargs.get("do_lower_case"))  # of what it decodes
-    kept = (symbol.lower() if lower else symbol for symbol in tokenizer.get_vocab() if symbol not in special)
-    symbols = {normalize("NFC", symbol.strip()) for symbol in kept} - {""}
-    longest = max(map(len, symbols), default=0)
-    return [word for word in words if not _spelled(normalize("NFC", word), symbols, longest)]
-
-
-def _spelled(word: str, symbols: set[str], longest: int) -> bool:
-    ends = {0}  # where a sequence of symbols can end
-    for stop in range(1, len(word) + 1):
-        if any(start in ends and word[start:stop] in symbols for start in range(max(0, stop - longest), stop)):
-            ends.add(stop)
-    return len(word) in ends
 
 
 def words(symbols: np.ndarray, letters: Alphabet) -> list[Span]:
@@ -101,3 +83,23 @@ def _spans(symbols: np.ndarray, letters: Alphabet) -> Iterator[tuple[int, int]]:
             begin, end = (begin, after) if begin < end else (first, after)
     if begin < end:
         yield begin, end
+
+
+def best(logits: Tensor) -> np.ndarray:
+    """The best symbol of each frame of logits (frames, vocabulary).
+
+    Raises InputError where they are NaN or infinite: their argmax is a symbol too, but says nothing.
+    """
+    if not logits.isfinite().all():
+        raise InputError(
+            "the model's output is NaN or infinite; its weights or the samples of the recording are damaged or far "
+            "out of range"
+        )
+    symbols: np.ndarray = logits.argmax(-1).numpy()
+    return symbols
+
+
+def decode(symbols: np.ndarray, tokenizer: Any) -> str:
+    """What the best symbols of frames (frames,) say: repeats merged, blanks dropped, one space between words."""
+    decoded: str = tokenizer.batch_decode(symbols[None])[0]
+    return " ".join(decoded.split())

@@ -39,3 +39,15 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
         codes |= torch.stack(places, 1).flatten()[:count] << shift
         start, shift = start + len(part), shift + width
     return codes
+
+
+def packed_rows(packed: Tensor, bits: int, count: int, columns: int, rows: Tensor) -> Tensor:
+    """The packed codes of some rows (int64) of a matrix (count, columns) whose codes are `packed`."""
+    if any(columns % (8 // width) for width in planes(bits)):  # rows begin within bytes
+        return pack(unpack(packed, bits, count * columns).view(count, columns)[rows], bits)
+    parts, start = [], 0
+    for width in planes(bits):
+        size = columns * width // 8
+        parts.append(packed[start : start + count * size].view(count, size)[rows].flatten())
+        start += count * size
+    return torch.cat(parts)

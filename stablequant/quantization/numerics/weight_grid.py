@@ -73,6 +73,9 @@ class WeightFormat(Protocol):
     def load(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> QTensor:
         """The weight that `store` made these tensors of."""
 
+    def take(self, tensors: Mapping[str, Tensor], shape: torch.Size, rows: Tensor) -> QTensor:
+        """Some rows (int64) of the weight that `store` made these tensors of, without expanding the others."""
+
     def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
         """What is wrong with tensors that a file may hold; None when they are a weight."""
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import weight_fit
-from .bitpack import pack, packed_bytes, unpack
+from .bitpack import pack, packed_bytes, packed_rows, unpack
 from .weight_fit import Groups
 from .weight_grid import LARGEST, Limits, QTensor, WeightGrid
 
@@ -81,6 +81,12 @@ class Packed(Groups):
         codes = unpack(tensors["codes"], self.bits, rows * columns).view(rows, columns)
         expanded = expand(codes, steps, offsets, self.size(columns))
         return self.grid(tensors["scales"], steps, offsets, columns).hold(expanded)
+
+    def take(self, tensors: Mapping[str, Tensor], shape: torch.Size, rows: Tensor) -> QTensor:
+        columns = shape[1:].numel()
+        part = {name: each[rows] for name, each in tensors.items() if name != "codes"}
+        part["codes"] = packed_rows(tensors["codes"], self.bits, shape[0], columns, rows)
+        return self.load(part, torch.Size([len(rows), *shape[1:]]))
 
     def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
         """Steps and offsets must not leave the int8 range that codes expand to."""

@@ -63,6 +63,10 @@ class Rows:
     def load(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> QTensor:
         return self.grid(tensors["scales"], shape[1:].numel()).hold(tensors["codes"].flatten(1))
 
+    def take(self, tensors: Mapping[str, Tensor], shape: torch.Size, rows: Tensor) -> QTensor:
+        part = {name: each[rows] for name, each in tensors.items()}
+        return self.load(part, torch.Size([len(rows), *shape[1:]]))
+
     def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
         return None  # every int8 tensor is a weight
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from ..observation.gram import Gram, Matrices
 from ..observation.layer_cache import LayerCache
 from ..plan.choice import Quantized, WeightChoice
 from ..plan.site import Site, canonical_weight, layers_of
+from .forward import Passage
 
 
 class Rounded(NamedTuple):
@@ -41,12 +41,12 @@ def round_layers(
     recognizer: Recognizer,
     found: Sequence[Site],
     choices: Mapping[str, Sequence[Quantized]],
-    waveforms: Callable[[], Iterable[np.ndarray]],
+    passages: Callable[[], Iterable[Passage]],
     folder: Path,
     *,
     follow: bool = True,
 ) -> Iterator[Rounded]:
-    """The layers with quantized sites, one after another; their outputs for the `waveforms` are kept in `folder`.
+    """The layers with quantized sites, one after another; their outputs for the recordings are kept in `folder`.
 
     With `follow`, each layer is converted by the first choice of its sites; otherwise the model stays in float.
     """
@@ -57,7 +57,7 @@ def round_layers(
     _release(recognizer.model.parameters())
     for layer in layers_of(tuple(quantized)):
         here = [site for site in quantized if site.layer == layer]
-        seen = _grams(prefix, [site for site in here if _needs_gram(choices[site.name])], waveforms, cache)
+        seen = _grams(prefix, [site for site in here if _needs_gram(choices[site.name])], passages, cache)
         weights = {each.name: _round(recognizer, each, choices[each.name], seen.get(each.name)) for each in here}
         behind = quantized[: quantized.index(here[-1]) + 1]
         _release(recognizer.model.get_submodule(site.name).weight for site in behind)
@@ -110,15 +110,16 @@ def _needs_gram(choices: Sequence[Quantized]) -> bool:
 
 
 def _grams(
-    prefix: Recognizer, found: Sequence[Site], waveforms: Callable[[], Iterable[np.ndarray]], cache: LayerCache
+    prefix: Recognizer, found: Sequence[Site], passages: Callable[[], Iterable[Passage]], cache: LayerCache
 ) -> dict[str, Gram]:
     """The Gram matrices of sites of one layer."""
 
-    def forward(recording: tuple[int, np.ndarray]) -> None:
-        number, waveform = recording
-        cache.run(number, len(waveform), found[0].layer, lambda: prefix.logits(waveform))
+    def forward(recording: tuple[int, Passage]) -> None:
+        number, passage = recording
+        run = lambda: prefix.logits(passage.inputs, passage.forced)  # noqa: E731
+        cache.run(number, passage.samples, found[0].layer, run)
 
-    return gram.collect(prefix.model, found, forward, enumerate(waveforms())) if found else {}
+    return gram.collect(prefix.model, found, forward, enumerate(passages())) if found else {}
 
 
 def _release(weights: Iterable[Tensor]) -> None:

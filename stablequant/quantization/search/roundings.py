@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ...foundation import files, progress
 from ...foundation.errors import InputError
-from ...models.recognizer import Recognizer
 from ..numerics.activation_grid import sqnr_db
 from ..numerics.weight_grid import QTensor, StoredWeight
 from ..plan.choice import Quantized
@@ -16,15 +15,15 @@ from ..plan.plan import Plan
 from ..plan.site import Site, canonical_weight
 from .choices import rounded as three_digits
 from .float_passes import FloatPasses
+from .forward import CalibrationUtterance, Passages
 from .rounding_pass import round_layers
-from .scores import CalibrationUtterance
 
 
 @dataclass(frozen=True)
 class Roundings:
     """Rounds weights on all recordings; `probed` of them count as one float pass."""
 
-    recognizer: Recognizer
+    passages: Passages
     sites: tuple[Site, ...]
     recordings: Sequence[CalibrationUtterance]
     probed: int
@@ -35,7 +34,7 @@ class Roundings:
         """The integer weights of a plan, and the plan with the rounding and its error."""
         choices = plan.quantized()
         if not choices:
-            raise InputError(f"{self.recognizer.path}: no part of this model can be quantized")
+            raise InputError(f"{self.passages.recognizer.path}: no part of this model can be quantized")
         weights = {name: one for name, [one] in self._layers("rounding", {n: [c] for n, c in choices.items()}, True)}
         done = {name: self._rounded(name, choice, weights[name]) for name, choice in choices.items()}
         return replace(plan, sites={**plan.sites, **done}), weights
@@ -52,17 +51,17 @@ class Roundings:
     ) -> Iterator[tuple[str, list[QTensor]]]:
         """The rounded weights of each site, one for each of its choices."""
         shares, probed = self.passes.shares(), self.probed
-        waveforms = lambda: (recording.read() for recording in self.recordings)  # noqa: E731
+        passages = lambda: map(self.passages.of, self.recordings)  # noqa: E731
         layers = len({site.layer for site in self.sites if site.name in choices})
         with files.workspace(self.out) as folder:
-            found = round_layers(self.recognizer, self.sites, choices, waveforms, folder, follow=follow)
+            found = round_layers(self.passages.recognizer, self.sites, choices, passages, folder, follow=follow)
             for _, weights, ran in progress.bar(found, desc=what, total=layers, unit="layer"):
                 yield from weights.items()
                 self.passes.spent += sum(shares.get(layer, 0.0) * times for layer, times in ran.items()) / probed
 
     def _rounded(self, name: str, choice: Quantized, rounded: QTensor) -> Quantized:
         """The choice with the error of the rounded weight."""
-        weight = canonical_weight(self.recognizer.model.get_submodule(name))
+        weight = canonical_weight(self.passages.recognizer.model.get_submodule(name))
         error = (rounded.dequantize() - weight).double().square().mean()
         ratio = three_digits(sqnr_db(float(weight.double().square().mean()), float(error)))
         return replace(choice, measured=replace(choice.measured, weight_sqnr_db=ratio))

@@ -18,31 +18,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jiwer
-import numpy as np
 import torch
-from torch import Tensor
 
 from ...engines.simulation import simulate
 from ...foundation.errors import InputError
 from ...foundation.memory_pages import return_freed_memory as trim
 from ...models.recognizer import Recognizer
-from ...models.tasks import ctc
 from ...models.tasks.base import Answer, Part
 from ..numerics.reproducible import Reproducible
 from ..numerics.weight_grid import QTensor
 from ..observation.layer_cache import record, reuse
 from ..plan.choice import Choice
-
-Inputs = Mapping[str, Tensor]  # of a forward pass, of one recording
-
-
-@dataclass(frozen=True)
-class CalibrationUtterance:
-    """A calibration recording: how to read it, and its transcript where there is one."""
-
-    key: str
-    read: Callable[[], np.ndarray]  # (samples,) float32 at the model's rate
-    text: str | None
+from .forward import CalibrationUtterance, Passage, Passages
 
 
 @dataclass(frozen=True)
@@ -50,8 +37,9 @@ class Score:
     """A named score; `measure` compares the changed model with the float model's answer to one recording."""
 
     name: str
-    unit: str
-    measure: Callable[[Recognizer, CalibrationUtterance, Inputs, Answer], Part]
+    unit: str  # "": the task's
+    measure: Callable[[Recognizer, CalibrationUtterance, Passage, Answer], Part]
+    writes: bool = False  # whether models write text for it, token by token if they have a decoder
 
 
 @dataclass(frozen=True)
@@ -69,13 +57,13 @@ def total(parts: Sequence[Part]) -> float:
     return 100.0 * sum(n for n, _ in parts) / max(1e-12, sum(d for _, d in parts))
 
 
-def _divergence(recognizer: Recognizer, recording: CalibrationUtterance, inputs: Inputs, answer: Answer) -> Part:
-    return recognizer.divergence(inputs, answer)
+def _divergence(recognizer: Recognizer, recording: CalibrationUtterance, passage: Passage, answer: Answer) -> Part:
+    return recognizer.divergence(passage.inputs, answer, passage.forced)
 
 
-def _word_errors(recognizer: Recognizer, recording: CalibrationUtterance, inputs: Inputs, answer: Answer) -> Part:
+def _word_errors(recognizer: Recognizer, recording: CalibrationUtterance, passage: Passage, answer: Answer) -> Part:
     text = recording.text or ""
-    lost = _errors(text, recognizer.text(inputs)) - _errors(text, answer.text)
+    lost = _errors(text, recognizer.text(passage.inputs)) - _errors(text, answer.text)
     return float(lost), float(len(text.split()))
 
 
@@ -87,14 +75,14 @@ def _errors(reference: str, hypothesis: str) -> int:
 
 
 SCORES = {
-    "logits": Score("logits", ctc.UNIT, _divergence),
-    "wer": Score("wer", "points of word error rate lost", _word_errors),
+    "logits": Score("logits", "", _divergence),
+    "wer": Score("wer", "points of word error rate lost", _word_errors, writes=True),
 }
 
 
 @torch.inference_mode()
 def run_trials(
-    recognizer: Recognizer,
+    passages: Passages,
     layers: Sequence[str],
     recording: CalibrationUtterance,
     trials: Sequence[Trial],
@@ -103,9 +91,12 @@ def run_trials(
 ) -> dict[str, Part]:
     """One recording's part of each trial's score, by key; `progress` is called with each key as it begins."""
     trim()  # freed by the stage before
-    inputs, model = recognizer.inputs(recording.read()), recognizer.model
-    with record(model, layers[: max(layers.index(trial.first) for trial in trials)]) as outputs, Reproducible():
-        answer = recognizer.answer(inputs)
+    recognizer, passage = passages.recognizer, passages.of(recording)
+    model, repeats = recognizer.model, recognizer.task.repeats
+    before = layers[: max(layers.index(trial.first) for trial in trials)]
+    kept = [layer for layer in before if not (score.writes and repeats(layer))]  # others run with other inputs again
+    with record(model, kept) as outputs, Reproducible():
+        answer = recognizer.answer(passage.inputs, passage.forced)
     if not answer.logits.isfinite().all():
         raise InputError(
             f"{recording.key}: the model's output is NaN or infinite; its weights or the recording are damaged"
@@ -114,10 +105,11 @@ def run_trials(
     parts = {}
     for trial in trials:
         progress(trial.key)
+        same = [name for name in layers[: layers.index(trial.first)] if name in outputs]
         with (
-            reuse(model, {name: outputs[name] for name in layers[: layers.index(trial.first)]}),
+            reuse(model, {name: outputs[name] for name in same}),
             simulate(model, trial.choices, trial.weights),
             Reproducible(),
         ):
-            parts[trial.key] = score.measure(recognizer, recording, inputs, answer)
+            parts[trial.key] = score.measure(recognizer, recording, passage, answer)
     return parts

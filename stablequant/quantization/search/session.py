@@ -26,9 +26,10 @@ from ..plan.plan import Plan
 from ..plan.site import Site
 from .choices import Choices
 from .float_passes import FloatPasses
+from .forward import CalibrationUtterance, Passages
 from .resume import ResumeState
 from .roundings import Roundings
-from .scores import SCORES, CalibrationUtterance, Trial
+from .scores import SCORES, Trial
 from .trials import Trials
 
 PROBE_RECORDINGS = 16  # of them that the logits score compares; `wer` needs the words of all
@@ -61,7 +62,11 @@ class SearchSession:
             name: _with_probe(choice, layers[choice.layer]) if choice.layer in layers else choice
             for name, choice in choices.items()
         }
-        about = {"name": self.trials.score.name, "unit": self.trials.score.unit, "threshold": self.options.threshold}
+        about = {
+            "name": self.trials.score.name,
+            "unit": self.trials.score.unit or self.recognizer.task.UNIT,
+            "threshold": self.options.threshold,
+        }
         return Plan(self.options.scheme, self.options.method, scored, layers, about, self.about)
 
     def scored(self, plan: Plan, weights: dict[str, QTensor]) -> Plan:
@@ -98,7 +103,8 @@ def begin(
 ) -> SearchSession:
     """The session after the pass over all recordings; sites that no recording reached stay in float, with a reason."""
     discovered = recognizer.family.sites(recognizer.model)
-    histograms = _observed(recognizer, discovered, recordings, resume)
+    passages = Passages(recognizer)
+    histograms = _observed(passages, discovered, recordings, resume)
     sites = tuple(
         site if site.reason or site.name in histograms else replace(site, reason="no calibration recording reaches it")
         for site in discovered
@@ -112,9 +118,9 @@ def begin(
         sites=sites,
         histograms=histograms,
         choices=Choices(sites, histograms, options),
-        trials=Trials(recognizer, sites, probe, held_out, SCORES[options.score], resume, passes),
+        trials=Trials(passages, sites, probe, held_out, SCORES[options.score], resume, passes),
         passes=passes,
-        roundings=Roundings(recognizer, sites, recordings, len(probe), Path(options.out), passes),
+        roundings=Roundings(passages, sites, recordings, len(probe), Path(options.out), passes),
     )
 
 
@@ -125,14 +131,15 @@ def _with_probe(choice: Choice, layer: LayerChoice) -> Choice:
 
 
 def _observed(
-    recognizer: Recognizer, sites: tuple[Site, ...], recordings: Sequence[CalibrationUtterance], resume: ResumeState
+    passages: Passages, sites: tuple[Site, ...], recordings: Sequence[CalibrationUtterance], resume: ResumeState
 ) -> dict[str, Histogram]:
     """The histograms of the inputs of the sites, continued from those of an earlier run."""
     done, gathered = resume.stats()
-    open_sites = tuple(site for site in sites if site.reason is None)
-    waveforms = (r.read() for r in _bar(recordings, "statistics: histograms of every site", done))
-    passes = collect.histograms(recognizer.model, open_sites, recognizer.logits, waveforms, gathered)
-    for number, gathered in enumerate(passes, done + 1):
+    open_sites, recognizer = tuple(site for site in sites if site.reason is None), passages.recognizer
+    found = map(passages.of, _bar(recordings, "statistics: histograms of every site", done))
+    forward = lambda passage: recognizer.logits(passage.inputs, passage.forced)  # noqa: E731
+    steps = collect.histograms(recognizer.model, open_sites, forward, found, gathered)
+    for number, gathered in enumerate(steps, done + 1):
         if number % SAVE_EVERY == 0 or number == len(recordings):
             resume.save_stats(number, gathered)
     return gathered

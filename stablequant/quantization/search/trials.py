@@ -7,22 +7,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...foundation import progress
-from ...models.recognizer import Recognizer
 from ..numerics.weight_grid import QTensor
 from ..plan.choice import Choice, Quantized
 from ..plan.plan import Plan
 from ..plan.site import Site, canonical_weight, layers_of
 from .float_passes import FloatPasses
+from .forward import CalibrationUtterance, Passages
 from .resume import ResumeState
 from .rounding_pass import round_site
-from .scores import SCORES, CalibrationUtterance, Part, Score, Trial, run_trials, total
+from .scores import SCORES, Part, Score, Trial, run_trials, total
 
 
 @dataclass
 class Trials:
     """Scores of trials on the probe `recordings`, and of a plan on the ones held out."""
 
-    recognizer: Recognizer
+    passages: Passages
     sites: tuple[Site, ...]
     recordings: Sequence[CalibrationUtterance]
     held_out: Sequence[CalibrationUtterance]
@@ -59,7 +59,7 @@ class Trials:
         trial = Trial("held out", self.passes.layers[0], choices, weights)
         layers = layers_of(self.sites)
         parts = [
-            run_trials(self.recognizer, layers, each, [trial], SCORES["wer"], lambda _: None)[trial.key]
+            run_trials(self.passages, layers, each, [trial], SCORES["wer"], lambda _: None)[trial.key]
             for each in self.held_out
         ]
         self.passes.spent += 2 * len(self.held_out) / len(self.recordings)
@@ -68,7 +68,7 @@ class Trials:
     def _nearest(self, name: str, choice: Quantized) -> QTensor:
         key = name, f"{choice.weight.format} {choice.weight.method}"
         if key not in self._weights:
-            weight = canonical_weight(self.recognizer.model.get_submodule(name))
+            weight = canonical_weight(self.passages.recognizer.model.get_submodule(name))
             [self._weights[key]] = round_site(
                 weight, [replace(choice, weight=replace(choice.weight, rounding="nearest"))]
             )
@@ -84,7 +84,7 @@ class Trials:
         found = self.resume.scores(key)
         if found is None:
             every_layer = layers_of(self.sites)  # those in float too: a trial computes no prefix again
-            found = run_trials(self.recognizer, every_layer, recording, trials, self.score, tick)  # type: ignore[assignment]
+            found = run_trials(self.passages, every_layer, recording, trials, self.score, tick)  # type: ignore[assignment]
             self.resume.add_scores(key, found)  # type: ignore[arg-type]
         else:
             bar.update(len(trials))

@@ -85,5 +85,5 @@ def test_words_are_those_of_the_whole_text(tokenizer, vocabulary):
     for _ in range(50):
         path = rng.choice([0, 0, *range(4, len(vocabulary))], 40)
         found = ctc_words.words(path, ctc_words.alphabet(built))
-        assert [each.word for each in found] == ctc.decode(path, built).split()
+        assert [each.word for each in found] == ctc_words.decode(path, built).split()
         assert all(a.end <= b.first for a, b in pairwise(found))

@@ -39,7 +39,7 @@ def frames(recognizer, text):
     logits = torch.zeros(len(symbols), len(tiny.VOCABULARY))
     for row, symbol in zip(logits, symbols, strict=True):
         row[tiny.VOCABULARY.index(symbol)] = 9.0
-    assert ctc.decode(ctc.best(logits), recognizer.processor.tokenizer) == text
+    assert ctc_words.decode(ctc_words.best(logits), recognizer.processor.tokenizer) == text
     return logits
 
 

@@ -1,0 +1,69 @@
+"""The special tokens of Whisper: what a decoder starts with, what ends its text, and what it may not write.
+
+They are those of generation_config.json; where a folder has none, or an old one, those of the tokenizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+from ...foundation.errors import InputError
+from .base import Network
+
+MULTILINGUAL = 51865  # symbols of the smallest vocabulary with languages, as in OpenAI's code
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Numbers of tokens."""
+
+    start: int
+    end: int
+    no_timestamps: int
+    languages: dict[str, int]  # by code; empty for a model of English only
+    tasks: dict[str, int]  # "transcribe" and "translate", likewise
+    never: tuple[int, ...]  # that are not text
+    not_first: tuple[int, ...]  # that would make the text empty
+    longest: int  # steps, prompt included
+
+
+def tokens(network: Network) -> Tokens:
+    """The tokens of a model; InputError if it has no start token, as of another tokenizer."""
+    settings, tokenizer = network.model.generation_config, network.tokenizer
+    multilingual = getattr(settings, "is_multilingual", None)
+    if multilingual is None:
+        multilingual = network.model.config.vocab_size >= MULTILINGUAL
+    codes = sorted(set(TO_LANGUAGE_CODE.values())) if multilingual else []
+    languages = {code: place for code in codes if (place := _number(tokenizer, f"<|{code}|>")) is not None}
+    tasks = {task: _number(tokenizer, f"<|{task}|>") for task in ("transcribe", "translate")} if multilingual else {}
+    found = {name: _number(tokenizer, f"<|{name}|>") for name in ("startoftranscript", "endoftext", "notimestamps")}
+    if missing := [name for name, place in (found | tasks).items() if place is None]:
+        raise InputError(f"the tokenizer has no <|{missing[0]}|>; copy the tokenizer that belongs to the model")
+    return Tokens(
+        start=int(found["startoftranscript"] or 0),
+        end=int(found["endoftext"] or 0),
+        no_timestamps=int(found["notimestamps"] or 0),
+        languages=languages,
+        tasks={task: int(place or 0) for task, place in tasks.items()},
+        never=tuple(getattr(settings, "suppress_tokens", None) or ()),
+        not_first=tuple(getattr(settings, "begin_suppress_tokens", None) or ()),
+        longest=min(network.model.config.max_target_positions, settings.max_length or network.model.config.max_length),
+    )
+
+
+def language(name: str, found: Tokens) -> str:
+    """The code of a language, which may be written as a code or in English; InputError if the model has no such."""
+    if not found.languages:
+        raise InputError("the model recognises English only; leave out --language")
+    code = TO_LANGUAGE_CODE.get(name.lower(), name.lower())
+    if code not in found.languages:
+        raise InputError(f"no language {name!r}; there are {', '.join(sorted(found.languages))}")
+    return code
+
+
+def _number(tokenizer: Any, token: str) -> int | None:
+    found = tokenizer.get_vocab().get(token)
+    return None if found is None else int(found)
