@@ -44,24 +44,26 @@ class FusedDecoder:
     def __init__(self, model: Any, states: Tensor) -> None:
         self._decoder, self._head = model.base_model.decoder, model.proj_out
         self._layers = [_Layer(each, states) for each in self._decoder.layers]
-        self._length = 0
+        self._piece, self._length = torch.arange(len(states)), 0  # of each row
 
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
-        """Logits (pieces, symbols) of what follows ids (pieces, n)."""
-        pieces, new = ids.shape
+        """Logits (rows, symbols) of what follows ids (rows, n)."""
+        rows, new = ids.shape
         positions = self._decoder.embed_positions.weight[self._length : self._length + new]
         x = (self._decoder.embed_tokens(ids) + positions).flatten(0, 1)
         for layer in self._layers:
-            x = layer.step(x, pieces, self._length)
+            x = layer.step(x, rows, self._length)
         self._length += new
-        last = norm(self._decoder.layer_norm, x.view(pieces, new, -1)[:, -1])
+        last = norm(self._decoder.layer_norm, x.view(rows, new, -1)[:, -1])
         return kernels.linear(self._head.quantize_input(last), self._head.input.point, self._head.prepacked()[0])
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows of the pieces."""
+        """Go on with these rows, in this order: as many for each piece that is left, which follow each other."""
+        left = self._piece[rows].unique_consecutive()
         for layer in self._layers:
-            layer.keep(rows)
+            layer.keep(rows, left)
+        self._piece = torch.arange(len(left)).repeat_interleave(len(rows) // len(left))
 
 
 class _Layer:
@@ -77,23 +79,24 @@ class _Layer:
         self._crossed = k, v
         self._past = k[:, :, :0], v[:, :, :0]
 
-    def step(self, x: Tensor, pieces: int, length: int) -> Tensor:
-        """Rows x (pieces * n, C) float32 of steps that follow `length` others."""
+    def step(self, x: Tensor, count: int, length: int) -> Tensor:
+        """Rows x (count * n, C) float32 of n steps in each of `count` rows, which follow `length` others."""
         own, crossed, layer = self._layer.self_attn, self._layer.encoder_attn, self._layer
         read = norm(layer.self_attn_layer_norm, x)
-        q, k, v = (self._by_head(each, pieces) for each in _projected((own.q_proj, own.k_proj, own.v_proj), read))
-        x = _added(own.out_proj, _attend(q, *self._remembered(k, v, length), causal=x.shape[0] > pieces), x)
+        q, k, v = (self._by_head(each, count) for each in _projected((own.q_proj, own.k_proj, own.v_proj), read))
+        x = _added(own.out_proj, _attend(q, *self._remembered(k, v, length), causal=x.shape[0] > count), x)
         [q] = _projected((crossed.q_proj,), norm(layer.encoder_attn_layer_norm, x))
-        x = _added(crossed.out_proj, _attend(self._by_head(q, pieces), *self._crossed), x)
+        x = _added(crossed.out_proj, _attend(self._by_head(q, len(self._crossed[0])), *self._crossed), x)
         return feed_forward(layer.fc1, layer.fc2, norm(layer.final_layer_norm, x), x)
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows of the pieces."""
-        self._crossed = self._crossed[0][rows], self._crossed[1][rows]
+    def keep(self, rows: Tensor, pieces: Tensor) -> None:
+        """Go on with these rows, and these pieces."""
+        if len(pieces) < len(self._crossed[0]):
+            self._crossed = self._crossed[0][pieces], self._crossed[1][pieces]
         self._past = self._past[0][rows], self._past[1][rows]
 
     def _by_head(self, x: Tensor, pieces: int) -> Tensor:
-        """Rows (pieces * n, C) as (pieces, heads, n, C / heads)."""
+        """Rows x (pieces * n, C) as (pieces, heads, n, C / heads)."""
         return x.view(pieces, x.shape[0] // pieces, self._heads, -1).transpose(1, 2)
 
     def _remembered(self, k: Tensor, v: Tensor, length: int) -> tuple[Tensor, Tensor]:
