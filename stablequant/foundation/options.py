@@ -219,6 +219,12 @@ class EvaluateOptions(Options):
     min_compression: float | None = _limit(
         "Fail if the model's files are not this many times smaller than the baseline's.", "RATIO"
     )
+    max_looping: int | None = _option(
+        "Fail if more than N outputs loop (repeat themselves) beyond those of the baseline.",
+        None,
+        metavar="N",
+        least=0,
+    )
     threads: int | None = _option("Threads for every model.  [default: torch's choice]", None, metavar="N", least=1)
     max_samples: int | None = _max_samples()
     normalize: str = _option(
@@ -233,7 +239,7 @@ class EvaluateOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_wer_increase", "min_speedup", "min_compression"):
+        for name in ("max_wer_increase", "min_speedup", "min_compression", "max_looping"):
             if getattr(self, name) is not None and self.baseline is None:
                 raise InputError(f"{flag(name)} needs a model to compare with; add --baseline MODEL")
 
