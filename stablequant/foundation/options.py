@@ -20,7 +20,7 @@ from .errors import InputError
 SCORES = ("logits", "wer")
 NORMALIZERS = ("none", "basic", "english")
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
-NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that --plan, a limit or a range method chooses
+NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that other options choose, see `planner`
 GROUP_SIZES = {"auto": "auto", "32": 32, "64": 64, "128": 128, "channel": None}
 
 
@@ -182,6 +182,12 @@ class CalibrateOptions(Options):
     def limits(self) -> list[str]:
         """The limits on the bits of all weights that are set."""
         return [name for name in LIMITS if getattr(self, name) is not None]
+
+    def planner(self) -> str:
+        """The planner that these options choose."""
+        if self.plan is not None:
+            return "edited"
+        return "mixed" if self.limits() else self.range_planner()
 
     def range_planner(self) -> str:
         """The planner that chooses the ranges: the one that --method names, or `uniform` for a range method."""
