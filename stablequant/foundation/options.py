@@ -20,7 +20,7 @@ from .errors import InputError
 SCORES = ("logits", "wer")
 NORMALIZERS = ("none", "basic", "english")
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
-NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that --plan, a limit or a range method chooses
+NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that other options choose, see `planner`
 GROUP_SIZES = {"auto": "auto", "32": 32, "64": 64, "128": 128, "channel": None}
 
 
@@ -183,6 +183,12 @@ class CalibrateOptions(Options):
         """The limits on the bits of all weights that are set."""
         return [name for name in LIMITS if getattr(self, name) is not None]
 
+    def planner(self) -> str:
+        """The planner that these options choose."""
+        if self.plan is not None:
+            return "edited"
+        return "mixed" if self.limits() else self.range_planner()
+
     def range_planner(self) -> str:
         """The planner that chooses the ranges: the one that --method names, or `uniform` for a range method."""
         return "uniform" if self.method in registry.names("ranges") else self.method
@@ -219,6 +225,12 @@ class EvaluateOptions(Options):
     min_compression: float | None = _limit(
         "Fail if the model's files are not this many times smaller than the baseline's.", "RATIO"
     )
+    max_looping: int | None = _option(
+        "Fail if more than N outputs loop (repeat themselves) beyond those of the baseline.",
+        None,
+        metavar="N",
+        least=0,
+    )
     threads: int | None = _option("Threads for every model.  [default: torch's choice]", None, metavar="N", least=1)
     max_samples: int | None = _max_samples()
     normalize: str = _option(
@@ -233,7 +245,7 @@ class EvaluateOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_wer_increase", "min_speedup", "min_compression"):
+        for name in ("max_wer_increase", "min_speedup", "min_compression", "max_looping"):
             if getattr(self, name) is not None and self.baseline is None:
                 raise InputError(f"{flag(name)} needs a model to compare with; add --baseline MODEL")
 

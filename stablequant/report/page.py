@@ -72,6 +72,7 @@ def _words(words: Words) -> dict[str, Any]:
     groups = {"length": words.by_length(), "speaker": speakers[:SPEAKERS], "loudness": words.by_loudness()}
     return {
         "models": words.models,
+        "kinds": words.kinds(),
         "worst": words.worst(),
         "utterances": len(words.rows),
         "groups": [
