@@ -258,6 +258,7 @@ def test_json_has_the_fields_of_the_contract(bench):
     assert found["gates"] == [{"name": "min_speedup", "limit": 2.0, "value": 2.0, "passed": True}]
     assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256", "skipped_bad", "rare_words"}
     environment = {"cpu", "isa", "kernels", "attention", "threads", "torch", "transformers", "stablequant", "seed"}
+    environment |= {"attention_form"}
     assert set(found["environment"]) == environment
     assert found["environment"]["torch"] == torch.__version__
     assert found["normalize"] == "none"
