@@ -224,7 +224,7 @@ def anatomy_of(
     splits, floors = {}, {}
     for seconds in options.seconds:
         waveform = torch.from_numpy(noise(seconds, options.seed))
-        splits[f"{seconds:g}"] = time_split(loaded, waveform, options.rounds)
+        splits[f"{seconds:g}"] = time_split(lambda: loaded(waveform), options.rounds)
         floors[f"{seconds:g}"] = anatomy.floor_ms(anatomy.multiply_adds(plain, waveform))
     return splits, floors
 

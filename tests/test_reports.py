@@ -16,7 +16,6 @@ from transformers import AutoModelForCTC, pipeline
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions, EvaluateOptions
 from stablequant.models.checkpoint import read
-from stablequant.models.tasks import ctc
 from stablequant.quantization.plan.plan import read_plan
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.evaluate import evaluate

@@ -105,6 +105,7 @@ class Result:
     data: Data
     environment: dict[str, Any]
     normalize: str
+    decoding: dict[str, Any] | None  # language, task and beam_size, of models that generate text
     warnings: tuple[str, ...]
     predictions: tuple[Prediction, ...]
 
@@ -140,6 +141,7 @@ class Result:
             "data": asdict(self.data),
             "environment": self.environment,
             "normalize": self.normalize,
+            "decoding": self.decoding,
             "warnings": self.warnings,
         }
         if len(self.models) > 1:

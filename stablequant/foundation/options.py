@@ -18,6 +18,9 @@ from . import registry
 from .errors import InputError
 
 SCORES = ("logits", "wer")
+TASKS = ("transcribe", "translate")
+FORMATS = ("txt", "json", "srt", "vtt")
+MOST_BEAMS = 64
 NORMALIZERS = ("none", "basic", "english")
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
 NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that other options choose, see `planner`
@@ -84,6 +87,18 @@ def _skip_bad() -> Any:
 
 def _target_lang() -> Any:
     return _option("Language of a model with language adapters (MMS), e.g. eng.", None, metavar="LANG")
+
+
+def _language() -> Any:
+    return _option("Language that is spoken, for a multilingual Whisper.  [default: detected]", None, metavar="LANG")
+
+
+def _task() -> Any:
+    return _option("What a multilingual Whisper writes: the words, or English.", "transcribe", one_of=TASKS)
+
+
+def _beam_size() -> Any:
+    return _option("Beams of a model that generates text.", 1, metavar="N", least=1, most=MOST_BEAMS)
 
 
 def _limit(help: str, metavar: str, **bounds: Any) -> Any:
@@ -167,6 +182,7 @@ class CalibrateOptions(Options):
         metavar="PLAN",
     )
     target_lang: str | None = _target_lang()
+    language: str | None = _language()
     skip_bad: bool = _skip_bad()
 
     def __post_init__(self) -> None:
@@ -242,6 +258,9 @@ class EvaluateOptions(Options):
     others: tuple[str, ...] = _path("", (), argument=True, metavar="[MODEL]...")  # held to the same limits
     skip_bad: bool = _skip_bad()
     target_lang: str | None = _target_lang()
+    language: str | None = _language()
+    task: str = _task()
+    beam_size: int = _beam_size()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -256,15 +275,26 @@ class TranscribeOptions(Options):
 
     model: str = _model()
     recordings: tuple[str, ...] = _path("", argument=True, metavar="AUDIO...")
-    as_json: bool = _option(
-        "Print one line of JSON per recording: audio_filepath, duration, text.", False, flag="--json"
+    as_json: bool = _option("The same as --format json.", False, flag="--json")
+    format: str = _option(
+        "txt: path, tab, text; json: a line of JSON (audio_filepath, duration, text); srt, vtt: subtitles of one "
+        "recording.",
+        "txt",
+        one_of=FORMATS,
     )
     words: bool = _option("Add the start and end of each word, in seconds, to the JSON.", False)
     target_lang: str | None = _target_lang()
+    language: str | None = _language()
+    task: str = _task()
+    beam_size: int = _beam_size()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.words and not self.as_json:
+        if self.as_json and self.format not in ("txt", "json"):
+            raise InputError(f"--json and --format {self.format} contradict each other; use one of them")
+        if self.as_json:
+            object.__setattr__(self, "format", "json")
+        if self.words and self.format != "json":
             raise InputError("--words only affects the JSON; add --json")
 
 

@@ -104,7 +104,8 @@ def _time(folder: str) -> dict[str, Any]:
 
     recognizer = read.load(folder)
     noise = np.random.default_rng(0).standard_normal(SECONDS * recognizer.sampling_rate).astype(np.float32)
-    split = time_split(recognizer.model, recognizer.inputs(noise)["input_values"])
+    passed = recognizer.inputs(noise)
+    split = time_split(lambda: recognizer.logits(passed))
     about = environment(0)
     return {
         "panel": panels.of_time(split),

@@ -25,6 +25,7 @@ from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
 from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
+from ..models.tasks.base import Decoding
 from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.planners import edited
@@ -72,7 +73,7 @@ def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
 
 
 def _float_model(options: CalibrateOptions) -> Recognizer:
-    recognizer = read.load(options.model, options.target_lang)
+    recognizer = read.load(options.model, options.target_lang, Decoding(options.language))
     if recognizer.scheme != "float32":
         raise InputError(
             f"{options.model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
@@ -111,6 +112,7 @@ def _fingerprint(
     return {
         **{key: getattr(options, key) for key in keep},
         **({} if options.plan is None else {"plan": edited.read(options.plan).wanted.to_json()}),
+        **({} if options.language is None else {"language": options.language}),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
         "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them

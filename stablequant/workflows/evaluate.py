@@ -30,6 +30,7 @@ from ..foundation.errors import InputError
 from ..foundation.options import EvaluateOptions
 from ..models.checkpoint import read
 from ..models.recognizer import Recognizer
+from ..models.tasks.base import Decoding
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
@@ -82,7 +83,8 @@ def _listing(options: EvaluateOptions) -> Listing:
 def _load(options: EvaluateOptions) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    loaded = [read.load(path, options.target_lang) for path in paths if path is not None]
+    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
+    loaded = [read.load(path, options.target_lang, decoding) for path in paths if path is not None]
     rate = loaded[0].sampling_rate
     for each in loaded:
         if each.sampling_rate != rate:
@@ -124,6 +126,7 @@ def _result(
         data=_data(timed, tallies[0], found.skipped),
         environment=where,
         normalize=options.normalize,
+        decoding=_decoding(options, recognizers),
         warnings=(
             *(f"left out: {sentence}" for sentence in audio.told(found.problems)),
             *_warnings(options, recognizers, measured, tallies[0], timed),
@@ -131,6 +134,13 @@ def _result(
         ),
         predictions=tuple(_prediction(each, options) for each in timed),
     )
+
+
+def _decoding(options: EvaluateOptions, recognizers: list[Recognizer]) -> dict[str, Any] | None:
+    """The settings that every model that generates text had."""
+    if not any(each.geometry.window for each in recognizers):
+        return None
+    return {"language": options.language, "task": options.task, "beam_size": options.beam_size}
 
 
 def _compared(options: EvaluateOptions, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:

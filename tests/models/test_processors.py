@@ -22,7 +22,7 @@ from transformers import (
 
 from stablequant.foundation.errors import InputError
 from stablequant.models.checkpoint import read
-from stablequant.models.tasks import ctc, ctc_words
+from stablequant.models.tasks import ctc_words
 
 LETTERS = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
 LANGUAGES = {"eng": (*LETTERS[:5], *"ABC"), "deu": (*LETTERS[:5], *"ABÄÖÜ")}

@@ -17,7 +17,6 @@ from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint import read
 from stablequant.models.families import wav2vec2
-from stablequant.models.tasks import ctc
 from stablequant.speech import audio
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.transcribe import transcribe_files

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import Wav2Vec2CTCTokenizer
 
-from stablequant.models.tasks import ctc, ctc_words
+from stablequant.models.tasks import ctc_words
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "L"]
 SYMBOLS = ["<pad>", "<s>", "</s>", "<unk>", "|", " ONE", " TWO"]

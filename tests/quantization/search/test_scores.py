@@ -8,7 +8,6 @@ import torch
 
 from stablequant.engines.simulation import simulate
 from stablequant.models.families import discovery
-from stablequant.models.tasks import ctc
 from stablequant.quantization.plan.site import layers_of
 from stablequant.quantization.search.scores import SCORES, CalibrationUtterance, Trial, run_trials, total
 
