@@ -25,7 +25,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench.py --whisper
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -4,6 +4,8 @@
     python scripts/bench.py --shapes wav2vec2-base --seconds 2 10 30 --peers
     python scripts/bench.py --calibration --peers                     # also the cost of a full calibration
     python scripts/bench.py --models calibration/model build/demo/model-w8a8
+    python scripts/bench.py --shapes --whisper                        # only Whisper tiny.en
+    python scripts/bench.py --shapes --whisper FLOAT INT8             # only these folders of Whisper
 
 Method. Every entry lives in a process of its own, as a user runs one model, and answers the same waveform of noise at
 batch 1 with the same number of threads; what is timed, inside that process, is the step from samples to logits. (In
@@ -19,6 +21,8 @@ Peers (peers.py): torch bfloat16; ONNX Runtime, float32 and static int8 (QDQ, pe
 by NNCF (transformer preset) with the rest in float32 or in bfloat16. What they need is in the extra `bench`. A peer
 that cannot be built is shown with its reason.
 
+`--whisper` adds whisper_peers.py: words and speed of Whisper tiny.en, made by whisper_tiny.py, or of a folder.
+
 Beside the table: where our time goes and the floor under it, the seconds that loading takes and the peak
 memory of a process that loads a model and transcribes the waveform, float and integer in turn. The last line is
 everything as JSON.
@@ -28,29 +32,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
-import multiprocessing
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anatomy
 import numpy as np
 import peers
 import torch
+import whisper_peers
+import whisper_tiny
+from entries import Entry, alone, quiet, reason
 from peers import PEERS, Answer, Workshop, torch_answer
 from provenance import compact_json, provenance
 from shapes import SHAPES, build
-from transformers.utils import logging as transformers_logging
 
 from stablequant.engines.onednn.stopwatch import time_split
 from stablequant.evaluation.peak_memory import own_peak_bytes, peak_rss_bytes
@@ -62,8 +64,6 @@ from stablequant.workflows.calibrate import calibrate
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000  # samples a second
 PAUSE = 0.05  # seconds before each timed answer, in which the threads of the entry before go to sleep
-SPAWN = multiprocessing.get_context("spawn")
-T = TypeVar("T")
 LOAD = """
 import sys, time
 import stablequant
@@ -127,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             show("\n".join([*table(model.name, timings), *failures(failed)]))
             about = {"calibration": cost, "footprint": footprints, "split_ms": splits, "floor_ms": floors}
             results[model.name] = about | {"timings": timings, "failed": failed}
+        if options.whisper is not None:
+            whisper(options, Path(folder))
     asked = {key: getattr(options, key) for key in ("seconds", "threads", "rounds", "seed")}
     result = {**provenance(options.seed), **asked, "versions": peers.versions(), "results": results}
     print(compact_json(result))
@@ -142,8 +144,26 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
     made.add_argument("--calibration", action="store_true", help="calibrate as a user would, not in the quickest way")
     made.add_argument("--data", default=str(ROOT / "calibration/clips/calibrate"), help="what to calibrate with")
+    made.add_argument("--whisper", nargs="*", metavar="DIR", help="also Whisper: float and integer folder, or tiny.en")
+    made.add_argument("--whisper-data", default=str(ROOT / "calibration/clips/evaluate"), help="what Whisper hears")
     made.add_argument("--seed", type=int, default=0)
     return made
+
+
+def whisper(options: argparse.Namespace, folder: Path) -> None:
+    """Whisper beside its peers; a step that cannot be done is shown with its reason."""
+    given = [Path(each) for each in options.whisper]
+    try:
+        if not given:
+            whisper_tiny.make(whisper_tiny.packaged(), folder / "whisper-tiny.en")
+            given = [folder / "whisper-tiny.en", folder / "whisper-tiny.en-w8a8"]
+            show(f"whisper-tiny.en: {describe(calibrate_apart(*given, options))}")
+    except Exception as error:  # as with peers
+        show(f"whisper-tiny.en: {reason(error)}")
+    model, *ours = [each for each in given if each.exists()] or [None]
+    if model:
+        asked = [str(model), "--data", options.whisper_data, "--threads", str(options.threads)]
+        whisper_peers.main([*asked, "--ours", *map(str, ours)])
 
 
 def models(options: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, Path, Calibration | None]]:
@@ -204,7 +224,7 @@ def anatomy_of(
     splits, floors = {}, {}
     for seconds in options.seconds:
         waveform = torch.from_numpy(noise(seconds, options.seed))
-        splits[f"{seconds:g}"] = time_split(loaded, waveform, options.rounds)
+        splits[f"{seconds:g}"] = time_split(lambda: loaded(waveform), options.rounds)
         floors[f"{seconds:g}"] = anatomy.floor_ms(anatomy.multiply_adds(plain, waveform))
     return splits, floors
 
@@ -233,24 +253,8 @@ def bench(model: Path, integer: Path, options: argparse.Namespace) -> tuple[dict
                 entry.ask(open_here, name, file, options.threads)
                 entries[name] = entry
             except Exception as error:  # whatever a peer stumbles over is its result
-                failed[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+                failed[name] = reason(error)
         return {f"{seconds:g}": time_all(entries, seconds, options) for seconds in options.seconds}, failed
-
-
-class Entry:
-    """A process of its own that does what it is asked, one thing after another."""
-
-    def __init__(self, opened: contextlib.ExitStack) -> None:
-        self._process = opened.enter_context(ProcessPoolExecutor(1, SPAWN))
-
-    def ask(self, what: Callable[..., T], *arguments: Any) -> T:
-        return self._process.submit(what, *arguments).result()
-
-
-def alone(what: Callable[..., T], *arguments: Any) -> T:
-    """The result of a call in a process that ends with it."""
-    with contextlib.ExitStack() as opened:
-        return Entry(opened).ask(what, *arguments)
 
 
 def make_here(name: str, workshop: Workshop) -> Path:
@@ -338,14 +342,6 @@ def failures(failed: dict[str, str]) -> Iterator[str]:
 
 def show(text: str) -> None:
     print(text, flush=True)
-
-
-def quiet() -> None:
-    """Keep the libraries' own remarks away from the table."""
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 if __name__ == "__main__":

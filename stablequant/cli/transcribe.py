@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +13,15 @@ from ..foundation.options import TranscribeOptions
 from .options import takes
 from .outputs import example, quiet
 
+if TYPE_CHECKING:
+    from ..workflows.transcribe import Transcript
+
 
 @click.command(
     epilog=example(
         "sfm-quant transcribe w8a8/ hello.wav goodbye.flac",
         "sfm-quant transcribe w8a8/ recordings/ --json --words > recognised.jsonl",
+        "sfm-quant transcribe whisper-w8a8/ talk.mp3 --format srt --language en > talk.srt",
         "curl -s https://example.org/talk.flac | sfm-quant transcribe w8a8/ -",
     )
 )
@@ -30,21 +35,39 @@ def transcribe(options: TranscribeOptions) -> None:
     """
     quiet()
     from ..models.checkpoint import read
+    from ..models.tasks.base import Decoding
     from ..workflows.transcribe import find, transcribe_files
 
-    recognizer = read.load(options.model, options.target_lang)
+    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
+    recognizer = read.load(options.model, options.target_lang, decoding)
     for remark in recognizer.remarks:
         click.echo(f"Warning: {remark}", err=True)
-    paths, unreadable = find(options.recordings), 0
-    for number, (path, found) in enumerate(transcribe_files(recognizer, paths, words=options.words), 1):
+    paths, unreadable, subtitled = find(options.recordings), 0, options.format in ("srt", "vtt")
+    if subtitled and len(paths) > 1:
+        raise InputError(
+            f"--format {options.format} writes the subtitles of one recording, but there are {len(paths)}"
+        )
+    answers = transcribe_files(recognizer, paths, words=options.words or subtitled)
+    for number, (path, found) in enumerate(answers, 1):
         if number == len(paths):
             signals.settle()
         if isinstance(found, InputError):
             unreadable += 1
             click.echo(f"Error: {found}", err=True)
         else:
-            name = path.translate({9: "\\t", 10: "\\n", 13: "\\r"})  # one line for each recording
-            line = json.dumps(found.to_json(), ensure_ascii=False) if options.as_json else f"{name}\t{found.text}"
-            click.echo(line.encode(errors="backslashreplace"))  # a file name may be no UTF-8
+            line = _shown(path, found, options.format)
+            click.echo(line.encode(errors="backslashreplace"), nl=not subtitled)  # a file name may be no UTF-8
     if unreadable:
         raise InputError(f"{unreadable} of {len(paths)} recordings could not be read")
+
+
+def _shown(path: str, found: Transcript, format: str) -> str:
+    """What is printed for a recording."""
+    if format == "json":
+        return json.dumps(found.to_json(), ensure_ascii=False)
+    if format == "txt":
+        name = path.translate({9: "\\t", 10: "\\n", 13: "\\r"})  # one line for each recording
+        return f"{name}\t{found.text}"
+    from ..speech.subtitles import subtitles
+
+    return subtitles(found.words or (), format)

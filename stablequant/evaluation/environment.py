@@ -35,6 +35,7 @@ def environment(seed: int) -> dict[str, Any]:
         "isa": sorted(name for name in ISA if able.get(name)),
         "kernels": kernels.way(),
         "attention": str(attention.number_format()).removeprefix("torch."),
+        "attention_form": attention.form(),
         "threads": torch.get_num_threads(),
         **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "stablequant")},
         "seed": seed,

@@ -1,8 +1,9 @@
 """Write and read the lines of `sfm-quant eval --predictions`: the text of each model for each utterance.
 
 A line is a row of a NeMo manifest. The first model's text is `pred_text`, with `model`, its path, and `time`, the
-seconds of its timed run (null if the utterance is too short for one). Further models have `pred_text_2` and so on, the
-baseline has `baseline_pred_text`.
+seconds of its timed run (null if the utterance is too short for one), and `compression_ratio`, which is above 2.4 if
+the text repeats itself (beyond_wer.py). Further models have `pred_text_2` and so on, the baseline has
+`baseline_pred_text`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from ..foundation import reading
 from ..foundation.errors import InputError
+from .beyond_wer import compression_ratio
 
 BASELINE = "baseline_{}"  # how its fields are named
 
@@ -73,6 +75,7 @@ def _to_row(prediction: Prediction) -> dict[str, Any]:
             name.format("model"): answer.model,
             name.format("pred_text"): answer.text,
             name.format("time"): answer.seconds,
+            name.format("compression_ratio"): round(compression_ratio(answer.text), 3),
         }
     return row
 

@@ -40,6 +40,12 @@ class Measured:
     float32_bytes: int  # of its parameters, were each stored in four bytes
     revision: str | None = None  # the commit, for a model of the hub
     target_lang: str | None = None  # of a model with adapters of languages
+    # what a file of an earlier version does not have is None
+    deletions_percent: float | None = None  # of the words, as the next
+    insertions_percent: float | None = None
+    looping: int | None = None  # outputs that repeat themselves (beyond_wer.py)
+    rare_recall_percent: float | None = None  # of the rare words (beyond_wer.py); None: there are none
+    rare_recall_ci95: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,10 @@ class Delta:
     speedup_packed: float  # each model in its faster way
     compression: float  # bytes of the baseline's files over the model's
     compression_float32: float  # bytes of the baseline's parameters in float32 over the model's files
+    # None as above
+    more_looping: int | None = None  # looping outputs, minus the baseline's
+    rare_recall_points: float | None = None  # minus the baseline's
+    rare_recall_ci95: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Data:
     audio_seconds: float
     sha256: str  # of the decoded recordings and their references, wherever they lie and in any order
     skipped_bad: int  # entries that could not be used
+    rare_words: int | None = None  # of the words, those that are rare (beyond_wer.py)
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,7 @@ class Result:
     data: Data
     environment: dict[str, Any]
     normalize: str
+    decoding: dict[str, Any] | None  # language, task and beam_size, of models that generate text
     warnings: tuple[str, ...]
     predictions: tuple[Prediction, ...]
 
@@ -129,6 +141,7 @@ class Result:
             "data": asdict(self.data),
             "environment": self.environment,
             "normalize": self.normalize,
+            "decoding": self.decoding,
             "warnings": self.warnings,
         }
         if len(self.models) > 1:
@@ -159,11 +172,26 @@ def _signed(interval: Interval) -> str:
     return f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
 
 
+def _known(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _with_interval(value: float | None, interval: Interval | None, form: str = ".2f") -> str:
+    ends = f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""
+    return _known(value, form) + ends
+
+
 ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ("path", lambda each: each.path),
     ("scheme", lambda each: each.scheme),
     ("WER %", lambda each: f"{each.wer_percent:.2f} [{each.wer_ci95[0]:.2f}, {each.wer_ci95[1]:.2f}]"),
     ("sub / del / ins", lambda each: f"{each.substitutions} / {each.deletions} / {each.insertions}"),
+    (
+        "deletions / insertions, %",
+        lambda each: f"{_known(each.deletions_percent)} / {_known(each.insertions_percent)}",
+    ),
+    ("rare words recognised, %", lambda each: _with_interval(each.rare_recall_percent, each.rare_recall_ci95)),
+    ("looping outputs", lambda each: _known(each.looping, "d")),
     ("CER %", lambda each: f"{each.cer_percent:.2f}"),
     ("speed, x real time", lambda each: f"{each.rtfx:.1f}"),
     ("the same, batched", lambda each: f"{each.rtfx_packed:.1f}"),
@@ -177,6 +205,8 @@ ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
 DELTA_ROWS: tuple[tuple[str, Callable[[Delta], str]], ...] = (
     ("WER increase, points", lambda delta: f"{delta.wer_percent_points:+.2f} {_signed(delta.wer_ci95)}"),
     ("p-value", lambda delta: f"{delta.p_value:.2g}"),
+    ("rare words, points", lambda delta: _with_interval(delta.rare_recall_points, delta.rare_recall_ci95, "+.2f")),
+    ("more looping outputs", lambda delta: _known(delta.more_looping, "+d")),
     ("speed-up", lambda delta: f"{delta.speedup:.2f} [{delta.speedup_ci95[0]:.2f}, {delta.speedup_ci95[1]:.2f}]"),
     ("speed-up, batched", lambda delta: f"{delta.speedup_packed:.2f}"),
     ("times smaller, files", lambda delta: f"{delta.compression:.2f}"),
@@ -187,13 +217,18 @@ DELTA_ROWS: tuple[tuple[str, Callable[[Delta], str]], ...] = (
 def sentences(result: Result) -> Iterator[str]:
     """What the table does not show: the data, the difference, the limits and the warnings, one line each."""
     data = result.data
-    yield f"{data.words} words in {data.utterances} utterances, {data.audio_seconds:.1f} s; [ ] are 95 % intervals"
+    rare = "" if data.rare_words is None else f" ({data.rare_words} rare)"
+    about = f"{data.words} words{rare} in {data.utterances} utterances, {data.audio_seconds:.1f} s"
+    yield f"{about}; [ ] are 95 % intervals"
     yield "batched: several utterances in one call, if the model can do that (a float one cannot) and it is faster"
     yield from (gate_sentence(each, gate) for each in result.models for gate in each.gates)
     yield from (f"warning: {warning}" for warning in result.warnings)
 
 
-OF = {"min_compression": " times smaller than the baseline's files"}  # which of the two ratios the limit is about
+OF = {  # what the limit is about, where its name leaves two ways to read it
+    "min_compression": " times smaller than the baseline's files",
+    "max_looping": " more outputs than the baseline's",
+}
 
 
 def gate_sentence(compared: Compared, gate: Gate) -> str:

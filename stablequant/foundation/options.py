@@ -18,9 +18,12 @@ from . import registry
 from .errors import InputError
 
 SCORES = ("logits", "wer")
+TASKS = ("transcribe", "translate")
+FORMATS = ("txt", "json", "srt", "vtt")
+MOST_BEAMS = 64
 NORMALIZERS = ("none", "basic", "english")
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
-NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that --plan, a limit or a range method chooses
+NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that other options choose, see `planner`
 GROUP_SIZES = {"auto": "auto", "32": 32, "64": 64, "128": 128, "channel": None}
 
 
@@ -84,6 +87,18 @@ def _skip_bad() -> Any:
 
 def _target_lang() -> Any:
     return _option("Language of a model with language adapters (MMS), e.g. eng.", None, metavar="LANG")
+
+
+def _language() -> Any:
+    return _option("Language that is spoken, for a multilingual Whisper.  [default: detected]", None, metavar="LANG")
+
+
+def _task() -> Any:
+    return _option("What a multilingual Whisper writes: the words, or English.", "transcribe", one_of=TASKS)
+
+
+def _beam_size() -> Any:
+    return _option("Beams of a model that generates text.", 1, metavar="N", least=1, most=MOST_BEAMS)
 
 
 def _limit(help: str, metavar: str, **bounds: Any) -> Any:
@@ -167,6 +182,7 @@ class CalibrateOptions(Options):
         metavar="PLAN",
     )
     target_lang: str | None = _target_lang()
+    language: str | None = _language()
     skip_bad: bool = _skip_bad()
 
     def __post_init__(self) -> None:
@@ -182,6 +198,12 @@ class CalibrateOptions(Options):
     def limits(self) -> list[str]:
         """The limits on the bits of all weights that are set."""
         return [name for name in LIMITS if getattr(self, name) is not None]
+
+    def planner(self) -> str:
+        """The planner that these options choose."""
+        if self.plan is not None:
+            return "edited"
+        return "mixed" if self.limits() else self.range_planner()
 
     def range_planner(self) -> str:
         """The planner that chooses the ranges: the one that --method names, or `uniform` for a range method."""
@@ -219,6 +241,12 @@ class EvaluateOptions(Options):
     min_compression: float | None = _limit(
         "Fail if the model's files are not this many times smaller than the baseline's.", "RATIO"
     )
+    max_looping: int | None = _option(
+        "Fail if more than N outputs loop (repeat themselves) beyond those of the baseline.",
+        None,
+        metavar="N",
+        least=0,
+    )
     threads: int | None = _option("Threads for every model.  [default: torch's choice]", None, metavar="N", least=1)
     max_samples: int | None = _max_samples()
     normalize: str = _option(
@@ -230,10 +258,13 @@ class EvaluateOptions(Options):
     others: tuple[str, ...] = _path("", (), argument=True, metavar="[MODEL]...")  # held to the same limits
     skip_bad: bool = _skip_bad()
     target_lang: str | None = _target_lang()
+    language: str | None = _language()
+    task: str = _task()
+    beam_size: int = _beam_size()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_wer_increase", "min_speedup", "min_compression"):
+        for name in ("max_wer_increase", "min_speedup", "min_compression", "max_looping"):
             if getattr(self, name) is not None and self.baseline is None:
                 raise InputError(f"{flag(name)} needs a model to compare with; add --baseline MODEL")
 
@@ -244,15 +275,26 @@ class TranscribeOptions(Options):
 
     model: str = _model()
     recordings: tuple[str, ...] = _path("", argument=True, metavar="AUDIO...")
-    as_json: bool = _option(
-        "Print one line of JSON per recording: audio_filepath, duration, text.", False, flag="--json"
+    as_json: bool = _option("The same as --format json.", False, flag="--json")
+    format: str = _option(
+        "txt: path, tab, text; json: a line of JSON (audio_filepath, duration, text); srt, vtt: subtitles of one "
+        "recording.",
+        "txt",
+        one_of=FORMATS,
     )
     words: bool = _option("Add the start and end of each word, in seconds, to the JSON.", False)
     target_lang: str | None = _target_lang()
+    language: str | None = _language()
+    task: str = _task()
+    beam_size: int = _beam_size()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.words and not self.as_json:
+        if self.as_json and self.format not in ("txt", "json"):
+            raise InputError(f"--json and --format {self.format} contradict each other; use one of them")
+        if self.as_json:
+            object.__setattr__(self, "format", "json")
+        if self.words and self.format != "json":
             raise InputError("--words only affects the JSON; add --json")
 
 

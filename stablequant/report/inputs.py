@@ -68,6 +68,7 @@ def _result(data: dict[str, Any]) -> Result:
         data=reading.read(Data, data["data"]),
         environment=data["environment"],
         normalize=data["normalize"],
+        decoding=data.get("decoding"),
         warnings=tuple(data["warnings"]),
         predictions=(),
     )

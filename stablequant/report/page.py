@@ -72,6 +72,7 @@ def _words(words: Words) -> dict[str, Any]:
     groups = {"length": words.by_length(), "speaker": speakers[:SPEAKERS], "loudness": words.by_loudness()}
     return {
         "models": words.models,
+        "kinds": words.kinds(),
         "worst": words.worst(),
         "utterances": len(words.rows),
         "groups": [
@@ -103,7 +104,8 @@ def _time(folder: str) -> dict[str, Any]:
 
     recognizer = read.load(folder)
     noise = np.random.default_rng(0).standard_normal(SECONDS * recognizer.sampling_rate).astype(np.float32)
-    split = time_split(recognizer.model, recognizer.inputs(noise)["input_values"])
+    passed = recognizer.inputs(noise)
+    split = time_split(lambda: recognizer.logits(passed))
     about = environment(0)
     return {
         "panel": panels.of_time(split),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import jiwer
 import numpy as np
 
-from ..evaluation import error_rates
+from ..evaluation import beyond_wer, error_rates
 from ..evaluation.error_rates import Counts, Interval
 
 WORST = 20  # utterances shown
@@ -57,6 +57,7 @@ class AlignedUtterance:
     row: Row
     errors: tuple[int, ...]  # of each hypothesis
     columns: tuple[Column, ...]
+    looping: bool  # whether the quantized model's text repeats itself
     left_out: int  # columns before and after those
 
 
@@ -70,6 +71,18 @@ class Group:
     wer: tuple[float, ...]  # of the float model, where it is known, and of the quantized one
     points: float | None  # quantized - float
     ci95: Interval | None  # of the points; None for a single utterance
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The errors of one model by kind, in % of the words."""
+
+    model: str
+    substitutions: float
+    deletions: float
+    insertions: float
+    rare_recall: float | None  # % of the rare words
+    looping: int  # outputs that repeat themselves
 
 
 class Words:
@@ -90,9 +103,18 @@ class Words:
             for row in rows
         ]
         self.models = ("float", "quantized") if paired else ("quantized",)
-        references = [row.reference for row in self.rows]
-        answers = zip(*(row.hypotheses for row in self.rows), strict=True)
-        self.counts = [error_rates.count_words(references, hypotheses) for hypotheses in answers]
+        self._references = [row.reference for row in self.rows]
+        self._answers = list(zip(*(row.hypotheses for row in self.rows), strict=True))
+        self._looping = np.array(
+            [[beyond_wer.loops(text) for text in row.hypotheses[-len(self.models) :]] for row in rows]
+        )
+        self.counts = [error_rates.count_words(self._references, hypotheses) for hypotheses in self._answers]
+
+    def kinds(self) -> list[Kinds]:
+        """Of each model; none if the transcripts have no words."""
+        rare = beyond_wer.rare_words(self._references)
+        found = zip(self.models, self.counts, self._answers, self._looping.sum(axis=0), strict=True)
+        return [self._kinds(*each, rare) for each in found if each[1].units.any()]
 
     def worst(self) -> list[AlignedUtterance]:
         """The utterances that lost most words to quantization, then those with most errors."""
@@ -115,13 +137,22 @@ class Words:
         groups = self._groups(places)
         return sorted(groups, key=lambda group: group.wer[-1] if group.points is None else group.points, reverse=True)
 
+    def _kinds(
+        self, model: str, counts: Counts, hypotheses: Sequence[str], looping: int, rare: frozenset[str]
+    ) -> Kinds:
+        edits = (counts.substitutions, counts.deletions, counts.insertions)
+        substitutions, deletions, insertions = (100 * int(each.sum()) / int(counts.units.sum()) for each in edits)
+        recall = beyond_wer.recall(beyond_wer.count_rare(self._references, hypotheses, rare))
+        return Kinds(model, substitutions, deletions, insertions, recall[0] if recall else None, int(looping))
+
     def _utterance(self, place: int, errors: np.ndarray) -> AlignedUtterance:
         row = self.rows[place]
         columns = align(row.reference, *row.hypotheses)
         first = next(n for n, column in enumerate(columns) if column.kinds[-1] != "hit")
         start = max(0, min(first - 5, len(columns) - COLUMNS))
         shown = columns[start : start + COLUMNS]
-        return AlignedUtterance(row, tuple(map(int, errors)), tuple(shown), len(columns) - len(shown))
+        left_out = len(columns) - len(shown)
+        return AlignedUtterance(row, tuple(map(int, errors)), tuple(shown), bool(self._looping[place, -1]), left_out)
 
     def _in_parts(self, values: Sequence[float | None], unit: str) -> list[Group]:
         """Groups of about as many utterances each, in order of a value; those without one are in none."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..foundation import registry, signals
+from ..foundation import signals
 from ..foundation.errors import InputError
 from ..foundation.options import LIMITS, CalibrateOptions
 from ..models import checkpoint
@@ -25,18 +25,22 @@ from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
 from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
+from ..models.tasks.base import Decoding
 from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.planners import edited
+from ..quantization.planners.base import Planner, make_planner
 from ..quantization.search.forward import CalibrationUtterance
 from ..quantization.search.resume import ResumeState, fingerprint_hash
-from ..quantization.search.session import Planner, begin
+from ..quantization.search.session import begin
 from .calibration_data import held_out, read_recordings
 
 
 def calibrate(options: CalibrateOptions) -> dict[str, Any]:
     """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
-    options, planner = _planned(options)
+    planner = make_planner(options.planner(), options)
+    if isinstance(planner, edited.EditedPlan):
+        options = planner.made_with(options)
     if Path(options.out).is_symlink():  # write where it leads, which may be another disk
         options = replace(options, out=os.path.realpath(options.out))
     checkpoint.check_destination(options.out)
@@ -68,22 +72,8 @@ def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
     return _summary(options, plan, recognizer, session.passes.spent, time.monotonic() - began)
 
 
-def _planned(options: CalibrateOptions) -> tuple[CalibrateOptions, Planner]:
-    """The planner; with a given plan, also the options that it was made with."""
-    if options.plan is None:
-        return options, _planner(options)
-    plan = edited.read(options.plan)
-    threshold = plan.wanted.score.get("threshold", options.threshold)
-    made_with = replace(options, scheme=plan.scheme, method=plan.wanted.method, threshold=threshold)
-    return made_with, Planner(plan.plan, plan.check, plan.remarks)
-
-
-def _planner(options: CalibrateOptions) -> Planner:
-    return Planner(registry.get("planners", "mixed" if options.limits() else options.range_planner()).plan)
-
-
 def _float_model(options: CalibrateOptions) -> Recognizer:
-    recognizer = read.load(options.model, options.target_lang)
+    recognizer = read.load(options.model, options.target_lang, Decoding(options.language))
     if recognizer.scheme != "float32":
         raise InputError(
             f"{options.model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
@@ -122,6 +112,7 @@ def _fingerprint(
     return {
         **{key: getattr(options, key) for key in keep},
         **({} if options.plan is None else {"plan": edited.read(options.plan).wanted.to_json()}),
+        **({} if options.language is None else {"language": options.language}),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
         "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluation import error_rates, peak_memory
+from ..evaluation import beyond_wer, error_rates, peak_memory
 from ..evaluation.environment import environment
 from ..evaluation.error_rates import Counts
 from ..evaluation.predictions import ModelAnswer, Prediction
@@ -30,6 +30,7 @@ from ..foundation.errors import InputError
 from ..foundation.options import EvaluateOptions
 from ..models.checkpoint import read
 from ..models.recognizer import Recognizer
+from ..models.tasks.base import Decoding
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
@@ -43,6 +44,8 @@ class Tally:
     words: Counts
     of_case: int  # of the word errors, those that vanish if letter case is ignored
     characters: Counts
+    rare: Counts
+    looping: int  # outputs
     seconds: np.ndarray  # (answered utterances,), the same utterances for every model
     batch_seconds: np.ndarray  # (batches,), likewise
 
@@ -80,7 +83,8 @@ def _listing(options: EvaluateOptions) -> Listing:
 def _load(options: EvaluateOptions) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    loaded = [read.load(path, options.target_lang) for path in paths if path is not None]
+    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
+    loaded = [read.load(path, options.target_lang, decoding) for path in paths if path is not None]
     rate = loaded[0].sampling_rate
     for each in loaded:
         if each.sampling_rate != rate:
@@ -119,9 +123,10 @@ def _result(
     return Result(
         models=compared,
         baseline=measured[-1] if options.baseline else None,
-        data=_data(timed, tallies[0].words, found.skipped),
+        data=_data(timed, tallies[0], found.skipped),
         environment=where,
         normalize=options.normalize,
+        decoding=_decoding(options, recognizers),
         warnings=(
             *(f"left out: {sentence}" for sentence in audio.told(found.problems)),
             *_warnings(options, recognizers, measured, tallies[0], timed),
@@ -129,6 +134,13 @@ def _result(
         ),
         predictions=tuple(_prediction(each, options) for each in timed),
     )
+
+
+def _decoding(options: EvaluateOptions, recognizers: list[Recognizer]) -> dict[str, Any] | None:
+    """The settings that every model that generates text had."""
+    if not any(each.geometry.window for each in recognizers):
+        return None
+    return {"language": options.language, "task": options.task, "beam_size": options.beam_size}
 
 
 def _compared(options: EvaluateOptions, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:
@@ -152,10 +164,13 @@ def _tally(batches: list[Batch], place: int, normalize: Callable[[str], str]) ->
     alone = [[s for each in batch.utterances if (s := each.answers[place].seconds) is not None] for batch in batches]
     batched = [batch.batched_seconds[place] for batch in batches]
     words = error_rates.count_words(references, hypotheses)
+    rare = beyond_wer.rare_words(references)
     return Tally(
         words=words,
         of_case=error_rates.errors_of_case(references, hypotheses, words),
         characters=error_rates.count_characters(references, hypotheses),
+        rare=beyond_wer.count_rare(references, hypotheses, rare),
+        looping=sum(beyond_wer.loops(each.answers[place].text) for each in timed),
         seconds=np.concatenate([np.array(each) for each in alone]),
         batch_seconds=_better_way(np.array([sum(each) for each in alone]), batched),
     )
@@ -169,6 +184,10 @@ def _better_way(alone: np.ndarray, batched: Sequence[float | None]) -> np.ndarra
 
 def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seconds: float, seed: int) -> Measured:
     p50, p95 = np.percentile(1000 * tally.seconds, [50, 95])
+    words, deletions, insertions = (
+        int(each.sum()) for each in (tally.words.units, tally.words.deletions, tally.words.insertions)
+    )
+    recall, recall_ci95 = beyond_wer.recall(tally.rare, seed) or (None, None)
     return Measured(
         path=recognizer.path,
         scheme=recognizer.scheme,
@@ -180,13 +199,18 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
         wer_ci95=error_rates.interval(tally.words, seed),
         cer_percent=tally.characters.percent(),
         substitutions=int(tally.words.substitutions.sum()),
-        deletions=int(tally.words.deletions.sum()),
-        insertions=int(tally.words.insertions.sum()),
+        deletions=deletions,
+        insertions=insertions,
         rtfx=audio_seconds / float(tally.seconds.sum()),
         rtfx_packed=audio_seconds / float(tally.batch_seconds.sum()),
         latency_ms={"p50": float(p50), "p95": float(p95)},
         peak_rss_bytes=peak,
         sites=recognizer.sites,
+        deletions_percent=100 * deletions / words,
+        insertions_percent=100 * insertions / words,
+        looping=tally.looping,
+        rare_recall_percent=recall,
+        rare_recall_ci95=recall_ci95,
     )
 
 
@@ -194,6 +218,7 @@ def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed
     worse = error_rates.compare(ours.words, theirs.words, seed)
     faster = error_rates.ratio(theirs.seconds, ours.seconds, seed)
     batched = error_rates.ratio(theirs.batch_seconds, ours.batch_seconds, seed)
+    gain, gain_ci95 = beyond_wer.gain(ours.rare, theirs.rare, seed) or (None, None)
     return Delta(
         wer_percent_points=worse.points,
         wer_ci95=worse.ci95,
@@ -203,6 +228,9 @@ def _delta(model: Measured, baseline: Measured, ours: Tally, theirs: Tally, seed
         speedup_packed=batched.value,
         compression=baseline.bytes_on_disk / model.bytes_on_disk,
         compression_float32=baseline.float32_bytes / model.bytes_on_disk,
+        more_looping=ours.looping - theirs.looping,
+        rare_recall_points=gain,
+        rare_recall_ci95=gain_ci95,
     )
 
 
@@ -212,20 +240,22 @@ def _gates(options: EvaluateOptions, delta: Delta) -> tuple[Gate, ...]:
         ("max_wer_increase", options.max_wer_increase, delta.wer_percent_points, operator.le),
         ("min_speedup", options.min_speedup, delta.speedup, operator.ge),
         ("min_compression", options.min_compression, delta.compression, operator.ge),
+        ("max_looping", options.max_looping, delta.more_looping or 0, operator.le),
     )
     return tuple(
         Gate(name, limit, value, passes(value, limit)) for name, limit, value, passes in limits if limit is not None
     )
 
 
-def _data(timed: list[TimedUtterance], words: Counts, skipped: int) -> Data:
+def _data(timed: list[TimedUtterance], tally: Tally, skipped: int) -> Data:
     content = sorted(f"{each.facts.sha256} {each.utterance.text}\n" for each in timed)
     return Data(
         utterances=len(timed),
-        words=int(words.units.sum()),
+        words=int(tally.words.units.sum()),
         audio_seconds=sum(each.seconds for each in timed),
         sha256=hashlib.sha256("".join(content).encode(errors="backslashreplace")).hexdigest(),
         skipped_bad=skipped,
+        rare_words=int(tally.rare.units.sum()),
     )
 
 

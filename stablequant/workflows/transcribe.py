@@ -85,12 +85,12 @@ def _read(recognizer: Recognizer, path: str, words: bool) -> np.ndarray | Transc
 
 
 def _long(recognizer: Recognizer, utterance: Utterance, seconds: float, words: bool) -> Transcript:
-    blocks, found = audio.blocks(utterance, recognizer.sampling_rate), []
+    blocks, parts = audio.blocks(utterance, recognizer.sampling_rate), []
     with progress.bar(total=round(seconds), desc=utterance.id, unit="s") as bar:
         for stretch in stretches(recognizer, blocks):
-            found.append(stretch)
+            parts.append(_said(recognizer, stretch, words))
             bar.update(min(bar.total, stretch.end // recognizer.sampling_rate) - bar.n)
-    return _transcript(recognizer, utterance.id, seconds, found, words)
+    return _transcript(utterance.id, seconds, parts, words)
 
 
 def _samples(sounds: Iterable[Pending]) -> list[int]:
@@ -107,8 +107,9 @@ def _answer(recognizer: Recognizer, waiting: list[Pending], words: bool) -> Iter
         spoken = next(answers) if len(sound) >= recognizer.min_samples else []
         if isinstance(spoken, InputError):
             yield path, InputError(f"{path}: {spoken}")
-        else:
-            yield path, _transcript(recognizer, path, len(sound) / recognizer.sampling_rate, spoken, words)
+            continue
+        parts = [_said(recognizer, stretch, words) for stretch in spoken]
+        yield path, _transcript(path, len(sound) / recognizer.sampling_rate, parts, words)
 
 
 def _recognised(recognizer: Recognizer, waveforms: list[np.ndarray]) -> Iterator[list[Stretch] | InputError]:
@@ -124,15 +125,13 @@ def _recognised(recognizer: Recognizer, waveforms: list[np.ndarray]) -> Iterator
             yield from _recognised(recognizer, [waveform])
 
 
-def _transcript(
-    recognizer: Recognizer, path: str, seconds: float, spoken: Sequence[Stretch], words: bool
-) -> Transcript:
-    text = " ".join(filter(None, (each.spoken.text for each in spoken)))
-    return Transcript(path, round(seconds, 3), text, tuple(_words(recognizer, spoken)) if words else None)
+def _said(recognizer: Recognizer, stretch: Stretch, words: bool) -> tuple[str, list[Word]]:
+    """The text of a stretch, and its words in the recording: of a long one no more is kept."""
+    begin = stretch.start / recognizer.sampling_rate
+    found = stretch.spoken.words() if words else ()
+    return stretch.spoken.text, [Word(w, round(begin + start, 3), round(begin + end, 3)) for w, start, end in found]
 
 
-def _words(recognizer: Recognizer, spoken: Iterable[Stretch]) -> Iterator[Word]:
-    for stretch in spoken:
-        begin = stretch.start / recognizer.sampling_rate
-        for word, start, end in stretch.spoken.words():
-            yield Word(word, round(begin + start, 3), round(begin + end, 3))
+def _transcript(path: str, seconds: float, parts: Sequence[tuple[str, list[Word]]], words: bool) -> Transcript:
+    text = " ".join(filter(None, (text for text, _ in parts)))
+    return Transcript(path, round(seconds, 3), text, tuple(w for _, some in parts for w in some) if words else None)

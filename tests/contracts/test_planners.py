@@ -11,12 +11,14 @@ from stablequant.models.families import discovery
 from stablequant.quantization.numerics.activation_grid import affine, signed_grid
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.planners import stable
+from stablequant.quantization.planners.base import make_planner
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
 from stablequant.workflows.calibration_data import read_recordings
 
-PLANNERS = [(name, "stable") for name in registry.names("planners") if name not in ("uniform", "edited")]
-PLANNERS += [("uniform", method) for method in registry.names("ranges")]
+RANGES = ("uniform", "edited")  # planners whose ranges are those of one method
+PLANNERS = [(name, "stable") for name in registry.names("planners") if name not in RANGES]
+PLANNERS += [("uniform", method) for method in registry.names("ranges")] + [("edited", "mse")]
 BITS = {"w8a8": (8, 8), "w6a4": (6, 4), "w3a8": (3, 8)}
 LIMIT = 3.7  # bits on average, for the planner that mixes them
 SCHEMES = {name: [*BITS] if name != "mixed" else ["w8a8"] for name in registry.names("planners")}
@@ -29,9 +31,13 @@ def make(planner, method, scheme, speech, folder):
     options = CalibrateOptions("model", str(speech), str(folder / "q"), scheme=scheme, method=method, threshold=0.05)
     if planner == "mixed":
         options = replace(options, avg_bits=LIMIT, group_size=32)
+    if planner == "edited":
+        options = replace(options, plan=str(folder / "plan.json"))
     recordings, about = read_recordings(options, recognizer)
     session = begin(recognizer, recordings, ResumeState(folder / "journal", {}, False), options, about)
-    return session, registry.get("planners", planner).plan(session)
+    if planner == "edited":
+        (folder / "plan.json").write_text(make_planner("uniform", options).plan(session).to_json())
+    return session, make_planner(options.planner(), options).plan(session)
 
 
 @pytest.fixture(
@@ -43,6 +49,14 @@ def planned(request, speech, tmp_path_factory):
     planner, method, scheme = request.param
     session, plan = make(planner, method, scheme, speech, tmp_path_factory.mktemp("plan") / "a")
     return session, plan, request.param
+
+
+def test_options_choose_it_and_it_has_no_objection_to_its_own_plan(planned):
+    session, plan, (planner, *_) = planned
+    assert session.options.planner() == planner
+    chosen = make_planner(planner, session.options)
+    assert chosen.check(session.sites) is None
+    assert list(chosen.remarks(replace(plan, score={**plan.score, "whole_model": 1.0}))) == []
 
 
 def test_every_site_is_decided_in_forward_order(planned):
@@ -92,7 +106,7 @@ def test_grid_points_and_evidence_follow_from_the_ranges(planned):
 
 def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned):
     _, plan, (planner, *_) = planned
-    assert bool(plan.layers) == (planner != "uniform")
+    assert bool(plan.layers) == (planner not in RANGES)
     for name, layer in plan.layers.items():
         assert layer.why
         assert layer.selected == (layer.clip_percent is not None) == bool(layer.candidates)

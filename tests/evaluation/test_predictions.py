@@ -37,11 +37,22 @@ def test_the_fields_of_a_row():
     row = json.loads(to_jsonl([Prediction("x.wav", 0.0, 1.5, None, "SAID", None, three, ModelAnswer("f", "F", None))]))
     assert row == {
         **{"audio_filepath": "x.wav", "offset": 0.0, "duration": 1.5, "loudness_dbfs": None, "text": "SAID"},
-        **{"model": "a", "pred_text": "A", "time": 0.5},
-        **{"model_2": "b", "pred_text_2": "B", "time_2": 0.5},
-        **{"model_3": "c", "pred_text_3": "C", "time_3": 0.5},
-        **{"baseline_model": "f", "baseline_pred_text": "F", "baseline_time": None},
+        **{"model": "a", "pred_text": "A", "time": 0.5, "compression_ratio": 0.111},
+        **{"model_2": "b", "pred_text_2": "B", "time_2": 0.5, "compression_ratio_2": 0.111},
+        **{"model_3": "c", "pred_text_3": "C", "time_3": 0.5, "compression_ratio_3": 0.111},
+        **{
+            "baseline_model": "f",
+            "baseline_pred_text": "F",
+            "baseline_time": None,
+            "baseline_compression_ratio": 0.111,
+        },
     }
+
+
+def test_text_that_repeats_itself_is_told_by_its_ratio():
+    answer = ModelAnswer("a", "so " * 100, 0.5)
+    row = json.loads(to_jsonl([Prediction("x.wav", 0.0, 1.5, None, "SO", None, (answer,))]))
+    assert row["compression_ratio"] > 10
 
 
 def test_the_line_of_a_row_counts_blank_ones(tmp_path):

@@ -21,6 +21,22 @@ def test_an_evaluation_is_told_as_the_terminal_tells_it(tmp_path, baseline):
     assert ("FAILED: min_speedup 3, found 2 (m)" in found["lines"]) == baseline
 
 
+def test_an_evaluation_of_an_earlier_version(tmp_path):
+    """Without what was added since: that is shown as not known."""
+    data = json.loads(evaluated().to_json())
+    for part, names in {
+        "model": ("deletions_percent", "insertions_percent", "looping", "rare_recall_percent", "rare_recall_ci95"),
+        "delta": ("more_looping", "rare_recall_points", "rare_recall_ci95"),
+        "data": ("rare_words",),
+    }.items():
+        for name in names:
+            del data[part][name]
+    (tmp_path / "result.json").write_text(json.dumps(data))
+    rows = {name: cells for name, *cells in inputs.evaluation(str(tmp_path / "result.json"))["rows"]}
+    assert rows["looping outputs"] == ["-", "-"]
+    assert rows["rare words, points"] == ["-", ""]
+
+
 def test_an_evaluation_of_other_models_is_refused(tmp_path):
     data = json.loads(evaluated(True).to_json())
     several = [{**data["model"], "path": path, "delta": None, "gates": []} for path in ("w8", "w4")]

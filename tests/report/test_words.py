@@ -46,6 +46,26 @@ def test_the_worst_are_those_that_lost_most_to_quantization():
     assert len(Words([row("A", "B", "A")] * (WORST + 1)).worst()) == WORST
 
 
+def test_kinds_of_errors_of_each_model():
+    rows = [row("A B 7", "A C", "A B 7"), row("A B", "A B B " + "B " * 100, "A B"), row("", "A", "")]
+    float_, quantized = Words(rows).kinds()
+    assert (float_.model, float_.substitutions, float_.deletions, float_.insertions) == ("float", 0.0, 0.0, 0.0)
+    assert (quantized.substitutions, quantized.deletions, quantized.insertions) == (20.0, 20.0, 2040.0)
+    assert (float_.rare_recall, quantized.rare_recall) == (100.0, 0.0)
+    assert (float_.looping, quantized.looping) == (0, 1)
+
+
+def test_kinds_without_words_or_rare_words():
+    assert Words([row("", "A")]).kinds() == []
+    (found,) = Words([row("A A", "A")]).kinds()
+    assert found.rare_recall is None
+
+
+def test_utterances_that_repeat_themselves_are_told():
+    words = Words([row("A", "B " * 100), row("A", "B")])
+    assert [each.looping for each in words.worst()] == [True, False]
+
+
 def test_a_long_utterance_is_shown_around_its_first_error():
     many = ["A"] * 1000
     (found,) = Words([row(" ".join(many), " ".join([*many[:500], "B", *many[501:]]))]).worst()

@@ -142,6 +142,55 @@ def run(bench, **options):
     return evaluate.evaluate(EvaluateOptions("ours", bench[1], **{"baseline": "float", **options}))
 
 
+def looping(bench, *names):
+    """Models that answer the longest recording with a loop."""
+    for name in names:
+        bench[0][name].texts = {**bench[0][name].texts, 32000: "OH " * 50}
+    return bench
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(0, False), (1, True)])
+def test_outputs_that_loop_are_counted_and_limited(bench, limit, passed):
+    found = run(looping(bench, "ours"), max_looping=limit)
+    assert (found.model.looping, found.baseline.looping, found.delta.more_looping) == (1, 0, 1)
+    assert found.passed == passed
+    told = table(found)
+    assert f"{'passed' if passed else 'FAILED'}: max_looping {limit} more outputs than the baseline's, found 1" in told
+    assert ["looping", "outputs", "1", "0"] in [line.split() for line in told.splitlines()]
+    assert ["more", "looping", "outputs", "+1"] in [line.split() for line in told.splitlines()]
+
+
+def test_loops_of_the_baseline_are_no_fault_of_the_model(bench):
+    found = run(looping(bench, "ours", "float"), max_looping=0)
+    assert (found.model.looping, found.delta.more_looping, found.passed) == (1, 0, True)
+    found = run(looping(bench, "float"), others=("float",), max_looping=0)
+    assert [each.delta.more_looping for each in found.models] == [0, 0]
+
+
+def test_rare_words_are_counted_apart(bench):
+    found = run(bench)  # each of the four words occurs once
+    assert found.data.rare_words == 4
+    assert (found.model.rare_recall_percent, found.baseline.rare_recall_percent) == (25.0, 50.0)
+    assert found.delta.rare_recall_points == -25.0
+    low, high = found.delta.rare_recall_ci95
+    assert low < -25.0 < high <= 0.0
+    assert "4 words (4 rare) in 4 utterances" in table(found)
+
+
+def test_data_without_rare_words(bench, tmp_path):
+    data = write_data(tmp_path, [("a.wav", 16000, "ONE TWO"), ("b.wav", 8000, "Two one.")])
+    found = run((bench[0], data))
+    assert (found.data.rare_words, found.model.rare_recall_percent, found.delta.rare_recall_points) == (0, None, None)
+    assert ["rare", "words", "recognised,", "%", "-", "-"] in [line.split() for line in table(found).splitlines()]
+    assert json.loads(found.to_json())["model"]["rare_recall_ci95"] is None
+
+
+def test_deletions_and_insertions_are_shares_of_the_words(bench):
+    found = run(bench)
+    assert (found.model.deletions_percent, found.model.insertions_percent) == (50.0, 25.0)
+    assert "50.00 / 25.00" in table(found)
+
+
 def test_errors_are_counted_over_all_utterances(bench):
     found = run(bench)
     ours = found.model
@@ -186,9 +235,8 @@ def test_groups_hold_half_a_minute(bench, tmp_path):
     lengths = (20, 9, 9, 40, 20)
     rows = [(f"{place}.wav", seconds * 16000, "ONE") for place, seconds in enumerate(lengths)]
     evaluate.evaluate(EvaluateOptions("ours", write_data(tmp_path, [*rows, ("x.wav", 100, "ONE")])))
-    alone = [[[seconds]] * 2 for seconds in lengths]  # once to warm up
-    together = [[group] * 2 for group in ([20, 9], [9], [40], [20])]
-    assert calls == sum([*alone[:2], together[0], *sum(zip(alone[2:], together[1:], strict=True), ())], [])
+    expected = [[20], [9], [20, 9], *([each] for each in (9, 9, 40, 40, 20, 20))]  # alone, then together
+    assert calls == [call for call in expected for _ in range(2)]  # once to warm up
 
 
 def test_what_runs_slower_than_it_should_is_told(bench):
@@ -214,14 +262,16 @@ def test_json_has_the_fields_of_the_contract(bench):
     assert found["schema"] == 1
     model = {"path", "scheme", "bytes_on_disk", "wer_percent", "wer_ci95", "cer_percent", "substitutions", "deletions"}
     model |= {"insertions", "rtfx", "rtfx_packed", "latency_ms", "peak_rss_bytes", "sites"}
-    model |= {"float32_bytes", "revision", "target_lang"}
+    model |= {"float32_bytes", "revision", "target_lang", "deletions_percent", "insertions_percent", "looping"}
+    model |= {"rare_recall_percent", "rare_recall_ci95"}
     assert set(found["model"]) == set(found["baseline"]) == model
     delta = {"wer_percent_points", "wer_ci95", "p_value", "speedup", "speedup_ci95", "speedup_packed", "compression"}
-    delta |= {"compression_float32"}
+    delta |= {"compression_float32", "more_looping", "rare_recall_points", "rare_recall_ci95"}
     assert set(found["delta"]) == delta
     assert found["gates"] == [{"name": "min_speedup", "limit": 2.0, "value": 2.0, "passed": True}]
-    assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256", "skipped_bad"}
+    assert set(found["data"]) == {"utterances", "words", "audio_seconds", "sha256", "skipped_bad", "rare_words"}
     environment = {"cpu", "isa", "kernels", "attention", "threads", "torch", "transformers", "stablequant", "seed"}
+    environment |= {"attention_form"}
     assert set(found["environment"]) == environment
     assert found["environment"]["torch"] == torch.__version__
     assert found["normalize"] == "none"
@@ -238,6 +288,7 @@ def test_json_has_the_fields_of_the_contract(bench):
         ({"min_speedup": 2.1}, 2.0, False),
         ({"min_compression": 4.0}, 4.0, True),
         ({"min_compression": 4.1}, 4.0, False),
+        ({"max_looping": 0}, 0, True),
     ],
 )
 def test_gates(bench, limit, value, passed):
@@ -249,10 +300,10 @@ def test_gates(bench, limit, value, passed):
     assert ("FAILED" in table(found)) != passed
 
 
-@pytest.mark.parametrize("name", ["max_wer_increase", "min_speedup", "min_compression"])
+@pytest.mark.parametrize("name", ["max_wer_increase", "min_speedup", "min_compression", "max_looping"])
 def test_gate_without_a_baseline_is_refused(name):
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} needs a model to compare with; add --baseline"):
-        EvaluateOptions("ours", "data", **{name: 1.0})
+        EvaluateOptions("ours", "data", **{name: 1})
 
 
 @pytest.mark.parametrize(
@@ -260,6 +311,7 @@ def test_gate_without_a_baseline_is_refused(name):
     [
         ({"min_speedup": float("nan"), "baseline": "b"}, "--min-speedup is nan"),
         ({"normalize": "x"}, "--normalize is x; it must be one of none"),
+        ({"max_looping": -1, "baseline": "b"}, "--max-looping is -1; it must be 0 or more"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
@@ -335,9 +387,11 @@ def test_predictions_are_a_manifest_with_both_answers(bench, tmp_path):
         "model": "ours",
         "pred_text": "TREE",
         "time": pytest.approx(0.25),
+        "compression_ratio": 0.333,
         "baseline_model": "float",
         "baseline_pred_text": "TREE",
         "baseline_time": pytest.approx(0.5),
+        "baseline_compression_ratio": 0.333,
     }
     assert (rows[3]["pred_text"], rows[3]["time"]) == ("", None)
 

@@ -12,8 +12,9 @@ from ...foundation import memory_pages
 from ...quantization.plan.choice import Quantized
 from ...quantization.plan.site import Site
 from ..base import Lowered
-from . import attention, encoder, extractor, kernels
+from . import attention, encoder, extractor, kernels, seq2seq
 from .batching import batched_logits, can_batch
+from .decoder import decoder_of, unknown_decoder
 from .modules import DILATED, MID_RISE, WEIGHT_ONLY, IntegerModule, use_kernels
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "attention",
     "batched_logits",
     "can_batch",
+    "decoder_of",
     "kernels",
     "lower",
     "notices",
@@ -42,6 +44,9 @@ def lower(model: nn.Module) -> Lowered:
     """Run quantized sites on the kernels, and everything fused whose structure is known, in place."""
     memory_pages.keep_freed_blocks()
     reasons = use_kernels(model)
+    if seq2seq.is_seq2seq(model):
+        decoder_reason = unknown_decoder(model)
+        return Lowered(model, reasons | seq2seq.fuse(model) | ({"decoder": decoder_reason} if decoder_reason else {}))
     extractor_reason = extractor.fuse(model)
     reasons |= encoder.fuse(model)
     if extractor_reason is not None:

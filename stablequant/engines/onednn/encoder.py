@@ -105,18 +105,19 @@ def _layer(
     lengths = packing.lengths()
     rows = hidden_states.reshape(-1, hidden_states.shape[-1])
     x = kernels.rounded(rows)
-    read = _norm(self.layer_norm, x) if form.pre_norm else x
+    read = norm(self.layer_norm, x) if form.pre_norm else x
     if form.relative and position_bias is None:
         position_bias = _distance_bias(self.attention, max(lengths or hidden_states.shape[1:2]))
     out_proj: IntegerLinear = self.attention.out_proj
     shapes = [(1, length) for length in lengths] if lengths else [(hidden_states.shape[0], hidden_states.shape[1])]
-    context = _attention(self.attention, read, shapes, attention_mask, position_bias)
+    context = attend_rows(self.attention, read, shapes, attention_mask, position_bias)
     x = kernels.linear_plus(context, out_proj.input.point, out_proj.prepacked()[0], x)
+    dense = self.feed_forward.intermediate_dense, self.feed_forward.output_dense
     if form.pre_norm:
-        x = _feed_forward(self.feed_forward, _norm(self.final_layer_norm, x), x)
+        x = feed_forward(*dense, norm(self.final_layer_norm, x), x)
     else:
-        x = _norm(self.layer_norm, x)
-        x = _norm(self.final_layer_norm, _feed_forward(self.feed_forward, x, x))
+        x = norm(self.layer_norm, x)
+        x = norm(self.final_layer_norm, feed_forward(*dense, x, x))
     if form.adapter:
         x = x + self.adapter_layer(x)
     result = x[: len(rows)].view(hidden_states.shape)
@@ -141,14 +142,13 @@ def _module_by_module(
 
 
 @timed("norms")
-def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+def norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer norm of rows."""
+    return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
 
 
-def _feed_forward(block: Any, x: Tensor, residual: Tensor) -> Tensor:
-    """The residual plus output(gelu(intermediate(x))) of rows (n, C): uint8 between the two products."""
-    first: IntegerLinear = block.intermediate_dense
-    second: IntegerLinear = block.output_dense
+def feed_forward(first: IntegerLinear, second: IntegerLinear, x: Tensor, residual: Tensor) -> Tensor:
+    """The residual plus second(gelu(first(x))) of rows (n, C): uint8 between the two products."""
     codes = first.quantize_input(x)
     if second.form.input_bits == 8:
         requantize = second.input.point
@@ -158,7 +158,7 @@ def _feed_forward(block: Any, x: Tensor, residual: Tensor) -> Tensor:
     return kernels.linear_plus(codes, second.input.point, second.prepacked()[0], residual)
 
 
-def _attention(
+def attend_rows(
     block: Any, x: Tensor, shapes: list[tuple[int, int]], mask: Tensor | None, bias: Tensor | None
 ) -> Tensor:
     """Attention of rows x (n, C) within each utterance: uint8 (n, C) for the output projection.

@@ -11,10 +11,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,13 +68,13 @@ def watched() -> Iterator[Stopwatch]:
 
 
 @torch.inference_mode()
-def time_split(model: nn.Module, waveform: Tensor, rounds: int = 7) -> dict[str, float]:
-    """Milliseconds by part for a waveform (1, samples), medians over the rounds; "rest" is what no part covers."""
+def time_split(forward: Callable[[], Any], rounds: int = 7) -> dict[str, float]:
+    """Milliseconds by part for a forward pass, medians over the rounds; "rest" is what no part covers."""
     found = []
     for number in range(rounds + 2):
         with watched() as stopwatch:
             start = time.perf_counter()
-            model(waveform)
+            forward()
             whole = time.perf_counter() - start
         if number > 1:  # the first two warm up
             found.append(stopwatch.seconds | {"rest": whole - sum(stopwatch.seconds.values())})

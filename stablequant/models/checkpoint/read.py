@@ -75,6 +75,7 @@ def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) 
         task=task,
         decoding=decoding,
         batched=partial(onednn.batched_logits, model) if onednn.can_batch(model) else None,
+        decoder=onednn.decoder_of(model),
     )
     unfit = task.check(path, recognizer.network)
     return replace(recognizer, remarks=(*folder_check.remarks(files), *unfit, *_languages(path, languages)))

@@ -32,10 +32,10 @@ class Decoder(Protocol):
     """The decoder of a model on the encoder's states of some pieces, with what it keeps of the steps so far."""
 
     def step(self, ids: Tensor) -> Tensor:
-        """Logits (pieces, symbols) of what follows ids (pieces, n), which follow those of the steps before."""
+        """Logits (rows, symbols) of what follows ids (rows, n), which follow those of the steps before."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (int64) of the pieces, in this order."""
+        """Go on with these rows (int64), in this order: as many for each piece that is left, piece after piece."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ Two models are compared on the tokens that the float model writes, by their post
 drawn under the best coupling, each after what the float model wrote: an error is counted where it is made, and not
 again in what follows from it.
 
-Greedy decoding is a loop of our own, which writes what transformers' `generate` writes; it costs less for each token
-and runs on the decoder of an engine. Beams are transformers' `generate`.
+Decoding (decoding.py) writes what transformers' `generate` writes, but costs less for each token.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutput
 
 from ...foundation.errors import InputError
-from . import whisper_tokens
+from . import decoding, whisper_alignment, whisper_tokens
 from .base import Answer, Forced, Inputs, Network, Part, Spoken, Word, total_variation
 from .whisper_tokens import Tokens
 
@@ -34,12 +32,12 @@ PROCESSOR = "WhisperProcessor"
 
 def check(name: str, network: Network) -> Iterator[str]:
     """InputError for a tokenizer or options that the model has no tokens for."""
-    decoding = network.decoding
+    wanted = network.decoding
     try:
         found = whisper_tokens.tokens(network)
-        if decoding.language is not None:
-            whisper_tokens.language(decoding.language, found)
-        if decoding.translate and not found.tasks:
+        if wanted.language is not None:
+            whisper_tokens.language(wanted.language, found)
+        if wanted.translate and not found.tasks:
             raise InputError("the model recognises English only; leave out --task")
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
@@ -55,7 +53,7 @@ def forced(network: Network, inputs: Inputs) -> Forced:
     """The prompt and the tokens that the model writes."""
     states = _encoded(network.model, inputs)
     prompt = _prompts(network, states, whisper_tokens.tokens(network))
-    [written] = _greedy(network, states, prompt)
+    [written] = decoding.greedy(network, states, prompt)
     return Forced(torch.cat([prompt, torch.tensor([written], dtype=torch.int64)], 1), prompt.shape[1])
 
 
@@ -87,6 +85,7 @@ def divergence(answer: Answer, logits: Tensor) -> Part:
 class Written:
     """The tokens of one piece."""
 
+    prompt: Tensor  # (1, n)
     tokens: tuple[int, ...]
     network: Network
     inputs: Inputs
@@ -96,9 +95,11 @@ class Written:
         """Without special tokens."""
         return _text(self.network, self.tokens)
 
-    def words(self) -> Iterator[Word]:
-        """From the attention of some heads of the decoder (transformers' `return_token_timestamps`)."""
-        raise InputError("times of words are for CTC models; leave out --words")
+    @torch.inference_mode()
+    def words(self) -> list[Word]:
+        """From the attention of some heads of the decoder to the encoder's steps."""
+        end = whisper_tokens.tokens(self.network).end
+        return list(whisper_alignment.words(self.network, self.inputs, self.prompt, self.tokens, end))
 
 
 def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
@@ -106,12 +107,11 @@ def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
     if not inputs:
         return []
     together = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
-    if network.decoding.beams > 1:
-        found = _beams(network, together)
-    else:
-        states = _encoded(network.model, together)
-        found = _greedy(network, states, _prompts(network, states, whisper_tokens.tokens(network)))
-    return [Written(tuple(each), network, piece) for each, piece in zip(found, inputs, strict=True)]
+    states = _encoded(network.model, together)
+    prompts = _prompts(network, states, whisper_tokens.tokens(network))
+    write = decoding.greedy if network.decoding.beams == 1 else decoding.beam_search
+    found = write(network, states, prompts)
+    return [Written(prompts[n : n + 1], tuple(each), network, inputs[n]) for n, each in enumerate(found)]
 
 
 def joined(left: Spoken, right: Spoken, seconds: float) -> Spoken:
@@ -147,7 +147,7 @@ def _prompts(network: Network, states: Tensor, found: Tokens) -> Tensor:
     if found.languages:
         chosen = network.decoding.language
         if chosen is None:
-            spoken = _languages(_decoder(network, states).step(start), found)
+            spoken = _languages(decoding.decoder(network, states).step(start), found)
         else:
             spoken = torch.full_like(start, found.languages[whisper_tokens.language(chosen, found)])
         task = found.tasks["translate" if network.decoding.translate else "transcribe"]
@@ -159,69 +159,6 @@ def _languages(logits: Tensor, found: Tokens) -> Tensor:
     """The most likely language of each piece, (pieces, 1), from the logits of the first step."""
     numbers = torch.tensor(sorted(found.languages.values()))
     return numbers[logits[:, numbers].argmax(1)][:, None]
-
-
-def _greedy(network: Network, states: Tensor, prompts: Tensor) -> list[list[int]]:
-    """The most likely token at every step, until the end or the longest text."""
-    found = whisper_tokens.tokens(network)
-    never, not_first = torch.tensor(found.never, dtype=torch.int64), torch.tensor(found.not_first, dtype=torch.int64)
-    decoder = _decoder(network, states)
-    written: list[list[int]] = [[] for _ in states]
-    alive, ids = list(range(len(states))), prompts
-    for length in range(prompts.shape[1], found.longest):
-        logits = decoder.step(ids)
-        logits[:, never] = -torch.inf
-        if length == prompts.shape[1]:
-            logits[:, not_first] = -torch.inf
-        best = logits.argmax(-1).tolist()
-        left = [row for row, token in enumerate(best) if token != found.end]
-        for row in left:
-            written[alive[row]].append(best[row])
-        if not left:
-            break
-        if len(left) < len(alive):
-            decoder.keep(torch.tensor(left))
-            alive = [alive[row] for row in left]
-        ids = torch.tensor([[best[row]] for row in left])
-    return written
-
-
-def _decoder(network: Network, states: Tensor) -> Any:
-    return ModelDecoder(network.model, states) if network.decoder is None else network.decoder(states)
-
-
-class ModelDecoder:
-    """A model of transformers, step by step with its own cache."""
-
-    def __init__(self, model: Any, states: Tensor) -> None:
-        self._model, self._states, self._cache = model, states, None
-
-    def step(self, ids: Tensor) -> Tensor:
-        """Logits of what follows."""
-        encoded = BaseModelOutput(last_hidden_state=self._states)
-        output = self._model(
-            encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=self._cache, use_cache=True
-        )
-        self._cache = output.past_key_values
-        logits: Tensor = output.logits[:, -1]
-        return logits
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some pieces."""
-        self._states = self._states[rows]
-        if self._cache is not None:
-            self._cache.reorder_cache(rows)
-
-
-def _beams(network: Network, inputs: Inputs) -> list[list[int]]:
-    """Beam search of transformers."""
-    decoding, found = network.decoding, whisper_tokens.tokens(network)
-    options: dict[str, Any] = {"num_beams": decoding.beams, "return_timestamps": False}
-    if found.languages:
-        options["task"] = "translate" if decoding.translate else "transcribe"
-        options["language"] = decoding.language and whisper_tokens.language(decoding.language, found)
-    ids = network.model.generate(**inputs, **options)
-    return [[token for token in row if token != found.end] for row in ids.tolist()]
 
 
 def _text(network: Network, ids: Sequence[int]) -> str:

@@ -65,5 +65,5 @@ def language(name: str, found: Tokens) -> str:
 
 
 def _number(tokenizer: Any, token: str) -> int | None:
-    found = tokenizer.get_vocab().get(token)
-    return None if found is None else int(found)
+    found = tokenizer.convert_tokens_to_ids(token)  # of a token that it does not have, another's
+    return int(found) if found is not None and tokenizer.convert_ids_to_tokens(found) == token else None

@@ -1,4 +1,6 @@
-"""Planners: one file each, which chooses for the whole model.
+"""Planners: one file each, which chooses for the whole model; base.py has the protocol.
 
-plan(session) -> Plan
+planner(options) -> Planner
 """
+
+SHARED = ("base",)

@@ -24,7 +24,7 @@ from pathlib import Path
 from ...engines import onednn
 from ...foundation import registry
 from ...foundation.errors import InputError
-from ...foundation.options import methods, parse_scheme
+from ...foundation.options import CalibrateOptions, methods, parse_scheme
 from ..numerics.activation_grid import unsigned_grid
 from ..numerics.weight_formats import weight_format
 from ..numerics.weight_packed import MOST_BITS
@@ -36,13 +36,14 @@ from ..plan.plan import Plan
 from ..plan.site import Site
 from ..search.choices import weight_choice
 from ..search.session import SearchSession
+from .base import Planner
 
 NOISY = 6.0  # dB: below it a quarter of an input's power is lost, which no search does
 WORSE = 1.0  # points by which an edit may change the score of the whole plan without a warning
 
 
 @dataclass(frozen=True)
-class EditedPlan:
+class EditedPlan(Planner):
     """A planner that decides nothing: everything is in the plan `wanted`, which was read from `source`."""
 
     wanted: Draft
@@ -91,10 +92,15 @@ class EditedPlan:
         """Whether the scheme names an average, as w3.50a8 does."""
         return "." in self.wanted.scheme
 
-    @property
-    def scheme(self) -> str:
-        """The scheme that a calibration starts from."""
-        return f"w8a{self.wanted.scheme.rpartition('a')[2]}" if self._mixed else self.wanted.scheme
+    def made_with(self, options: CalibrateOptions) -> CalibrateOptions:
+        """The options with those that the plan was made with."""
+        scheme = f"w8a{self.wanted.scheme.rpartition('a')[2]}" if self._mixed else self.wanted.scheme
+        threshold = self.wanted.score.get("threshold", options.threshold)
+        return replace(options, scheme=scheme, method=self.wanted.method, threshold=threshold)
+
+
+def planner(options: CalibrateOptions) -> Planner:
+    return read(needed("plan", options.plan))
 
 
 def read(path: str) -> EditedPlan:

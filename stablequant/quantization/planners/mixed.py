@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from ...foundation import registry
 from ...foundation.errors import InputError
 from ...foundation.files import c_output_on_stderr
+from ...foundation.options import CalibrateOptions
 from ..numerics.weight_grid import QTensor, StoredWeight
 from ..plan.choice import Quantized
 from ..plan.plan import Plan
 from ..plan.site import Site
 from ..search.scores import Trial
 from ..search.session import SearchSession
+from .base import Planner, make_planner
 
 WIDTHS = (8, 4, 3, 2)
 POWERS = (1.0, 2.0, 0.5)
@@ -39,17 +40,26 @@ STEPS = 5  # halvings of the limit, for a bound on the word error rate
 Loss = dict[str, dict[int, float]]  # site -> bits -> score
 
 
-def plan(session: SearchSession) -> Plan:
-    """The plan with the best score under the limit that the options set."""
-    _refuse_out_of_reach(session)
-    base = registry.get("planners", session.options.range_planner()).plan(session)
-    bound = session.options.max_wer_increase
-    limit = _limit(session, base) if bound is None else 0.0  # raises at once if it is out of reach
-    rounded = Rounded(session, base)
-    lost = sensitivity(session, rounded)
-    if bound is not None:
-        return _smallest(session, base, rounded, lost, bound)
-    return allocate(session, base, rounded, lost, limit)
+@dataclass(frozen=True)
+class Mixed(Planner):
+    """The plan with the best score under the limit that the options set, on the ranges of another planner."""
+
+    ranges: Planner
+
+    def plan(self, session: SearchSession) -> Plan:
+        _refuse_out_of_reach(session)
+        wide = self.ranges.plan(session)
+        bound = session.options.max_wer_increase
+        limit = _limit(session, wide) if bound is None else 0.0  # raises at once if it is out of reach
+        rounded = Rounded(session, wide)
+        lost = sensitivity(session, rounded)
+        if bound is not None:
+            return _smallest(session, wide, rounded, lost, bound)
+        return allocate(session, wide, rounded, lost, limit)
+
+
+def planner(options: CalibrateOptions) -> Planner:
+    return Mixed(make_planner(options.range_planner(), options))
 
 
 class Rounded:

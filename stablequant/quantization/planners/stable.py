@@ -21,10 +21,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...foundation.options import CalibrateOptions
 from ..plan.choice import Choice, InFloat, LayerChoice, Quantized
 from ..plan.plan import Plan
 from ..search.scores import Trial
 from ..search.session import SearchSession
+from .base import Planner
 
 BUDGET = 38.0  # float passes over the probe recordings, for ranges; rounding has its own
 COARSE = (0.0, 0.01, 0.03, 0.07, 0.15, 0.30, 0.50)  # % of the values
@@ -34,15 +36,21 @@ REFINED = 4  # candidates tried between the neighbours of the best coarse one
 Candidates = dict[str, dict[float, float]]  # layer -> removed share in % -> score
 
 
-def plan(session: SearchSession) -> Plan:
-    """The plan of the paper for a model whose inputs have been observed."""
-    lost = probe(session)
-    selected = {layer for layer, points in lost.items() if points > session.options.threshold}
-    found = search(session, selected)
-    clip = {layer: min(scores, key=lambda share: (scores[share], share)) for layer, scores in found.items()}
-    layers = {layer: _explain(layer, points, session, clip, found) for layer, points in lost.items()}
-    choices = {site.name: session.choices.choose(site, "mse", clip.get(site.layer)) for site in session.sites}
-    return session.plan(*place_zero(session, choices, layers))
+class Stable(Planner):
+    """The paper's."""
+
+    def plan(self, session: SearchSession) -> Plan:
+        lost = probe(session)
+        selected = {layer for layer, points in lost.items() if points > session.options.threshold}
+        found = search(session, selected)
+        clip = {layer: min(scores, key=lambda share: (scores[share], share)) for layer, scores in found.items()}
+        layers = {layer: _explain(layer, points, session, clip, found) for layer, points in lost.items()}
+        choices = {site.name: session.choices.choose(site, "mse", clip.get(site.layer)) for site in session.sites}
+        return session.plan(*place_zero(session, choices, layers))
+
+
+def planner(options: CalibrateOptions) -> Planner:
+    return Stable()
 
 
 def probe(session: SearchSession) -> dict[str, float]:

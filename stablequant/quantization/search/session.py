@@ -6,7 +6,7 @@ All results are stored in the resume state, so that an interrupted calibration c
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,6 @@ class SearchSession:
             checkpoint.write(self.recognizer, plan, self.trials.weights(plan.quantized()), Path(folder) / "m")
             self.trials.forget()
             return folder_bytes(Path(folder) / "m")
-
-
-@dataclass(frozen=True)
-class Planner:
-    """Chooses for a whole model; `check` looks at its sites before any recording is read."""
-
-    plan: Callable[[SearchSession], Plan]
-    check: Callable[[tuple[Site, ...]], None] = lambda sites: None
-    remarks: Callable[[Plan], Iterable[str]] = lambda plan: ()  # on the plan with its score, a sentence each
 
 
 def begin(

@@ -25,10 +25,12 @@ def pair(family, form):
     return model, choices, weights, integer
 
 
+@pytest.mark.parametrize("attention_form", attention.FORMS)
 @pytest.mark.parametrize("number_format", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
-def test_logits_are_those_of_the_simulation(family, form, number_format, monkeypatch):
+def test_logits_are_those_of_the_simulation(family, form, number_format, attention_form, monkeypatch):
     monkeypatch.setattr(attention, "number_format", lambda: number_format)
+    monkeypatch.setattr(attention, "form", lambda: attention_form)
     model, choices, weights, integer = pair(family, form)
     lengths = [400, 719, SECOND]
     if number_format == torch.bfloat16 and form in ("base", "large") and family in ("wav2vec2", "wavlm"):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import tiny
 
-from stablequant.foundation import registry
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.quantization.observation import collect
+from stablequant.quantization.planners.base import make_planner
 from stablequant.quantization.ranges import mse
 from stablequant.quantization.search import trials
 from stablequant.quantization.search.forward import CalibrationUtterance
@@ -70,7 +70,7 @@ def passes(model, tmp_path, monkeypatch, recordings, layer_score):
     journal = ResumeState(tmp_path / "journal", {}, resume=False)
     session = begin(replace(recognizer, model=model), rows, journal, found, {})
     held.append(session)
-    plan = registry.get("planners", "stable").plan(session)
+    plan = make_planner("stable", found).plan(session)
     made = session.scored(*session.roundings.round(plan))
     probe = len(session.trials.recordings)
     assert session.passes.spent == pytest.approx((recordings + done["frames"]) / probe)

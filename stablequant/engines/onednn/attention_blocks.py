@@ -1,0 +1,70 @@
+"""Attention in blocks of some heads and queries: scores, softmax in place, product with the values.
+
+Scores and probabilities of a block stay in cache, in the format of q, k and v; sums are float32. Short utterances are
+one block of all heads, long ones some hundred queries of one head. Each utterance is computed by itself, so its
+result does not depend on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+SCORES = 1 << 20  # numbers of a block (heads x queries x keys) for one or two threads: 2 MB of bfloat16
+MOST_THREADS = 8  # for which there is more
+
+# Writes what is added to the scores of some heads and queries of an utterance: (scores, utterance, heads, queries).
+Add = Callable[[Tensor, int, slice, slice], None]
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, add: Add | None = None) -> Tensor:
+    """softmax(q k' / sqrt(d) + what `add` writes) v of q (B, heads, Tq, d), k and v (B, heads, Tk, d): (B, Tq, C)."""
+    batch, heads, queries, width = q.shape
+    several, rows = _block_sizes(heads, queries, k.shape[2])
+    result = q.new_empty((batch, queries, heads, width))
+    buffer = q.new_empty(several * rows * k.shape[2])
+    for number in range(batch):
+        keys, values = k[number].contiguous().transpose(1, 2), v[number].contiguous()  # (heads, d, Tk), (heads, Tk, d)
+        for head in range(0, heads, several):
+            some = slice(head, head + several)
+            for start in range(0, queries, rows):
+                part = slice(start, start + rows)
+                block = q[number, some, part], keys[some], values[some]
+                shape = (*block[0].shape[:2], keys.shape[2])
+                scores = buffer[: math.prod(shape)].view(shape)
+                if add is not None:
+                    add(scores, number, some, part)
+                result[number, part, some] = _block(*block, scores, add is not None).transpose(0, 1)
+    return result.flatten(2)
+
+
+def _block(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, added: bool) -> Tensor:
+    """Attention of q (h, n, d) to k (h, d, Tk), v (h, Tk, d) -> (h, n, d); `scores` (h, n, Tk) is overwritten."""
+    scores.baddbmm_(q, k, beta=float(added), alpha=q.shape[2] ** -0.5)
+    return torch.bmm(torch.softmax(scores, -1, out=scores), v)
+
+
+def _block_sizes(heads: int, queries: int, keys: int) -> tuple[int, int]:
+    """Heads and queries of a block: all queries of as many heads as there is room for, else a part of one head's."""
+    room = SCORES * max(2, min(MOST_THREADS, torch.get_num_threads())) // 2
+    several = _equal_parts(heads, room // max(1, queries * keys))
+    return several, _equal_parts(queries, room // max(1, several * keys))
+
+
+def _equal_parts(whole: int, most: int) -> int:
+    """The size of the parts, each at most `most`, or else 1, that `whole` is cut into."""
+    parts = -(-whole // max(1, min(whole, most)))
+    return -(-whole // parts)
+
+
+def masked(mask: Tensor, scores_shape: tuple[int, int, int, int]) -> Add:
+    """Adds a mask of numbers, as scaled_dot_product_attention takes it."""
+    full = mask.broadcast_to(scores_shape)
+
+    def add(scores: Tensor, number: int, heads: slice, queries: slice) -> None:
+        scores.copy_(full[number, heads, queries])
+
+    return add

@@ -1,0 +1,109 @@
+"""Writing tokens: greedy and beam search on the decoder of transformers, or on that of an engine.
+
+Both write what `generate` of transformers 5 writes (greedy search, and beam search with a length penalty of 1), but
+without its work around each step, which takes longer than the products of a small model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
+
+from . import whisper_tokens
+from .base import Decoder, Network
+from .whisper_tokens import Tokens
+
+
+def decoder(network: Network, states: Tensor) -> Decoder:
+    """The decoder on encoder states (pieces, steps, C)."""
+    return ModelDecoder(network.model, states) if network.decoder is None else network.decoder(states)
+
+
+class ModelDecoder:
+    """A model of transformers, step by step with its own cache."""
+
+    def __init__(self, model: Any, states: Tensor) -> None:
+        self._model, self._states, self._cache = model, states, None
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Logits of what follows."""
+        encoded = BaseModelOutput(last_hidden_state=self._states)
+        output = self._model(
+            encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=self._cache, use_cache=True
+        )
+        self._cache = output.past_key_values
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rows."""
+        self._states = self._states[rows]
+        if self._cache is not None:
+            self._cache.reorder_cache(rows)
+
+
+def greedy(network: Network, states: Tensor, prompts: Tensor) -> list[list[int]]:
+    """The most likely token at every step after prompts (pieces, n), until the end or the longest text."""
+    found, running = whisper_tokens.tokens(network), decoder(network, states)
+    written: list[list[int]] = [[] for _ in states]
+    alive, ids = list(range(len(states))), prompts
+    for length in range(prompts.shape[1], found.longest):
+        logits = _allowed(running.step(ids), found, first=length == prompts.shape[1])
+        best = logits.argmax(-1).tolist()
+        left = [row for row, token in enumerate(best) if token != found.end]
+        for row in left:
+            written[alive[row]].append(best[row])
+        if not left:
+            break
+        if len(left) < len(alive):
+            running.keep(torch.tensor(left))
+            alive = [alive[row] for row in left]
+        ids = torch.tensor([[best[row]] for row in left])
+    return written
+
+
+class Beam(NamedTuple):
+    """Tokens after the prompt, and their log probability; of a finished one, for each token."""
+
+    score: float
+    tokens: tuple[int, ...]
+
+
+def beam_search(network: Network, states: Tensor, prompts: Tensor) -> list[list[int]]:
+    """The best of `network.decoding.beams` texts of each piece after prompts (pieces, n), one piece after another."""
+    return [_search(network, states[n : n + 1], prompts[n : n + 1]) for n in range(len(states))]
+
+
+def _search(network: Network, states: Tensor, prompt: Tensor) -> list[int]:
+    found, running, width = whisper_tokens.tokens(network), decoder(network, states), network.decoding.beams
+    beams, finished, ids = [Beam(0.0, ())], [], prompt
+    for length in range(1, found.longest - prompt.shape[1] + 1):
+        probable = _allowed(running.step(ids).log_softmax(-1), found, first=length == 1)
+        total = probable + torch.tensor([each.score for each in beams])[:, None]
+        scores, places = total.flatten().topk(2 * width)
+        rows, tokens = places // total.shape[1], places % total.shape[1]
+        ends = (tokens == found.end) | (length == found.longest - prompt.shape[1])
+        finished += [
+            Beam(float(scores[n]) / length, (*beams[rows[n]].tokens, int(tokens[n])))
+            for n in range(width)
+            if ends[n] and scores[n] > -torch.inf
+        ]
+        finished = sorted(finished, key=lambda each: -each.score)[:width]
+        going = (~ends).nonzero().flatten()[:width]
+        beams = [Beam(float(scores[n]), (*beams[rows[n]].tokens, int(tokens[n]))) for n in going]
+        if not beams or (len(finished) == width and beams[0].score / length <= finished[-1].score):
+            break
+        running.keep(rows[going])
+        ids = tokens[going][:, None]
+    return [token for token in finished[0].tokens if token != found.end] if finished else []
+
+
+def _allowed(logits: Tensor, found: Tokens, *, first: bool) -> Tensor:
+    """The logits or log probabilities (rows, symbols) with those that may not be written at minus infinity."""
+    logits[:, list(found.never)] = -torch.inf
+    if first:
+        logits[:, list(found.not_first)] = -torch.inf
+    return logits
