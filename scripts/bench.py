@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import random
 import statistics
 import subprocess
@@ -224,7 +225,7 @@ def anatomy_of(
     splits, floors = {}, {}
     for seconds in options.seconds:
         waveform = torch.from_numpy(noise(seconds, options.seed))
-        splits[f"{seconds:g}"] = time_split(lambda: loaded(waveform), options.rounds)
+        splits[f"{seconds:g}"] = time_split(functools.partial(loaded, waveform), options.rounds)
         floors[f"{seconds:g}"] = anatomy.floor_ms(anatomy.multiply_adds(plain, waveform))
     return splits, floors
 

@@ -31,6 +31,7 @@ SETTINGS = frozenset(
     {
         CONFIG,
         PLAN,
+        "generation_config.json",
         "preprocessor_config.json",
         "processor_config.json",
         "tokenizer_config.json",

@@ -25,6 +25,7 @@ def read_recordings(
     found, facts = _decoded(options, rate, most)
     pairs = sorted(zip(found.utterances, facts, strict=True), key=lambda pair: pair[0].id)
     usable = [(utterance, each) for utterance, each in pairs if each.samples >= recognizer.min_samples]
+    usable = _within_window(usable, options, recognizer)
     about = {
         "data": options.data,
         "recordings": len(usable),
@@ -43,6 +44,23 @@ def read_recordings(
         )
     read = partial(audio.load, sampling_rate=rate, most=most)
     return [CalibrationUtterance(each.id, partial(read, each), each.text) for each, _ in usable], about
+
+
+def _within_window(
+    pairs: list[tuple[audio.Utterance, Facts]], options: CalibrateOptions, recognizer: Recognizer
+) -> list[tuple[audio.Utterance, Facts]]:
+    """Without recordings whose transcript is needed, and that are longer than a model's window."""
+    window = recognizer.geometry.window
+    kept = [pair for pair in pairs if not (window and options.needs_text()) or pair[1].samples <= window]
+    if len(kept) < len(pairs):
+        warnings.warn(
+            f"{options.data}: {len(pairs) - len(kept)} recordings are longer than the {recognizer.longest:g} s that "
+            "the model takes, and their transcripts are of the whole; they are left out",
+            stacklevel=1,
+        )
+    if pairs and not kept:
+        raise InputError(f"{options.data}: every recording is longer than {recognizer.longest:g} s; use shorter ones")
+    return kept
 
 
 def held_out(

@@ -52,6 +52,7 @@ def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) 
     _check_language(files, config, language, target_lang)
     rate = processor.feature_extractor.sampling_rate
     probe = family.inputs(processor.feature_extractor, np.zeros(PROBE, np.float32), rate)
+    _check_shape(path, probe, geometry)
     model = _model(files, config, task, probe, target_lang if languages.chosen else None)
     parameters = sum(each.numel() for each in model.parameters())
     if scheme == "float32":  # a quantized one was prepared before its weights were read
@@ -105,6 +106,16 @@ def _built(path: str, config: Any, known: Mapping[str, Family]) -> tuple[Family,
         return family, family.geometry(config)
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: {first_line(error)}") from error
+
+
+def _check_shape(path: str, probe: Inputs, geometry: Geometry) -> None:
+    """InputError if the feature extractor gives inputs of another shape than the network takes."""
+    found = [tuple(each.shape) for each in probe.values()]
+    if geometry.shape is not None and found != [geometry.shape]:
+        raise InputError(
+            f"{path}: the feature extractor gives inputs of shape {found[0]}, but the model takes {geometry.shape}; "
+            "copy preprocessor_config.json from the model that it was fine-tuned from"
+        )
 
 
 def _scheme(path: str, config: Any) -> str:

@@ -20,6 +20,7 @@ class Geometry:
     fewest: int  # samples that give one step
     stride: int  # samples from the start of one step to the start of the next
     window: int | None = None  # samples that the network takes, whatever the recording's length; None: any number
+    shape: tuple[int, ...] | None = None  # of its inputs, where that is fixed
 
 
 class Family(Protocol):

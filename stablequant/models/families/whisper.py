@@ -42,4 +42,4 @@ def geometry(config: Any) -> Geometry:
     if type(steps) is not int or steps < 1:
         raise ValueError("max_source_positions in config.json must be a positive number of steps")
     stride = FRAMES_A_STEP * HOP
-    return Geometry(HOP, stride, steps * stride)
+    return Geometry(HOP, stride, steps * stride, (1, config.num_mel_bins, steps * FRAMES_A_STEP))
