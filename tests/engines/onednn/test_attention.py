@@ -117,6 +117,32 @@ def test_a_relative_bias_is_added_to_the_scores(form, number_format, seed, batch
 
 
 @forms
+@pytest.mark.parametrize("size", [15.0, 60.0, 1e4])
+def test_scores_may_be_large(form, size, monkeypatch):
+    q, k, v = tensors(0, torch.float32, 1, 30, 30, 32)
+    use(monkeypatch, form)
+    expected = definition(size * q, k, v, 2)
+    assert (attention.attend(size * q, k, v, 2).double() - expected).norm() <= 1e-7 * size * expected.norm()
+
+
+@forms
+@formats
+def test_rows_hidden_by_the_lowest_number_are_even_averages(form, number_format, monkeypatch):
+    q, k, v = tensors(0, number_format, 1, 3, 5, 32)
+    use(monkeypatch, form)
+    mask = torch.full((1, 1, 3, 5), torch.finfo(number_format).min, dtype=number_format)
+    average = v.double().mean(1, keepdim=True).expand(1, 3, 32)
+    assert is_near(attention.attend(q, k, v, 2, mask), average, number_format)
+
+
+def test_blocks_do_not_hide_what_is_no_number(monkeypatch):
+    q, k, v = tensors(0, torch.float32, 1, 4, 5, 32)
+    use(monkeypatch, "blocks")
+    q[0, 1] = torch.nan
+    assert attention.attend(q, k, v, 2).isnan().any(-1).tolist() == [[False, True, False, False]]
+
+
+@forms
 def test_an_utterance_is_computed_alike_alone_and_in_a_batch(form, monkeypatch):
     q, k, v = tensors(0, torch.bfloat16, 3, 50, 70, 64)
     use(monkeypatch, form)
