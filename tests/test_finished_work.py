@@ -128,17 +128,17 @@ def test_a_working_directory_that_is_gone(tmp_path, model):
     assert "Traceback" not in done.stderr
 
 
-def test_a_name_with_a_line_break_is_one_line(model, tmp_path, speech):
+def test_a_name_with_a_line_break_is_one_line(model, tmp_path, speech, shell):
     odd = tmp_path / "a\tb\nc.wav"
     odd.write_bytes((speech / "0.wav").read_bytes())
-    done = tiny.sfm_quant("transcribe", model, odd)
+    done = shell("transcribe", model, odd)
     assert done.stdout.startswith(f"{tmp_path}/a\\tb\\nc.wav\t")
     assert done.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
-def test_json_to_stdout_by_its_path(model, speech, name):
-    done = tiny.sfm_quant("eval", model, "--data", speech, "--json", name)
+def test_json_to_stdout_by_its_path(model, speech, name, shell):
+    done = shell("eval", model, "--data", speech, "--json", name)
     assert json.loads(done.stdout)["schema"] == 1
     assert "WER %" in done.stderr
 
