@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         entries, failed = open_all(options, workshop, audio.load(utterances[0], RATE), opened)
         answers = ask_all(entries, utterances, options)
         long = dict(ask_long(entries, options.long)) if options.long else {}
-    utterances = utterances[: len(answers[FLOAT, options.beams[0]][0])]  # with --minutes, fewer than chosen
+    utterances = utterances[: len(next(iter(answers.values()))[0])]  # with --minutes, fewer than chosen
     result = summaries(answers, [each.text or "" for each in utterances])
     about = provenance(options.seed)
     print(f"{about['environment']['cpu']} ({', '.join(about['environment']['isa'])}), {options.threads} threads")
