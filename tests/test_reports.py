@@ -16,6 +16,7 @@ from transformers import AutoModelForCTC, pipeline
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions, EvaluateOptions
 from stablequant.models.checkpoint import read
+from stablequant.models.tasks import ctc_words
 from stablequant.quantization.plan.plan import read_plan
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.evaluate import evaluate
@@ -164,11 +165,11 @@ def test_the_same_model_in_another_form(change, folder, float_folder, speech, tm
     expected, waveform = read.load(str(float_folder)), tiny.wave(3, 8000)
     change(folder)
     found = read.load(str(folder))
-    assert torch.equal(found.logits(waveform), expected.logits(waveform))
+    assert torch.equal(tiny.logits(found, waveform), tiny.logits(expected, waveform))
     assert found.transcribe(waveform) == expected.transcribe(waveform)
     calibrate(CalibrateOptions(str(folder), str(speech), str(tmp_path / "out"), method="max"))
     quantized = read.load(str(tmp_path / "out"))
-    assert tiny.relative(quantized.logits(waveform), expected.logits(waveform)) < 0.2
+    assert tiny.relative(tiny.logits(quantized, waveform), tiny.logits(expected, waveform)) < 0.2
     recognize = pipeline("automatic-speech-recognition", str(tmp_path / "out"))
     assert recognize({"raw": waveform, "sampling_rate": tiny.RATE})["text"] == quantized.transcribe(waveform)
 
@@ -179,7 +180,7 @@ def test_half_precision_on_disk_is_float32_in_memory(dtype, folder):
     _edit(folder / "config.json", ["dtype"], torch_dtype=str(dtype).removeprefix("torch."))
     found = read.load(str(folder))
     assert {parameter.dtype for parameter in found.model.parameters()} == {torch.float32}
-    assert found.logits(tiny.wave(0)).isfinite().all()
+    assert tiny.logits(found, tiny.wave(0)).isfinite().all()
 
 
 def test_tokens_beyond_the_head_that_only_training_writes(folder, float_folder):
@@ -194,8 +195,8 @@ def test_tokens_beyond_the_head_that_only_training_writes(folder, float_folder):
     found, waveform = read.load(str(folder)), tiny.wave(1, 8000)
     path = [kept.index(symbol) for symbol in ("<pad>", "A", "A", "|", "B", "<pad>", "B")]
     assert ctc_words.decode(ctc_words.best(torch.eye(len(kept))[path]), found.processor.tokenizer) == "A BB"
-    expected = read.load(str(float_folder)).logits(waveform)[:, rows]
-    assert tiny.relative(found.logits(waveform), expected) < 1e-5
+    expected = tiny.logits(read.load(str(float_folder)), waveform)[:, rows]
+    assert tiny.relative(tiny.logits(found, waveform), expected) < 1e-5
 
 
 # ---- weights that are none
@@ -254,7 +255,7 @@ def test_channels_of_zeros(scheme, folder, speech, tmp_path):
     _rewrite(folder, _dead)
     calibrate(CalibrateOptions(str(folder), str(speech), str(tmp_path / "out"), scheme=scheme, method="max"))
     found = read.load(str(tmp_path / "out"))
-    assert found.logits(tiny.wave(0)).isfinite().all()
+    assert tiny.logits(found, tiny.wave(0)).isfinite().all()
 
 
 def test_a_silent_recording_among_others_changes_no_range(folder, speech, tmp_path):
@@ -264,7 +265,7 @@ def test_a_silent_recording_among_others_changes_no_range(folder, speech, tmp_pa
         calibrate(CalibrateOptions(str(folder), str(data), str(tmp_path / out), method="max"))
     plans = [json.loads((tmp_path / out / "plan.json").read_text()) for out in ("without", "with")]
     assert [plan["calibration"]["silent"] for plan in plans] == [0, 1]
-    first, second = (read.load(str(tmp_path / out)).logits(tiny.wave(0)) for out in ("without", "with"))
+    first, second = (tiny.logits(read.load(str(tmp_path / out)), tiny.wave(0)) for out in ("without", "with"))
     assert tiny.relative(second, first) < 0.2
 
 
@@ -272,7 +273,7 @@ def test_one_recording_is_enough(folder, speech, tmp_path):
     (tmp_path / "one").mkdir()
     shutil.copy(speech / "0.wav", tmp_path / "one")
     calibrate(CalibrateOptions(str(folder), str(tmp_path / "one"), str(tmp_path / "out")))
-    assert read.load(str(tmp_path / "out")).logits(tiny.wave(0)).isfinite().all()
+    assert tiny.logits(read.load(str(tmp_path / "out")), tiny.wave(0)).isfinite().all()
 
 
 # ---- references

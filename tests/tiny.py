@@ -12,11 +12,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from transformers import (
+    GenerationConfig,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Processor,
+    WhisperFeatureExtractor,
+    WhisperProcessor,
+    WhisperTokenizer,
+)
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from stablequant.engines import onednn, state
-from stablequant.models.families import discovery, wav2vec2
+from stablequant.models.families.base import families
 from stablequant.models.recognizer import Recognizer
+from stablequant.models.tasks import ctc, seq2seq
+from stablequant.models.tasks.base import PLAIN
 from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.choice import Quantized, input_choice
@@ -57,6 +68,35 @@ FORMS = {
 DATA2VEC = {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 2}
 
 
+# Whisper with a window of one second. Its vocabulary is that of OpenAI's in little: bytes, then special tokens.
+WINDOW = 50  # steps
+SPECIAL = (
+    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>"),
+    *("<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"),
+    *(f"<|{0.02 * step:.2f}|>" for step in range(WINDOW + 1)),
+)
+BYTES = tuple(bytes_to_unicode().values())
+TOKENS = {token: place for place, token in enumerate((*BYTES, *SPECIAL))}
+WRITTEN = {*"ABCDEFGH", "Ġ", "<|endoftext|>"}  # what a tiny Whisper mostly writes
+WHISPER = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "num_mel_bins": 8,
+    "max_source_positions": WINDOW,
+    "max_target_positions": 32,
+    "vocab_size": len(TOKENS),
+    "decoder_start_token_id": TOKENS["<|startoftranscript|>"],
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), TOKENS["<|endoftext|>"]),
+}
+SHARP = {"encoder_attn.q_proj": 8.0, "encoder_attn.out_proj": 4.0, "q_proj": 4.0, "embed_positions": 4.0}
+WHISPERS = (("whisper", "english"), ("whisper", "multilingual"), ("whisper", "80 mels"))
+
+
 def _forms(family):
     known = vars(config(family, "base"))
     forms = ["base", *(["base-bias", "large"] if family != "data2vec-audio" else [])]
@@ -76,6 +116,8 @@ IDS = ["-".join(each) for each in MODELS]
 
 def build(family="wav2vec2", form="base", **changes):
     """A random float model as transformers makes it, in eval mode."""
+    if family == "whisper":
+        return build_whisper(form, **changes)
     torch.manual_seed(0)
     model = getattr(transformers, CLASSES[family] + "ForCTC")(config(family, form, **changes)).eval()
     with torch.no_grad():
@@ -89,8 +131,52 @@ def build(family="wav2vec2", form="base", **changes):
     return model
 
 
+def build_whisper(form, **changes):
+    """A random Whisper that writes letters and spaces, others for each recording."""
+    torch.manual_seed(5)
+    settings = WHISPER | ({"num_mel_bins": 80} if form == "80 mels" else {}) | changes
+    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**settings)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            else:
+                more = next((factor for part, factor in SHARP.items() if part in name), 1.5)
+                parameter.normal_(std=more / parameter[0].numel() ** 0.5)
+        table = model.model.decoder.embed_tokens.weight
+        table.mul_(0.1)  # or a token would most likely be followed by itself, as its row is also its logit's
+        table[[number for token, number in TOKENS.items() if token not in WRITTEN]] *= 0.05
+        table[TOKENS["<|endoftext|>"]] *= 0.5  # some texts end at once, others are the longest
+        model.model.decoder.layer_norm.weight.mul_(20)
+    model.generation_config = generation_config(form != "english")
+    return model
+
+
+def generation_config(multilingual):
+    """As OpenAI's checkpoints have it."""
+    number = TOKENS.__getitem__
+    languages = {
+        "is_multilingual": True,
+        "lang_to_id": {token: number(token) for token in ("<|en|>", "<|de|>")},
+        "task_to_id": {task: number(f"<|{task}|>") for task in ("translate", "transcribe")},
+    }
+    return GenerationConfig(
+        decoder_start_token_id=number("<|startoftranscript|>"),
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), number("<|endoftext|>")),
+        no_timestamps_token_id=number("<|notimestamps|>"),
+        prev_sot_token_id=number("<|startofprev|>"),
+        suppress_tokens=[*range(5), *(number(token) for token in SPECIAL[1:9])],
+        begin_suppress_tokens=[number("Ġ"), number("<|endoftext|>")],
+        max_length=WHISPER["max_target_positions"],
+        max_initial_timestamp_index=1,
+        return_timestamps=False,
+        **(languages if multilingual else {"is_multilingual": False}),
+    )
+
+
 def prepared(family="wav2vec2", form="base", **changes):
-    return wav2vec2.prepare(build(family, form, **changes))
+    model = build(family, form, **changes)
+    return families()[model.config.model_type].prepare(model)
 
 
 def wave(seed, samples=4000):
@@ -106,24 +192,66 @@ def processor(folder):
     return Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), Wav2Vec2CTCTokenizer(str(folder / "vocab.json")))
 
 
+def whisper_processor(mels=8):
+    """The processor of a tiny Whisper."""
+    tokenizer = WhisperTokenizer(
+        vocab=dict(TOKENS),
+        merges=[],
+        **dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "<|endoftext|>"),
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL[1:10])})
+    return WhisperProcessor(WhisperFeatureExtractor(mels, chunk_length=1), tokenizer)
+
+
 def save(folder, family="wav2vec2", form="base", **changes):
     """A folder as transformers writes it: a random model with its processor."""
-    build(family, form, **changes).save_pretrained(folder)
-    processor(folder).save_pretrained(folder)
+    model = build(family, form, **changes)
+    model.save_pretrained(folder)
+    made = whisper_processor(model.config.num_mel_bins) if family == "whisper" else processor(folder)
+    made.save_pretrained(folder)
     return folder
 
 
-def recognizer(family="wav2vec2", form="base", *, tmp_path, **changes):
+def recognizer(family="wav2vec2", form="base", *, tmp_path, decoding=PLAIN, **changes):
     model = prepared(family, form, **changes)
-    return Recognizer(model, processor(tmp_path), str(tmp_path), "float32", RATE, {}, 400)
+    known, whisper = families()[model.config.model_type], family == "whisper"
+    return Recognizer(
+        model=model,
+        processor=whisper_processor(model.config.num_mel_bins) if whisper else processor(tmp_path),
+        path=str(tmp_path),
+        scheme="float32",
+        sampling_rate=RATE,
+        sites={},
+        geometry=known.geometry(model.config),
+        family=known,
+        task=seq2seq if whisper else ctc,
+        decoding=decoding,
+    )
+
+
+def logits(recognizer, waveform):
+    """Logits (steps, symbols) of a waveform (samples,), after the tokens that the model writes if it writes any."""
+    inputs = recognizer.inputs(waveform)
+    return recognizer.logits(inputs, recognizer.forced(inputs))
+
+
+def forward(model, waveform):
+    """Logits (1, steps, symbols) of a waveform (samples,); of a Whisper after some tokens."""
+    if model.config.model_type != "whisper":
+        return model(torch.from_numpy(waveform)[None]).logits
+    mels = WhisperFeatureExtractor(model.config.num_mel_bins, chunk_length=1)
+    features = mels(waveform, sampling_rate=RATE, return_tensors="pt").input_features
+    ids = torch.tensor([[TOKENS[token] for token in ("<|startoftranscript|>", "<|notimestamps|>", *"ABEFGH")]])
+    return model(features, decoder_input_ids=ids, use_cache=False).logits
 
 
 def max_plan(model, bits=(8, 8), waves=None):
     """(choices, weights) of every site of a prepared model, with max ranges over `waves`."""
-    found = tuple(site for site in discovery.discover(model) if site.reason is None)
+    known = families()[model.config.model_type]
+    found = tuple(site for site in known.sites(model) if site.reason is None)
     waves = [wave(0), wave(1)] if waves is None else waves
     with torch.inference_mode():
-        *_, gathered = collect.histograms(model, found, lambda w: model(torch.from_numpy(w)[None]), waves)
+        *_, gathered = collect.histograms(model, found, lambda w: forward(model, w), waves)
     choices, weights = {}, {}
     for site in found:
         seen = gathered[site.name]
@@ -171,7 +299,7 @@ def site_inputs(model, names, waveform):
         keep = lambda _m, args, name=name: inputs.__setitem__(name, args[0].clone())  # noqa: E731
         handles.append(model.get_submodule(name).register_forward_pre_hook(keep))
     with torch.inference_mode():
-        model(torch.from_numpy(waveform)[None])
+        forward(model, waveform)
     for handle in handles:
         handle.remove()
     return inputs

@@ -17,6 +17,7 @@ from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint import read
 from stablequant.models.families import wav2vec2
+from stablequant.models.tasks import ctc_words
 from stablequant.speech import audio
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.transcribe import transcribe_files
@@ -77,9 +78,9 @@ def test_a_padded_batch_has_the_logits_of_transformers(family, form):
 def test_the_shortest_waveform_gives_one_frame(float_folder):
     recognizer = read.load(str(float_folder))
     assert recognizer.min_samples == 400
-    assert recognizer.logits(tiny.wave(0, 400)).shape == (1, len(tiny.VOCABULARY))
+    assert tiny.logits(recognizer, tiny.wave(0, 400)).shape == (1, len(tiny.VOCABULARY))
     with pytest.raises(RuntimeError):
-        recognizer.logits(tiny.wave(0, 399))
+        tiny.logits(recognizer, tiny.wave(0, 399))
 
 
 # ---- a loaded model
@@ -91,7 +92,7 @@ def test_a_saved_model_gives_the_logits_of_the_one_in_memory(family, form, tmp_p
     waveform = tiny.wave(0)
     with torch.inference_mode():
         expected = tiny.build(family, form)(recognizer.inputs(waveform)["input_values"]).logits[0]
-    assert tiny.relative(recognizer.logits(waveform), expected) <= 1e-5
+    assert tiny.relative(tiny.logits(recognizer, waveform), expected) <= 1e-5
     assert recognizer.scheme == "float32"
     assert recognizer.sites["integer"] == 0
     assert not recognizer.model.training
@@ -116,7 +117,7 @@ def test_transcribing_is_decoding_the_logits(float_folder):
     recognizer = read.load(str(float_folder))
     waveform = tiny.wave(0)
     assert recognizer.transcribe(waveform) == ctc_words.decode(
-        ctc_words.best(recognizer.logits(waveform)), recognizer.processor.tokenizer
+        ctc_words.best(tiny.logits(recognizer, waveform)), recognizer.processor.tokenizer
     )
 
 
@@ -202,9 +203,9 @@ def test_a_model_type_that_is_no_recogniser_of_the_family(tmp_path):
 def test_a_model_without_a_ctc_head(folder, kind):
     changes = {"codevector_dim": 32, "proj_codevector_dim": 32, "num_codevectors_per_group": 8}
     getattr(transformers, kind)(tiny.config("wav2vec2", "base", **changes)).save_pretrained(folder)
-    refused(folder, f"{kind} is not a CTC model")
+    refused(folder, f"{kind} does not transcribe")
     # A config that does not say which model it is of: the file does.
-    refused(edit_config(folder, architectures=None), "lm_head", "not a complete CTC model")
+    refused(edit_config(folder, architectures=None), "lm_head", "not a complete ctc model")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.999])
@@ -239,7 +240,8 @@ def test_a_processor_that_is_not_there(folder):
 @pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 def test_stride_is_the_samples_from_frame_to_frame(family, form, tmp_path):
     recognizer = tiny.recognizer(family, form, tmp_path=tmp_path)
-    frames = [len(recognizer.logits(tiny.wave(0, 4000 + more * recognizer.stride))) for more in (0, 1, 5)]
+    stride = recognizer.geometry.stride
+    frames = [len(tiny.logits(recognizer, tiny.wave(0, 4000 + more * stride))) for more in (0, 1, 5)]
     assert [frames[1] - frames[0], frames[2] - frames[0]] == [1, 5]
 
 
@@ -275,7 +277,7 @@ def test_a_hub_id_that_cannot_be_reached_is_one_sentence(tmp_path):
 
 
 def test_two_loads_give_the_same_logits(float_folder):
-    first, second = (read.load(str(float_folder)).logits(tiny.wave(1)) for _ in range(2))
+    first, second = (tiny.logits(read.load(str(float_folder)), tiny.wave(1)) for _ in range(2))
     assert torch.equal(first, second)
     assert np.isfinite(first.numpy()).all()
 
@@ -290,7 +292,9 @@ def test_two_loads_give_the_same_logits(float_folder):
 )
 def test_settings_of_training_change_no_answer(folder, float_folder, speech, tmp_path, changes):
     edit_config(folder, **changes)
-    assert torch.equal(read.load(str(folder)).logits(tiny.wave(0)), read.load(str(float_folder)).logits(tiny.wave(0)))
+    assert torch.equal(
+        tiny.logits(read.load(str(folder)), tiny.wave(0)), tiny.logits(read.load(str(float_folder)), tiny.wave(0))
+    )
     calibrate(CalibrateOptions(str(folder), str(speech), str(tmp_path / "q"), method="max"))
     assert read.load(str(tmp_path / "q")).transcribe(tiny.wave(0)) is not None
 

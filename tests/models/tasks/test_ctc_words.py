@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import Wav2Vec2CTCTokenizer
 
-from stablequant.models.tasks import ctc_words
+from stablequant.models.tasks import ctc_vocabulary, ctc_words
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "L"]
 SYMBOLS = ["<pad>", "<s>", "</s>", "<unk>", "|", " ONE", " TWO"]
@@ -59,7 +59,7 @@ def test_letters_with_a_delimiter(tokenizer, path, words):
 )
 def test_words_that_the_vocabulary_cannot_spell(tokenizer, vocabulary, options, wrong):
     said = ["BALL", "bal", "BAD"] + (["ONE", "ONETWO"] if vocabulary is SYMBOLS or options else [])
-    assert ctc_words.unwritable(said, tokenizer(vocabulary, **options)) == wrong
+    assert ctc_vocabulary.unwritable(said, tokenizer(vocabulary, **options)) == wrong
 
 
 def test_a_symbol_for_each_word(tokenizer):

@@ -11,6 +11,7 @@ from stablequant.models.families import discovery
 from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.plan.site import canonical_weight, layers_of
 from stablequant.quantization.search import rounding_pass
+from stablequant.quantization.search.forward import Passage
 
 BITS = 3
 WAVES = 4
@@ -20,6 +21,11 @@ CONVS = "wav2vec2.feature_extractor.conv_layers"
 @pytest.fixture
 def recognizer(tmp_path):
     return tiny.recognizer("wav2vec2", "base", tmp_path=tmp_path)
+
+
+def passages(recognizer):
+    """The recordings as every model takes them."""
+    return [Passage(recognizer.inputs(tiny.wave(n)), None, len(tiny.wave(n))) for n in range(WAVES)]
 
 
 def weighed(choice, **changes):
@@ -32,9 +38,9 @@ def rounded(recognizer, rounding, folder, ran=None):
     choices = {name: weighed(choice, rounding=rounding) for name, choice in choices.items()}
     found = [site for site in discovery.discover(recognizer.model) if site.reason is None]
 
-    weights, waves = {}, [tiny.wave(n) for n in range(WAVES)]
+    weights, heard = {}, passages(recognizer)
     several = {name: [choice] for name, choice in choices.items()}
-    for layer, here, times in rounding_pass.round_layers(recognizer, found, several, lambda: waves, folder):
+    for layer, here, times in rounding_pass.round_layers(recognizer, found, several, lambda: heard, folder):
         weights |= {name: one for name, [one] in here.items()}
         if ran is not None:
             ran[layer] = times
@@ -46,9 +52,9 @@ def loss(recognizer, choices, weights):
     lost = power = 0.0
     with torch.inference_mode():
         for n in range(WAVES):
-            expected = recognizer.logits(tiny.wave(n)).double()
+            expected = tiny.logits(recognizer, tiny.wave(n)).double()
             with simulate(recognizer.model, choices, weights):
-                lost += float((recognizer.logits(tiny.wave(n)).double() - expected).square().sum())
+                lost += float((tiny.logits(recognizer, tiny.wave(n)).double() - expected).square().sum())
             power += float(expected.square().sum())
     return lost / power
 
@@ -108,8 +114,8 @@ def test_what_is_kept_is_what_the_quantized_prefix_gives(family, form, tmp_path,
         here = [site for site in found if site.layer == layer and site.name in choices]
         prefix = {name: choice for name, choice in choices.items() if _before(name, here[0].name, found)}
         with torch.inference_mode(), simulate(recognizer.model, prefix, weights):
-            waves = (tiny.wave(n) for n in range(WAVES))
-            expected = collect(recognizer.model, here, recognizer.logits, waves)
+            inputs = (each.inputs for each in passages(recognizer))
+            expected = collect(recognizer.model, here, recognizer.logits, inputs)
         for site in here:
             for group in range(site.groups):
                 power = expected[site.name].power(group)
@@ -131,12 +137,14 @@ def test_a_site_alone_is_rounded_behind_the_float_model_once_for_each_choice(rec
         name: [weighed(choice, rounding="compensated", format=format) for format in formats]
         for name, choice in choices.items()
     }
-    waves = [tiny.wave(n) for n in range(WAVES)]
+    heard = passages(recognizer)
     weights = {}
-    for _, here, _ in rounding_pass.round_layers(recognizer, found, several, lambda: waves, tmp_path, follow=False):
+    for _, here, _ in rounding_pass.round_layers(recognizer, found, several, lambda: heard, tmp_path, follow=False):
         weights |= here
     with torch.inference_mode():
-        expected = rounding_pass.gram.collect(recognizer.model, found, recognizer.logits, waves)
+        expected = rounding_pass.gram.collect(
+            recognizer.model, found, recognizer.logits, [each.inputs for each in heard]
+        )
     for name, rounded_here in weights.items():
         weight = canonical_weight(recognizer.model.get_submodule(name))
         for choice, one in zip(several[name], rounded_here, strict=True):

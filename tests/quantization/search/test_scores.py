@@ -8,8 +8,10 @@ import torch
 
 from stablequant.engines.simulation import simulate
 from stablequant.models.families import discovery
+from stablequant.models.tasks import ctc_words
 from stablequant.quantization.plan.site import layers_of
-from stablequant.quantization.search.scores import SCORES, CalibrationUtterance, Trial, run_trials, total
+from stablequant.quantization.search.forward import CalibrationUtterance, Passage, Passages
+from stablequant.quantization.search.scores import SCORES, Trial, run_trials, total
 
 WAVE = tiny.wave(3)
 
@@ -23,7 +25,7 @@ def part(name, reference, logits, text=None, recognizer=None):
     before, after = (
         replace(recognizer, model=lambda each=each: SimpleNamespace(logits=each[None])) for each in (reference, logits)
     )
-    return SCORES[name].measure(after, recording(text), {}, before.answer({}))
+    return SCORES[name].measure(after, recording(text), Passage({}, None, 0), before.answer({}))
 
 
 def measure(*arguments, **options):
@@ -107,7 +109,7 @@ def test_reusing_the_prefix_gives_the_logits_of_computing_all(family, form, tmp_
     choices, weights = tiny.max_plan(model, waves=[WAVE])
     layers = layers_of(discovery.discover(model))
     seen = []
-    keep = lambda each, _, inputs, answer: (seen.append(each.task.logits(each.model, inputs, answer)), 1.0)  # noqa: E731
+    keep = lambda each, _, passage, answer: (seen.append(each.logits(passage.inputs, passage.forced)), 1.0)  # noqa: E731
     score = SCORES["logits"].__class__("kept", "", keep)
     trials = []
     for layer in layers[1:]:
@@ -115,7 +117,7 @@ def test_reusing_the_prefix_gives_the_logits_of_computing_all(family, form, tmp_
         trials.append(Trial(layer, layer, mine, {name: weights[name] for name in mine}))
     trials.append(Trial("all", layers[0], choices, weights))
     heard = []
-    run_trials(recognizer, layers, recording(), trials, score, heard.append)
+    run_trials(Passages(recognizer), layers, recording(), trials, score, heard.append)
     assert heard == [trial.key for trial in trials]
     with torch.inference_mode():
         inputs = recognizer.inputs(WAVE)["input_values"]
@@ -135,7 +137,7 @@ def test_what_comes_before_the_first_quantized_layer_is_not_computed_again(recog
         if isinstance(module, torch.nn.Linear | torch.nn.Conv1d)
     ]
     head = Trial("head", "lm_head", {"lm_head": choices["lm_head"]}, {"lm_head": weights["lm_head"]})
-    run_trials(recognizer, layers, recording(), [head, head], SCORES["logits"], lambda key: None)
+    run_trials(Passages(recognizer), layers, recording(), [head, head], SCORES["logits"], lambda key: None)
     for handle in handles:
         handle.remove()
     once = len(handles)
@@ -149,6 +151,8 @@ def test_a_trial_that_fails_leaves_the_model_as_it_was(recognizer):
 
     score = SCORES["logits"].__class__("broken", "", fail)
     with pytest.raises(KeyboardInterrupt):
-        run_trials(recognizer, ["lm_head"], recording(), [Trial("t", "lm_head", {}, {})], score, lambda key: None)
+        run_trials(
+            Passages(recognizer), ["lm_head"], recording(), [Trial("t", "lm_head", {}, {})], score, lambda key: None
+        )
     modules = list(recognizer.model.modules())
     assert all(not m._forward_hooks and not m._forward_pre_hooks and "forward" not in m.__dict__ for m in modules)

@@ -10,7 +10,8 @@ from stablequant.foundation.options import CalibrateOptions
 from stablequant.quantization.observation import collect
 from stablequant.quantization.planners.base import make_planner
 from stablequant.quantization.ranges import mse
-from stablequant.quantization.search import scores, trials
+from stablequant.quantization.search import trials
+from stablequant.quantization.search.forward import CalibrationUtterance
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.session import begin
 from stablequant.workflows.calibration_data import read_recordings
@@ -65,7 +66,7 @@ def passes(model, tmp_path, monkeypatch, recordings, layer_score):
     monkeypatch.setattr(mse, "RATIOS", mse.RATIOS[::21])
     recognizer = tiny.recognizer(tmp_path=tmp_path)
     found = CalibrateOptions("model", "data", str(tmp_path / "out"))
-    rows = [scores.CalibrationUtterance(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
+    rows = [CalibrationUtterance(str(n), lambda n=n: tiny.wave(n, 1000), "A") for n in range(recordings)]
     journal = ResumeState(tmp_path / "journal", {}, resume=False)
     session = begin(replace(recognizer, model=model), rows, journal, found, {})
     held.append(session)
