@@ -22,10 +22,11 @@ SCORES = 1 << 20  # numbers of a block (heads x queries x keys) for one or two t
 MOST_THREADS = 8  # for which there is more
 
 LOG2_E = math.log2(math.e)
+MANY = 64  # keys from which powers are as good as a softmax: of few, each error shows
 SAFE_SUMS = 2.0**-100, 2.0**100  # of powers of two, float32 and bfloat16 end at 2^-126 and 2^128
 
-# Writes log2(e) times what is added to the scores of some heads and queries: (scores, utterance, heads, queries).
-Add = Callable[[Tensor, int, slice, slice], None]
+# Writes log2(e) times what is added to the scores of some heads and queries: (utterance, heads, queries, scores).
+Add = Callable[[int, slice, slice, Tensor], None]
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, add: Add | None = None) -> Tensor:
@@ -42,7 +43,7 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, add: Add | None = None) ->
                 part = slice(start, start + rows)
                 block = q[number, some, part], keys[some], values[some]
                 shape = (*block[0].shape[:2], keys.shape[2])
-                fill = None if add is None else partial(add, number=number, heads=some, queries=part)
+                fill = None if add is None else partial(add, number, some, part)
                 found = _block(*block, buffer[: math.prod(shape)].view(shape), fill)
                 result[number, part, some] = found.transpose(0, 1)
     return result.flatten(2)
@@ -50,11 +51,12 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, add: Add | None = None) ->
 
 def _block(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, fill: Callable[[Tensor], None] | None) -> Tensor:
     """Attention of q (h, n, d) to k (h, d, Tk), v (h, Tk, d) -> (h, n, d); `scores` (h, n, Tk) is overwritten."""
-    powers = _scores(q, k, scores, fill).exp2_()
-    sums = powers.sum(-1, keepdim=True)
-    least, most = (float(each) for each in sums.aminmax())
-    if least >= SAFE_SUMS[0] and most <= SAFE_SUMS[1]:
-        return torch.bmm(powers, v).div_(sums)
+    if scores.shape[2] >= MANY:
+        powers = _scores(q, k, scores, fill).exp2_()
+        sums = powers.sum(-1, keepdim=True)
+        least, most = (float(each) for each in sums.aminmax())
+        if least >= SAFE_SUMS[0] and most <= SAFE_SUMS[1]:
+            return torch.bmm(powers, v).div_(sums)
     scores = _scores(q, k, scores, fill).mul_(1.0 / LOG2_E)
     return torch.bmm(torch.softmax(scores, -1, out=scores), v)
 
@@ -84,7 +86,7 @@ def masked(mask: Tensor, scores_shape: tuple[int, int, int, int]) -> Add:
     finite = (mask * LOG2_E).clamp_min_(torch.finfo(mask.dtype).min)  # as some write what is hidden
     full = torch.where(mask.isinf(), mask, finite).broadcast_to(scores_shape)
 
-    def add(scores: Tensor, number: int, heads: slice, queries: slice) -> None:
+    def add(number: int, heads: slice, queries: slice, scores: Tensor) -> None:
         scores.copy_(full[number, heads, queries])
 
     return add
