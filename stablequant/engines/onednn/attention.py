@@ -130,7 +130,7 @@ def _relative_in_blocks(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, windows: 
     """The same in the other form."""
     gate = gate * LOG2_E
 
-    def add(scores: Tensor, number: int, heads: slice, queries: slice) -> None:
+    def add(number: int, heads: slice, queries: slice, scores: Tensor) -> None:
         torch.mul(windows[heads, queries], gate[number, heads, queries], out=scores)
         if keep is not None:
             scores.masked_fill_(~keep[number], -math.inf)

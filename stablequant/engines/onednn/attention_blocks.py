@@ -18,14 +18,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-SCORES = 1 << 20  # numbers of a block (heads x queries x keys) for one or two threads: 2 MB of bfloat16
+SCORES = (
+    9 << 17
+)  # numbers of a block (heads x queries x keys) for each thread: 2.4 MB of bfloat16, two for 1500 frames
 MOST_THREADS = 8  # for which there is more
 
 LOG2_E = math.log2(math.e)
+MANY = 64  # keys from which powers are as good as a softmax: of few, each error shows
 SAFE_SUMS = 2.0**-100, 2.0**100  # of powers of two, float32 and bfloat16 end at 2^-126 and 2^128
 
-# Writes log2(e) times what is added to the scores of some heads and queries: (scores, utterance, heads, queries).
-Add = Callable[[Tensor, int, slice, slice], None]
+# Writes log2(e) times what is added to the scores of some heads and queries: (utterance, heads, queries, scores).
+Add = Callable[[int, slice, slice, Tensor], None]
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, add: Add | None = None) -> Tensor:
@@ -42,21 +45,25 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, add: Add | None = None) ->
                 part = slice(start, start + rows)
                 block = q[number, some, part], keys[some], values[some]
                 shape = (*block[0].shape[:2], keys.shape[2])
-                fill = None if add is None else partial(add, number=number, heads=some, queries=part)
-                found = _block(*block, buffer[: math.prod(shape)].view(shape), fill)
-                result[number, part, some] = found.transpose(0, 1)
+                fill = None if add is None else partial(add, number, some, part)
+                out = result[number, part, some].transpose(0, 1)
+                _block(*block, buffer[: math.prod(shape)].view(shape), fill, out)
     return result.flatten(2)
 
 
-def _block(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, fill: Callable[[Tensor], None] | None) -> Tensor:
-    """Attention of q (h, n, d) to k (h, d, Tk), v (h, Tk, d) -> (h, n, d); `scores` (h, n, Tk) is overwritten."""
-    powers = _scores(q, k, scores, fill).exp2_()
-    sums = powers.sum(-1, keepdim=True)
-    least, most = (float(each) for each in sums.aminmax())
-    if least >= SAFE_SUMS[0] and most <= SAFE_SUMS[1]:
-        return torch.bmm(powers, v).div_(sums)
+def _block(
+    q: Tensor, k: Tensor, v: Tensor, scores: Tensor, fill: Callable[[Tensor], None] | None, out: Tensor
+) -> None:
+    """Attention of q (h, n, d) to k (h, d, Tk), v (h, Tk, d), written to out (h, n, d); uses `scores` (h, n, Tk)."""
+    if scores.shape[2] >= MANY:
+        powers = _scores(q, k, scores, fill).exp2_()
+        sums = powers.sum(-1, keepdim=True)
+        least, most = (float(each) for each in sums.aminmax())
+        if least >= SAFE_SUMS[0] and most <= SAFE_SUMS[1]:
+            torch.div(torch.bmm(powers, v), sums, out=out)
+            return
     scores = _scores(q, k, scores, fill).mul_(1.0 / LOG2_E)
-    return torch.bmm(torch.softmax(scores, -1, out=scores), v)
+    out.copy_(torch.bmm(torch.softmax(scores, -1, out=scores), v))
 
 
 def _scores(q: Tensor, k: Tensor, out: Tensor, fill: Callable[[Tensor], None] | None) -> Tensor:
@@ -68,7 +75,7 @@ def _scores(q: Tensor, k: Tensor, out: Tensor, fill: Callable[[Tensor], None] | 
 
 def _block_sizes(heads: int, queries: int, keys: int) -> tuple[int, int]:
     """Heads and queries of a block: all queries of as many heads as there is room for, else a part of one head's."""
-    room = SCORES * max(2, min(MOST_THREADS, torch.get_num_threads())) // 2
+    room = SCORES * min(MOST_THREADS, torch.get_num_threads())
     several = _equal_parts(heads, room // max(1, queries * keys))
     return several, _equal_parts(queries, room // max(1, several * keys))
 
@@ -84,7 +91,7 @@ def masked(mask: Tensor, scores_shape: tuple[int, int, int, int]) -> Add:
     finite = (mask * LOG2_E).clamp_min_(torch.finfo(mask.dtype).min)  # as some write what is hidden
     full = torch.where(mask.isinf(), mask, finite).broadcast_to(scores_shape)
 
-    def add(scores: Tensor, number: int, heads: slice, queries: slice) -> None:
+    def add(number: int, heads: slice, queries: slice, scores: Tensor) -> None:
         scores.copy_(full[number, heads, queries])
 
     return add

@@ -44,9 +44,10 @@ def tensors(seed, number_format, batch, queries, keys, channels):
     return q, *joined.split(channels, 2)
 
 
-def use(monkeypatch, form, scores=attention_blocks.SCORES):
+def use(monkeypatch, form, scores=attention_blocks.SCORES, many=1):
     monkeypatch.setattr(attention, "form", lambda: form)
     monkeypatch.setattr(attention_blocks, "SCORES", scores)
+    monkeypatch.setattr(attention_blocks, "MANY", many)  # keys from which it takes powers of two
 
 
 @forms
@@ -60,14 +61,15 @@ def use(monkeypatch, form, scores=attention_blocks.SCORES):
     heads=st.integers(1, 4),
     width=st.sampled_from([8, 20, 64]),
     scores=st.sampled_from([1, 50, 500, 1 << 20]),
+    many=st.sampled_from([1, 64]),
     mask=st.sampled_from(["none", "keys", "pairs", "numbers"]),
 )
 def test_attention_is_what_its_definition_says(
-    form, number_format, seed, batch, queries, keys, heads, width, scores, mask
+    form, number_format, seed, batch, queries, keys, heads, width, scores, many, mask
 ):
     q, k, v = tensors(seed, number_format, batch, queries, keys, heads * width)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use(monkeypatch, form, scores)
+        use(monkeypatch, form, scores, many)
         given_mask, added = masks(mask, seed, number_format, batch, queries, keys)
         found = attention.attend(q, k, v, heads, given_mask)
         again = attention.attend(q, k, v, heads, given_mask)
