@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from stablequant.foundation.options import CalibrateOptions
+from stablequant.workflows.calibrate import calibrate
+
 RANGE = '''
 """Half of what min-max ranges cover."""
 from stablequant.quantization.ranges import max as whole
@@ -66,7 +69,7 @@ def test_a_range_method(command, float_folder, speech, tmp_path):
     assert "trial" in command(package, RANGE, "calibrate", "--help")
     out = ("--data", speech, "--method")
     command(package, RANGE, "calibrate", float_folder, *out, "trial", "--out", tmp_path / "trial")
-    command(package, RANGE, "calibrate", float_folder, *out, "max", "--out", tmp_path / "max")
+    calibrate(CalibrateOptions(str(float_folder), str(speech), str(tmp_path / "max"), method="max"))
     half, whole = (json.loads((tmp_path / name / "plan.json").read_text())["sites"] for name in ("trial", "max"))
     quantized = [name for name in whole if "low" in whole[name]]
     assert quantized
