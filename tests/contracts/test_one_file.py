@@ -38,8 +38,9 @@ def read(path):
 # The folder is put on the search path of the package, as if the file lay in it.
 RUN = """
 import importlib, sys
-importlib.import_module(sys.argv[1]).__path__.append(sys.argv[2])
-sys.argv[:3] = ["sfm-quant"]
+_, package, folder, *arguments = sys.argv
+sys.argv[:] = ["sfm-quant", *arguments]
+importlib.import_module(package).__path__.append(folder)
 from stablequant.cli.main import run
 run()
 """
