@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 
@@ -21,15 +22,21 @@ class Shell:
 
     def __init__(self, **variables):
         self.folder = tempfile.TemporaryDirectory()
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables  # threads do not survive a fork
+        settings = {"OMP_NUM_THREADS": "1"}  # threads do not survive a fork
+        settings["MKL_CBWR"] = "AUTO,STRICT"  # as cli/calibrate.py sets it
+        environment = os.environ | settings | variables
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.server = subprocess.Popen([sys.executable, __file__], **pipes, env=environment)
 
-    def __call__(self, *arguments, text=True, input="", cwd=".", env=None, kill=None, after=0.0):
+    def python(self, code, env=None):
+        """Run code in place of the command."""
+        return self(code, env=env, what="code")
+
+    def __call__(self, *arguments, what="command", text=True, input="", cwd=".", env=None, kill=None, after=0.0):
         """As subprocess.run; `env` is set besides, and `kill` is a signal to send `after` seconds."""
         files = [Path(self.folder.name) / name for name in ("stdin", "stdout", "stderr")]
         files[0].write_text(input)
-        call = [list(map(str, arguments)), list(map(str, files)), os.path.abspath(cwd), env or {}, kill, after]  # noqa: PTH100
+        call = [what, list(map(str, arguments)), list(map(str, files)), os.path.abspath(cwd), env or {}, kill, after]  # noqa: PTH100
         self.server.stdin.write(json.dumps(call) + "\n")
         self.server.stdin.flush()
         code = int(self.server.stdout.readline())
@@ -59,26 +66,35 @@ def serve(calls, answers):
     peak_memory.peak_rss_bytes = lambda *_: 1
     gc.freeze()
     for line in calls:
-        arguments, files, cwd, env, kill, after = json.loads(line)
+        what, arguments, files, cwd, env, kill, after = json.loads(line)
         if (child := os.fork()) == 0:
             _become(files, cwd, env)
             sys.argv[:] = ["sfm-quant", *arguments]
-            _end(main.run)
+            _end(main.run if what == "command" else _python)
         if kill is not None:
             time.sleep(after)
             os.kill(child, kill)  # one that has ended keeps its number until it is waited for
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 
 
+def _python():
+    exec(sys.argv[1], {})
+    sys.exit()
+
+
 def _end(run):
     """Exit as `run` does, without taking down all modules, which takes a second."""
+    code = 1
     try:
         run()
     except SystemExit as end:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(end.code or 0)
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _become(files, cwd, env):

@@ -56,10 +56,8 @@ def test_a_file_that_cannot_be_written_costs_no_other(model, speech, tmp_path, m
     assert (tmp_path / "j.xml").exists()
 
 
-def test_what_c_code_prints_does_not_reach_the_json(model, speech):
-    done = tiny.sfm_quant(
-        "eval", model, "--data", speech, "--json", "-", env=os.environ | {"ONEDNN_VERBOSE": "1"}, timeout=240
-    )
+def test_what_c_code_prints_does_not_reach_the_json(model, speech, shell):
+    done = shell("eval", model, "--data", speech, "--json", "-", env={"ONEDNN_VERBOSE": "1"})
     assert json.loads(done.stdout)["schema"] == 1
     assert "onednn_verbose" in done.stderr
 
@@ -114,7 +112,7 @@ def test_an_empty_path_is_no_folder(arguments):
 
 
 def test_optimisation_that_transformers_does_not_bear(model):
-    command = [sys.executable, "-OO", "-m", "stablequant", "transcribe", model, "a.wav"]
+    command = [sys.executable, "-OO", COMMAND, "transcribe", model, "a.wav"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert "python -OO removes docstrings" in done.stderr
