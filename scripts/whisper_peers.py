@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(options.threads)  # of the entries' processes: numpy's and scipy's products too
     quiet()
-    utterances = chosen(options)
+    about, utterances = provenance(options.seed), chosen(options)
     with contextlib.ExitStack() as opened:
         folder = options.files or opened.enter_context(tempfile.TemporaryDirectory(prefix="stablequant-whisper-"))
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         long = dict(ask_long(entries, options.long)) if options.long else {}
     utterances = utterances[: len(next(iter(answers.values()))[0])]  # with --minutes, fewer than chosen
     result = summaries(answers, [each.text or "" for each in utterances])
-    about = provenance(options.seed)
     print(f"{about['environment']['cpu']} ({', '.join(about['environment']['isa'])}), {options.threads} threads")
     print("\n".join([*table(result, options), *long_table(long), *failures(failed)]))
     if options.json:
