@@ -131,8 +131,12 @@ def build(family="wav2vec2", form="base", **changes):
     return model
 
 
-def build_whisper(form, **changes):
-    """A random Whisper that writes letters and spaces, others for each recording."""
+def build_whisper(form, *, sharp=True, **changes):
+    """A random Whisper that writes letters and spaces, others for each recording.
+
+    For that its attention is so sharp that a recording 0.1 % louder changes its logits by up to 10 %; without `sharp`
+    it dampens as trained ones do.
+    """
     torch.manual_seed(5)
     settings = WHISPER | ({"num_mel_bins": 80} if form == "80 mels" else {}) | changes
     model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**settings)).eval()
@@ -141,7 +145,7 @@ def build_whisper(form, **changes):
             if parameter.ndim == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
             else:
-                more = next((factor for part, factor in SHARP.items() if part in name), 1.5)
+                more = next((factor for part, factor in SHARP.items() if sharp and part in name), 1.5)
                 parameter.normal_(std=more / parameter[0].numel() ** 0.5)
         table = model.model.decoder.embed_tokens.weight
         table.mul_(0.1)  # or a token would most likely be followed by itself, as its row is also its logit's
@@ -169,6 +173,7 @@ def generation_config(multilingual):
         begin_suppress_tokens=[number("Ġ"), number("<|endoftext|>")],
         max_length=WHISPER["max_target_positions"],
         max_initial_timestamp_index=1,
+        alignment_heads=[[0, 1], [1, 0], [1, 3]],
         return_timestamps=False,
         **(languages if multilingual else {"is_multilingual": False}),
     )
@@ -235,14 +240,27 @@ def logits(recognizer, waveform):
     return recognizer.logits(inputs, recognizer.forced(inputs))
 
 
+def extractor(model):
+    """Its feature extractor."""
+    if model.config.model_type != "whisper":
+        return Wav2Vec2FeatureExtractor()
+    return WhisperFeatureExtractor(model.config.num_mel_bins, chunk_length=1)
+
+
+def prompt(model):
+    """What a forward pass takes besides the recording: some tokens, if the model has a decoder."""
+    if model.config.model_type != "whisper":
+        return {}
+    tokens = "<|startoftranscript|>", "<|notimestamps|>", *"ABEFGH"
+    return {"decoder_input_ids": torch.tensor([[TOKENS[token] for token in tokens]]), "use_cache": False}
+
+
 def forward(model, waveform):
-    """Logits (1, steps, symbols) of a waveform (samples,); of a Whisper after some tokens."""
+    """Logits (1, steps, symbols) of a waveform (samples,), which is not normalised."""
     if model.config.model_type != "whisper":
         return model(torch.from_numpy(waveform)[None]).logits
-    mels = WhisperFeatureExtractor(model.config.num_mel_bins, chunk_length=1)
-    features = mels(waveform, sampling_rate=RATE, return_tensors="pt").input_features
-    ids = torch.tensor([[TOKENS[token] for token in ("<|startoftranscript|>", "<|notimestamps|>", *"ABEFGH")]])
-    return model(features, decoder_input_ids=ids, use_cache=False).logits
+    features = extractor(model)(waveform, sampling_rate=RATE, return_tensors="pt").input_features
+    return model(features, **prompt(model)).logits
 
 
 def max_plan(model, bits=(8, 8), waves=None):

@@ -13,6 +13,7 @@ from stablequant import engines
 from stablequant.engines import state
 from stablequant.engines.simulation import simulate
 from stablequant.models.families import discovery
+from stablequant.models.families.base import families
 from stablequant.quantization.plan.site import canonical_weight
 from stablequant.quantization.search import rounding_pass
 
@@ -52,6 +53,30 @@ def test_a_lowered_model_computes_as_the_simulation(engine, family, form, bits):
             found = lowered.model(waveform).logits
         assert found.shape == expected.shape
         assert tiny.relative(found, expected) <= BOUND, samples
+
+
+@every_engine
+@pytest.mark.parametrize("bits", [(8, 8), (4, 8), (2, 8)], ids=["w8a8", "w4g16a8", "w2g16a8"])
+@pytest.mark.parametrize("form", [form for _, form in tiny.WHISPERS])
+def test_a_lowered_whisper_computes_as_the_simulation(engine, form, bits):
+    """The whole of it, the table of tokens among it; and every site alone, on what the float model gives it."""
+    model = tiny.prepared("whisper", form, sharp=False)
+    choices, weights = tiny.max_plan(model, bits)
+    inputs = tiny.site_inputs(model, list(choices), tiny.wave(3))
+    sites = {site.name: site for site in families()["whisper"].sites(model)}
+    assert [engine.refuses(sites[name], choice) for name, choice in choices.items()] == [None] * len(choices)
+    lowered = engine.lower(state.convert(copy.deepcopy(model), choices, weights))
+    assert lowered.reasons == {}
+    with torch.inference_mode():
+        with simulate(model, choices, weights):
+            expected = [tiny.forward(model, tiny.wave(seed)) for seed in range(4)]
+            alone = {name: model.get_submodule(name)(x) for name, x in inputs.items()}
+        for seed, logits in enumerate(expected):
+            assert tiny.relative(tiny.forward(lowered.model, tiny.wave(seed)), logits) <= BOUND, seed
+        for name, x in inputs.items():
+            module = lowered.model.get_submodule(name)
+            if isinstance(module, state.QuantizedSite):
+                assert tiny.relative(module(x), alone[name]) <= SITE_BOUND, name
 
 
 @every_engine

@@ -5,18 +5,21 @@ import tiny
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
-from transformers import Wav2Vec2FeatureExtractor
 
 from stablequant.foundation import registry
 from stablequant.models.families.base import families
 
-EXAMPLES = {"wav2vec2": tiny.MODELS}  # of each file, the tiny models (model type, form) that tiny.py builds
+EXAMPLES = {
+    "wav2vec2": tiny.MODELS,
+    "whisper": tiny.WHISPERS,
+}  # of each file, the tiny models (model type, form) that tiny.py builds
 CASES = [(name, *example) for name, examples in EXAMPLES.items() for example in examples]
 every_example = pytest.mark.parametrize(("name", "kind", "form"), CASES, ids=["-".join(case[1:]) for case in CASES])
 
 
-def inputs(family, samples=4000):
-    return family.inputs(Wav2Vec2FeatureExtractor(), tiny.wave(0, samples), tiny.RATE)
+def logits(family, model, samples=4000):
+    """(1, steps, symbols) of a recording."""
+    return model(**family.inputs(tiny.extractor(model), tiny.wave(0, samples), tiny.RATE), **tiny.prompt(model)).logits
 
 
 def test_every_file_and_every_model_type_has_an_example():
@@ -28,8 +31,8 @@ def test_every_file_and_every_model_type_has_an_example():
 def test_preparing_changes_no_logits_and_leaves_every_weight_at_its_module(name, kind, form):
     family, model = registry.get("families", name), tiny.build(kind, form)
     with torch.inference_mode():
-        before = model(**inputs(family)).logits
-        after = family.prepare(model)(**inputs(family)).logits
+        before = logits(family, model)
+        after = logits(family, family.prepare(model))
     assert tiny.relative(after, before) <= 1e-5
     assert not any(parametrize.is_parametrized(module) for module in model.modules())
 
@@ -50,7 +53,7 @@ def test_sites_are_all_modules_with_a_matrix_in_the_order_in_which_they_run(name
         for site in sites
     ]
     with torch.inference_mode():
-        model(**inputs(family))
+        logits(family, model)
     for handle in handles:
         handle.remove()
     ran = list(dict.fromkeys(order))
@@ -67,20 +70,35 @@ def test_sites_that_read_one_tensor_read_the_same_one(name, kind, form):
         keep = lambda _m, args, key=site.input_key: seen.setdefault(key, []).append(args[0])  # noqa: E731
         model.get_submodule(site.name).register_forward_pre_hook(keep)
     with torch.inference_mode():
-        model(**inputs(family))
+        logits(family, model)
     shared = [tensors for tensors in seen.values() if len(tensors) > 1]
     assert shared
     assert all(torch.equal(each, tensors[0]) for tensors in shared for each in tensors)
 
 
 @every_example
-def test_geometry_is_that_of_the_logits(name, kind, form):
+def test_inputs_are_what_the_feature_extractor_returns(name, kind, form):
+    family, extractor = registry.get("families", name), tiny.extractor(tiny.build(kind, form))
+    [(key, found)] = family.inputs(extractor, tiny.wave(0), tiny.RATE).items()
+    assert key == family.INPUT == extractor.model_input_names[0]
+    assert (found.dtype, len(found)) == (torch.float32, 1)
+
+
+@every_example
+def test_geometry_is_that_of_the_steps(name, kind, form):
     family, model = registry.get("families", name), tiny.build(kind, form)
     geometry = family.geometry(model.config)
+    if geometry.window is not None:
+        for samples in (geometry.fewest, 4000, geometry.window):
+            inputs = family.inputs(tiny.extractor(model), tiny.wave(0, samples), tiny.RATE)
+            with torch.inference_mode():
+                states = model.get_encoder()(**inputs).last_hidden_state
+            assert states.shape[1] * geometry.stride == geometry.window
+        return
     with torch.inference_mode():
-        steps = [model(**inputs(family, 4000 + more * geometry.stride)).logits.shape[1] for more in (0, 1, 5)]
-        fewest = model(**inputs(family, geometry.fewest)).logits.shape[1]
+        steps = [logits(family, model, 4000 + more * geometry.stride).shape[1] for more in (0, 1, 5)]
+        fewest = logits(family, model, geometry.fewest).shape[1]
         with pytest.raises(RuntimeError):
-            model(**inputs(family, geometry.fewest - 1))
+            logits(family, model, geometry.fewest - 1)
     assert [steps[1] - steps[0], steps[2] - steps[0]] == [1, 5]
     assert fewest == 1

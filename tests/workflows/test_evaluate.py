@@ -130,7 +130,7 @@ def bench(tmp_path, monkeypatch):
         "float": Fake("float", FLOAT, clock, order),
         "ours": Fake("ours", OURS, clock, order, pace=0.5, size=1000, scheme="w8a8"),
     }
-    monkeypatch.setattr(read, "load", lambda path, target_lang: fakes[path])
+    monkeypatch.setattr(read, "load", lambda path, target_lang, decoding: fakes[path])
     monkeypatch.setattr(
         peak_memory, "peak_rss_bytes", lambda model, seconds, threads, target_lang: round(1000 * seconds)
     )
@@ -277,6 +277,7 @@ def test_json_has_the_fields_of_the_contract(bench):
     assert found["normalize"] == "none"
     assert found["model"]["peak_rss_bytes"] == 2000, "of the longest recording"
     fields = {"schema", "model", "baseline", "delta", "gates", "data", "environment", "normalize", "warnings"}
+    fields |= {"decoding"}
     assert set(found) == fields, "of one model; several have `models` besides"
 
 
