@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(options.threads)  # of the entries' processes: numpy's and scipy's products too
     quiet()
-    utterances = chosen(options)
+    about, utterances = provenance(options.seed), chosen(options)
     with contextlib.ExitStack() as opened:
         folder = options.files or opened.enter_context(tempfile.TemporaryDirectory(prefix="stablequant-whisper-"))
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -76,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         entries, failed = open_all(options, workshop, audio.load(utterances[0], RATE), opened)
         answers = ask_all(entries, utterances, options)
         long = dict(ask_long(entries, options.long)) if options.long else {}
+    utterances = utterances[: len(next(iter(answers.values()))[0])]  # with --minutes, fewer than chosen
     result = summaries(answers, [each.text or "" for each in utterances])
-    about = provenance(options.seed)
     print(f"{about['environment']['cpu']} ({', '.join(about['environment']['isa'])}), {options.threads} threads")
     print("\n".join([*table(result, options), *long_table(long), *failures(failed)]))
     if options.json:
@@ -100,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--min-age", type=float, help="of the speaker, where the manifest tells it")
     made.add_argument("--seconds", nargs=2, type=float, default=[0.0, 30.0], metavar=("FROM", "TO"))
     made.add_argument("--limit", type=int, help="most utterances")
+    made.add_argument("--minutes", type=float, default=1e9, help="ask for so long, and report what was asked")
     made.add_argument("--files", metavar="DIR", help="keep the files of the peers here; default: made anew each time")
     made.add_argument("--long", metavar="FILE", help="a long recording")
     made.add_argument(
@@ -111,14 +112,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(options: argparse.Namespace) -> list[Utterance]:
-    """The utterances asked for, in the order of the data: age first, then length, then every so many-th."""
+    """Every so many-th of the utterances of the age and length asked for, in an order drawn with the seed."""
     found = audio.read_utterances(options.data, require_text=True)
     if options.min_age is not None:
         rows = [json.loads(line) for line in Path(options.data).read_text().splitlines() if line.strip()]
         found = [each for each, row in zip(found, rows, strict=True) if row["age"] >= options.min_age]
     low, high = options.seconds
-    found = [each for each in found if low <= audio.length(each) <= high]
-    return found[:: options.every][: options.limit]
+    found = [each for each in found if low <= audio.length(each) <= high][:: options.every]
+    return random.Random(options.seed).sample(found, len(found))[: options.limit]
 
 
 def calibration(options: argparse.Namespace) -> list[np.ndarray]:
@@ -188,8 +189,11 @@ def ask_all(
     keys = [(name, beams) for name in entries for beams in options.beams]
     answers: dict[Key, list[list[Heard]]] = {key: [[] for _ in range(options.rounds)] for key in keys}
     orders = random.Random(options.seed)
+    until = time.monotonic() + 60 * options.minutes
     for number in range(options.rounds):
         for place, utterance in enumerate(utterances):
+            if time.monotonic() > until:
+                return {key: [each for each in rounds if each] for key, rounds in answers.items()}
             waveform = audio.load(utterance, RATE)
             for name, beams in orders.sample(keys, len(keys)):
                 answers[name, beams][number].append(entries[name].ask(hear_here, waveform, beams))
@@ -236,7 +240,7 @@ def summaries(answers: dict[Key, list[list[Heard]]], references: Sequence[str]) 
 
 def ratio(reference: list[list[Heard]], rounds: list[list[Heard]]) -> list[float]:
     """Seconds of the reference over seconds of an entry, of the same utterance in the same round."""
-    pairs = zip((one for each in reference for one in each), (one for each in rounds for one in each), strict=True)
+    pairs = (pair for both in zip(reference, rounds, strict=True) for pair in zip(*both, strict=True))
     return [slow.seconds / fast.seconds for slow, fast in pairs]
 
 

@@ -43,6 +43,6 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def best(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns and values of the largest, in order."""
     flat = totals.ravel()
-    places = np.argpartition(-flat, count)[:count]
+    places = np.argpartition(-flat, count - 1)[:count]
     places = places[np.argsort(-flat[places], kind="stable")]
     return places // totals.shape[1], places % totals.shape[1], flat[places]

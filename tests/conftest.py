@@ -6,6 +6,7 @@ import tiny
 import torch
 import transformers
 from hypothesis import settings
+from shell import Shell
 
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.workflows.calibrate import calibrate
@@ -16,6 +17,13 @@ transformers.utils.logging.disable_progress_bar()
 # The two cores are shared: a slow example is no failure. The same examples every time.
 settings.register_profile("stablequant", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("stablequant")
+
+
+@pytest.fixture(scope="session")
+def shell():
+    """Runs `sfm-quant` in a process of its own."""
+    with Shell() as run:
+        yield run
 
 
 @pytest.fixture(scope="session")

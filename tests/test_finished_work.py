@@ -56,10 +56,8 @@ def test_a_file_that_cannot_be_written_costs_no_other(model, speech, tmp_path, m
     assert (tmp_path / "j.xml").exists()
 
 
-def test_what_c_code_prints_does_not_reach_the_json(model, speech):
-    done = tiny.sfm_quant(
-        "eval", model, "--data", speech, "--json", "-", env=os.environ | {"ONEDNN_VERBOSE": "1"}, timeout=240
-    )
+def test_what_c_code_prints_does_not_reach_the_json(model, speech, shell):
+    done = shell("eval", model, "--data", speech, "--json", "-", env={"ONEDNN_VERBOSE": "1"})
     assert json.loads(done.stdout)["schema"] == 1
     assert "onednn_verbose" in done.stderr
 
@@ -114,7 +112,7 @@ def test_an_empty_path_is_no_folder(arguments):
 
 
 def test_optimisation_that_transformers_does_not_bear(model):
-    command = [sys.executable, "-OO", "-m", "stablequant", "transcribe", model, "a.wav"]
+    command = [sys.executable, "-OO", COMMAND, "transcribe", model, "a.wav"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert "python -OO removes docstrings" in done.stderr
@@ -128,17 +126,17 @@ def test_a_working_directory_that_is_gone(tmp_path, model):
     assert "Traceback" not in done.stderr
 
 
-def test_a_name_with_a_line_break_is_one_line(model, tmp_path, speech):
+def test_a_name_with_a_line_break_is_one_line(model, tmp_path, speech, shell):
     odd = tmp_path / "a\tb\nc.wav"
     odd.write_bytes((speech / "0.wav").read_bytes())
-    done = tiny.sfm_quant("transcribe", model, odd)
+    done = shell("transcribe", model, odd)
     assert done.stdout.startswith(f"{tmp_path}/a\\tb\\nc.wav\t")
     assert done.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
-def test_json_to_stdout_by_its_path(model, speech, name):
-    done = tiny.sfm_quant("eval", model, "--data", speech, "--json", name)
+def test_json_to_stdout_by_its_path(model, speech, name, shell):
+    done = shell("eval", model, "--data", speech, "--json", name)
     assert json.loads(done.stdout)["schema"] == 1
     assert "WER %" in done.stderr
 

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +54,8 @@ def _write(path: Path, text: str) -> None:
 @contextmanager
 def workspace(out: Path) -> Iterator[Path]:
     """Inside, a folder next to `out` for unfinished files; a killed run's is removed on the next use of `out`."""
+    import tempfile  # seldom needed, and with random behind it it would delay --help
+
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield Path(tempfile.mkdtemp(prefix=workspace_prefix(out), dir=out.parent))

@@ -85,11 +85,11 @@ def test_eval_from_the_shell(model, data, tmp_path):
     assert made == ["result.json", "result.xml", "said.jsonl"], "nothing is left beside"
 
 
-def test_eval_of_several_models_on_github_with_bad_entries(model, data):
+def test_eval_of_several_models_on_github_with_bad_entries(model, data, shell):
     lines = (data / "manifest.jsonl").read_text() + '\n{"audio_filepath": "gone.wav", "text": "A"}'
     more = ["--baseline", model, "--min-compression", 2, "--skip-bad", "--json", "-"]
-    settings = {"input": lines, "cwd": data, "env": os.environ | {"GITHUB_ACTIONS": "true"}}
-    done = sfm_quant("eval", model, model, "--data", "-", *more, **settings)
+    settings = {"input": lines, "cwd": data, "env": {"GITHUB_ACTIONS": "true"}}
+    done = shell("eval", model, model, "--data", "-", *more, **settings)
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert (len(found["models"]), found["data"]["skipped_bad"]) == (2, 1)
@@ -100,18 +100,18 @@ def test_eval_of_several_models_on_github_with_bad_entries(model, data):
     assert log[2].startswith("::warning title=sfm-quant eval::left out: standard input:4: no recording gone.wav")
 
 
-def test_calibrate_skips_what_is_bad(model, data, tmp_path):
+def test_calibrate_skips_what_is_bad(model, data, tmp_path, shell):
     (tmp_path / "cut.wav").write_bytes((data / "a.wav").read_bytes()[:30])
     listed = [data / "a.wav", tmp_path / "cut.wav", *(tmp_path / f"gone{n}.wav" for n in range(9))]
     lines = "\n".join(json.dumps({"audio_filepath": str(path)}) for path in listed)
     command = ["calibrate", model, "--data", "-", "--out", tmp_path / "q", "--method", "max", "--json", "-"]
-    refused = sfm_quant(*command, input=lines)
+    refused = shell(*command, input=lines)
     assert refused.returncode == 3
     sentence, other = refused.stderr.splitlines()
     assert other.startswith(f"{tmp_path}/cut.wav: cannot be decoded")
     assert sentence.startswith(f"Error: standard input:3: no recording {tmp_path}/gone0.wav; ")
     assert sentence.endswith("(9 similar entries: standard input:3, standard input:4, standard input:5, ...)")
-    done = sfm_quant(*command, "--skip-bad", input=lines)
+    done = shell(*command, "--skip-bad", input=lines)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["skipped_bad"] == 10
     warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning: left out: ")]
@@ -141,10 +141,10 @@ def test_transcribe_from_the_shell(model, data):
     assert summary == "Error: 1 of 3 recordings could not be read"
 
 
-def test_report_from_the_shell(calibrated, tmp_path):
+def test_report_from_the_shell(calibrated, tmp_path, shell):
     said, report = tmp_path / "said.jsonl", tmp_path / "report.html"
     said.write_text('{"text": "A <B>", "pred_text": "A"}\n')
-    done = sfm_quant("inspect", calibrated[0], "--html", report, "--predictions", said)
+    done = shell("inspect", calibrated[0], "--html", report, "--predictions", said)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"wrote {report}; open it in a browser\n"
     page = report.read_text()
@@ -153,16 +153,16 @@ def test_report_from_the_shell(calibrated, tmp_path):
     assert "&lt;B&gt;" in page
     assert "Milliseconds by part" in page
     said.write_text("{}")
-    done = sfm_quant("inspect", calibrated[0], "--html", report, "--predictions", said, "--no-time", "--force")
+    done = shell("inspect", calibrated[0], "--html", report, "--predictions", said, "--no-time", "--force")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"Error: {said}:1: not a row of `sfm-quant eval --predictions`")
     assert report.read_text() == page, "the older report is as it was"
 
 
-def test_transcribe_folder_as_json_with_words(data):
+def test_transcribe_folder_as_json_with_words(data, shell):
     embedded = Path(__file__).resolve().parents[2] / "calibration"
     clip = embedded / "clips/evaluate/000.flac"
-    done = sfm_quant("transcribe", embedded / "model", clip, data, "--json", "--words")
+    done = shell("transcribe", embedded / "model", clip, data, "--json", "--words")
     assert done.returncode == 0, done.stderr
     heard = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(each["audio_filepath"]).name for each in heard] == ["000.flac", "a.wav", "b.flac", "short.wav"]
@@ -181,9 +181,9 @@ def test_transcribe_standard_input(model, data):
     assert set(heard) == {"audio_filepath", "duration", "text"}
 
 
-def test_transcribe_a_long_recording(model, tmp_path):
+def test_transcribe_a_long_recording(model, tmp_path, shell):
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 70 * 16000), 16000)
-    done = sfm_quant("transcribe", model, tmp_path / "long.wav", "--json")
+    done = shell("transcribe", model, tmp_path / "long.wav", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["duration"] == 70
 
@@ -206,12 +206,14 @@ print(*{"torch", "transformers", "scipy", "numpy"} & set(sys.modules))
 
 STUB = """
 import signal, sys, time, types
+sys.argv[:] = ["sfm-quant", "calibrate", "m", "--data", "d", "--out", "o"]  # before the imports, which are fewer then
 from stablequant.foundation import progress
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background ignores it
+from stablequant.cli import calibrate as command
+command.quiet = lambda: None  # imports transformers, which takes longer than all the rest
 stub = types.ModuleType("stablequant.workflows.calibrate")
 sys.modules[stub.__name__] = stub
 from stablequant.cli.main import run
-sys.argv[1:] = ["calibrate", "m", "--data", "d", "--out", "o"]
 
 def wait():
     print("ready", flush=True)

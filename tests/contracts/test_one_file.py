@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from stablequant.foundation.options import CalibrateOptions
+from stablequant.workflows.calibrate import calibrate
+
 RANGE = '''
 """Half of what min-max ranges cover."""
 from stablequant.quantization.ranges import max as whole
@@ -35,8 +38,9 @@ def read(path):
 # The folder is put on the search path of the package, as if the file lay in it.
 RUN = """
 import importlib, sys
-importlib.import_module(sys.argv[1]).__path__.append(sys.argv[2])
-sys.argv[:3] = ["sfm-quant"]
+_, package, folder, *arguments = sys.argv
+sys.argv[:] = ["sfm-quant", *arguments]
+importlib.import_module(package).__path__.append(folder)
 from stablequant.cli.main import run
 run()
 """
@@ -66,7 +70,7 @@ def test_a_range_method(command, float_folder, speech, tmp_path):
     assert "trial" in command(package, RANGE, "calibrate", "--help")
     out = ("--data", speech, "--method")
     command(package, RANGE, "calibrate", float_folder, *out, "trial", "--out", tmp_path / "trial")
-    command(package, RANGE, "calibrate", float_folder, *out, "max", "--out", tmp_path / "max")
+    calibrate(CalibrateOptions(str(float_folder), str(speech), str(tmp_path / "max"), method="max"))
     half, whole = (json.loads((tmp_path / name / "plan.json").read_text())["sites"] for name in ("trial", "max"))
     quantized = [name for name in whole if "low" in whole[name]]
     assert quantized

@@ -9,6 +9,7 @@ import sys
 import hub
 import pytest
 import tiny
+from shell import Shell
 
 CODE = """
 import json, sys, warnings
@@ -136,17 +137,15 @@ def test_the_commands_take_a_hub_id(tmp_path, float_folder, speech):
     trees.mkdir()
     files = {name: {"size": 10, "blob_id": name} for name in (*NEEDED, "README.md", "pytorch_model.bin")}
     (trees / f"{hub.COMMIT}.json").write_text(json.dumps({"format_version": 1, "files": files}))
-    out, options = tmp_path / "w8a8", {"env": os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}}
-    done = tiny.sfm_quant(
-        "calibrate", "acme/tiny", "--data", speech, "--out", out, "--json", tmp_path / "c.json", **options
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "c.json").read_text())["bytes_before"] == size(float_folder)
-    result = tmp_path / "r.json"
-    done = tiny.sfm_quant("eval", out, "--data", speech, "--baseline", "acme/tiny", "--json", result, **options)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(result.read_text())["baseline"]["revision"] == hub.COMMIT
-    done = tiny.sfm_quant("transcribe", "acme/tiny", speech / "0.wav", **options)
+    out, result = tmp_path / "w8a8", tmp_path / "r.json"
+    with Shell(HF_HOME=str(home), HF_HUB_OFFLINE="1") as shell:
+        done = shell("calibrate", "acme/tiny", "--data", speech, "--out", out, "--json", tmp_path / "c.json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "c.json").read_text())["bytes_before"] == size(float_folder)
+        done = shell("eval", out, "--data", speech, "--baseline", "acme/tiny", "--json", result)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(result.read_text())["baseline"]["revision"] == hub.COMMIT
+        done = shell("transcribe", "acme/tiny", speech / "0.wav")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{speech / '0.wav'}\t")
 

@@ -223,22 +223,22 @@ def test_a_model_of_one_language(folder):
     refused(folder, "has no language adapters", target_lang="deu")
 
 
-def test_a_folder_for_one_language(multilingual, speech, tmp_path):
+def test_a_folder_for_one_language(multilingual, speech, tmp_path, shell):
     """calibrate, eval and transcribe for German; transformers' own pipeline reads the result."""
     out, data = tmp_path / "deu", ("--data", speech, "--target-lang", "deu")
-    done = tiny.sfm_quant("calibrate", multilingual, *data, "--out", out, "--json", tmp_path / "c.json")
+    done = shell("calibrate", multilingual, *data, "--out", out, "--json", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
     assert "recognises the language deu" in done.stderr
     assert json.loads((tmp_path / "c.json").read_text())["target_lang"] == "deu"
     assert "deu" in (out / "README.md").read_text()
     assert "Ä" in json.loads((out / "vocab.json").read_text())
-    done = tiny.sfm_quant("eval", out, *data, "--baseline", multilingual, "--json", tmp_path / "r.json")
+    done = shell("eval", out, *data, "--baseline", multilingual, "--json", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["model"]["target_lang"] == result["baseline"]["target_lang"] == "deu"
-    words = tiny.sfm_quant("transcribe", out, speech / "0.wav")
-    assert tiny.sfm_quant("transcribe", out, speech / "0.wav", "--target-lang", "deu").stdout == words.stdout
-    refusal = tiny.sfm_quant("transcribe", out, speech / "0.wav", "--target-lang", "eng")
+    words = shell("transcribe", out, speech / "0.wav")
+    assert shell("transcribe", out, speech / "0.wav", "--target-lang", "deu").stdout == words.stdout
+    refusal = shell("transcribe", out, speech / "0.wav", "--target-lang", "eng")
     assert refusal.returncode == 3
     assert "is only for the language deu" in refusal.stderr
     answer = pipeline("automatic-speech-recognition", str(out))({"raw": tiny.wave(0), "sampling_rate": tiny.RATE})
@@ -254,7 +254,7 @@ def test_an_adapter_in_the_folder_of_its_base_model(folder):
 
 
 @pytest.mark.parametrize("sign", ["files", "class", "arpa"])
-def test_a_language_model_is_named_and_not_inherited(folder, sign, speech, tmp_path):
+def test_a_language_model_is_named_and_not_inherited(folder, sign, speech, tmp_path, shell):
     if sign == "files":
         (folder / "language_model").mkdir()
         (folder / "alphabet.json").write_text("{}")
@@ -267,15 +267,13 @@ def test_a_language_model_is_named_and_not_inherited(folder, sign, speech, tmp_p
     if sign != "class":
         return
     out = tmp_path / "out"
-    done = tiny.sfm_quant(
-        "calibrate", folder, "--data", speech, "--out", out, "--method", "max", "--json", tmp_path / "c"
-    )
+    done = shell("calibrate", folder, "--data", speech, "--out", out, "--method", "max", "--json", tmp_path / "c")
     assert remark in done.stderr
     assert json.loads((tmp_path / "c").read_text())["remarks"] == [remark]
     assert "language model" in (out / "README.md").read_text()
     assert type(AutoProcessor.from_pretrained(out)) is Wav2Vec2Processor
     assert AutoModelForCTC.from_pretrained(out) is not None
-    assert remark in tiny.sfm_quant("transcribe", folder, speech / "0.wav").stderr
+    assert remark in shell("transcribe", folder, speech / "0.wav").stderr
 
 
 @pytest.mark.parametrize("kind", sorted(tiny.CLASSES))

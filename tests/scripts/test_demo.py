@@ -24,8 +24,11 @@ def test_demo_calibrates_and_evaluates(float_folder, speech, tmp_path, capfd):
         assert place.is_file()
 
 
-def test_a_command_that_fails_ends_the_demo(tmp_path, capfd):
+def test_a_command_that_fails_ends_the_demo(tmp_path, monkeypatch, shell):
+    told = []
+    monkeypatch.setattr(demo.subprocess, "run", lambda words, check: told.append(shell(*words[1:])) or told[0])
     with pytest.raises(SystemExit) as stopped:
         demo.main(["--model", str(tmp_path), "--out", str(tmp_path / "demo")])
     assert stopped.value.code == 3
-    assert "no config.json" in capfd.readouterr().err
+    [failed] = told
+    assert "no config.json" in failed.stderr

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...foundation.errors import InputError
-from .attention_blocks import attend_in_blocks, masked
+from .attention_blocks import LOG2_E, attend_in_blocks, masked
 from .stopwatch import timed
 
 VARIABLE = "STABLEQUANT_ATTENTION"
@@ -128,9 +128,9 @@ def _relative(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, windows: Tensor, ke
 
 def _relative_in_blocks(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, windows: Tensor, keep: Tensor | None) -> Tensor:
     """The same in the other form."""
-    windows, gate = windows.to(q.dtype), gate.to(q.dtype)
+    gate = gate * LOG2_E
 
-    def add(scores: Tensor, number: int, heads: slice, queries: slice) -> None:
+    def add(number: int, heads: slice, queries: slice, scores: Tensor) -> None:
         torch.mul(windows[heads, queries], gate[number, heads, queries], out=scores)
         if keep is not None:
             scores.masked_fill_(~keep[number], -math.inf)

@@ -1,27 +1,38 @@
-"""Attention in blocks of some heads and queries: scores, softmax in place, product with the values.
+"""Attention in blocks of some heads and queries that stay in cache: scores, powers of two of them, product with v.
 
-Scores and probabilities of a block stay in cache, in the format of q, k and v; sums are float32. Short utterances are
-one block of all heads, long ones some hundred queries of one head. Each utterance is computed by itself, so its
-result does not depend on what else is in the batch.
+The powers are not divided by their sums: the result is, which is smaller (softmax(x) v = (2^y v) / sum(2^y) with
+y = x log2(e)). That takes two passes less over the scores than a softmax. Where a sum leaves the range in which
+nothing is lost, for scores beyond +-69 or so, the block is computed anew with a softmax.
+
+Scores and powers are in the format of q, k and v, sums of products in float32. Short utterances are one block of all
+heads, long ones some hundred queries of one head. Each utterance is computed by itself, so its result does not depend
+on what else is in the batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-SCORES = 1 << 20  # numbers of a block (heads x queries x keys) for one or two threads: 2 MB of bfloat16
+SCORES = (
+    9 << 17
+)  # numbers of a block (heads x queries x keys) for each thread: 2.4 MB of bfloat16, two for 1500 frames
 MOST_THREADS = 8  # for which there is more
 
-# Writes what is added to the scores of some heads and queries of an utterance: (scores, utterance, heads, queries).
-Add = Callable[[Tensor, int, slice, slice], None]
+LOG2_E = math.log2(math.e)
+MANY = 64  # keys from which powers are as good as a softmax: of few, each error shows
+SAFE_SUMS = 2.0**-100, 2.0**100  # of powers of two, float32 and bfloat16 end at 2^-126 and 2^128
+
+# Writes log2(e) times what is added to the scores of some heads and queries: (utterance, heads, queries, scores).
+Add = Callable[[int, slice, slice, Tensor], None]
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, add: Add | None = None) -> Tensor:
-    """softmax(q k' / sqrt(d) + what `add` writes) v of q (B, heads, Tq, d), k and v (B, heads, Tk, d): (B, Tq, C)."""
+    """softmax(q k' / sqrt(d) + what is added) v of q (B, heads, Tq, d), k and v (B, heads, Tk, d): (B, Tq, C)."""
     batch, heads, queries, width = q.shape
     several, rows = _block_sizes(heads, queries, k.shape[2])
     result = q.new_empty((batch, queries, heads, width))
@@ -34,22 +45,37 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, add: Add | None = None) ->
                 part = slice(start, start + rows)
                 block = q[number, some, part], keys[some], values[some]
                 shape = (*block[0].shape[:2], keys.shape[2])
-                scores = buffer[: math.prod(shape)].view(shape)
-                if add is not None:
-                    add(scores, number, some, part)
-                result[number, part, some] = _block(*block, scores, add is not None).transpose(0, 1)
+                fill = None if add is None else partial(add, number, some, part)
+                out = result[number, part, some].transpose(0, 1)
+                _block(*block, buffer[: math.prod(shape)].view(shape), fill, out)
     return result.flatten(2)
 
 
-def _block(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, added: bool) -> Tensor:
-    """Attention of q (h, n, d) to k (h, d, Tk), v (h, Tk, d) -> (h, n, d); `scores` (h, n, Tk) is overwritten."""
-    scores.baddbmm_(q, k, beta=float(added), alpha=q.shape[2] ** -0.5)
-    return torch.bmm(torch.softmax(scores, -1, out=scores), v)
+def _block(
+    q: Tensor, k: Tensor, v: Tensor, scores: Tensor, fill: Callable[[Tensor], None] | None, out: Tensor
+) -> None:
+    """Attention of q (h, n, d) to k (h, d, Tk), v (h, Tk, d), written to out (h, n, d); uses `scores` (h, n, Tk)."""
+    if scores.shape[2] >= MANY:
+        powers = _scores(q, k, scores, fill).exp2_()
+        sums = powers.sum(-1, keepdim=True)
+        least, most = (float(each) for each in sums.aminmax())
+        if least >= SAFE_SUMS[0] and most <= SAFE_SUMS[1]:
+            torch.div(torch.bmm(powers, v), sums, out=out)
+            return
+    scores = _scores(q, k, scores, fill).mul_(1.0 / LOG2_E)
+    out.copy_(torch.bmm(torch.softmax(scores, -1, out=scores), v))
+
+
+def _scores(q: Tensor, k: Tensor, out: Tensor, fill: Callable[[Tensor], None] | None) -> Tensor:
+    """The scores times log2(e)."""
+    if fill is not None:
+        fill(out)
+    return out.baddbmm_(q, k, beta=0.0 if fill is None else 1.0, alpha=LOG2_E * q.shape[2] ** -0.5)
 
 
 def _block_sizes(heads: int, queries: int, keys: int) -> tuple[int, int]:
     """Heads and queries of a block: all queries of as many heads as there is room for, else a part of one head's."""
-    room = SCORES * max(2, min(MOST_THREADS, torch.get_num_threads())) // 2
+    room = SCORES * min(MOST_THREADS, torch.get_num_threads())
     several = _equal_parts(heads, room // max(1, queries * keys))
     return several, _equal_parts(queries, room // max(1, several * keys))
 
@@ -62,9 +88,10 @@ def _equal_parts(whole: int, most: int) -> int:
 
 def masked(mask: Tensor, scores_shape: tuple[int, int, int, int]) -> Add:
     """Adds a mask of numbers, as scaled_dot_product_attention takes it."""
-    full = mask.broadcast_to(scores_shape)
+    finite = (mask * LOG2_E).clamp_min_(torch.finfo(mask.dtype).min)  # as some write what is hidden
+    full = torch.where(mask.isinf(), mask, finite).broadcast_to(scores_shape)
 
-    def add(scores: Tensor, number: int, heads: slice, queries: slice) -> None:
+    def add(number: int, heads: slice, queries: slice, scores: Tensor) -> None:
         scores.copy_(full[number, heads, queries])
 
     return add

@@ -76,11 +76,16 @@ def quantize(
         x = x.contiguous()
     codes = torch.empty_like(x, dtype=torch.uint8) if out is None else out
     if x.numel() <= CHUNK or codes.stride() != x.stride():
-        return codes.copy_(_steps(x, scale, zero_point, grid, spend))
+        return codes.copy_(_whole(x, scale, zero_point, grid, spend))
     flat, flat_codes = _in_memory_order(x), _in_memory_order(codes)
     for start in range(0, flat.numel(), CHUNK):
-        flat_codes[start : start + CHUNK].copy_(_steps(flat[start : start + CHUNK], scale, zero_point, grid, spend))
+        flat_codes[start : start + CHUNK].copy_(_whole(flat[start : start + CHUNK], scale, zero_point, grid, spend))
     return codes
+
+
+def _whole(x: Tensor, scale: float, zero_point: float, grid: Grid, spend: bool) -> Tensor:
+    """The codes as int16: torch converts float32 to int16 to uint8 in a third of the time of float32 to uint8."""
+    return _steps(x, scale, zero_point, grid, spend).to(torch.int16)
 
 
 def _steps(x: Tensor, scale: float, zero_point: float, grid: Grid, spend: bool) -> Tensor:

@@ -44,9 +44,10 @@ def tensors(seed, number_format, batch, queries, keys, channels):
     return q, *joined.split(channels, 2)
 
 
-def use(monkeypatch, form, scores=attention_blocks.SCORES):
+def use(monkeypatch, form, scores=attention_blocks.SCORES, many=1):
     monkeypatch.setattr(attention, "form", lambda: form)
     monkeypatch.setattr(attention_blocks, "SCORES", scores)
+    monkeypatch.setattr(attention_blocks, "MANY", many)  # keys from which it takes powers of two
 
 
 @forms
@@ -60,14 +61,15 @@ def use(monkeypatch, form, scores=attention_blocks.SCORES):
     heads=st.integers(1, 4),
     width=st.sampled_from([8, 20, 64]),
     scores=st.sampled_from([1, 50, 500, 1 << 20]),
+    many=st.sampled_from([1, 64]),
     mask=st.sampled_from(["none", "keys", "pairs", "numbers"]),
 )
 def test_attention_is_what_its_definition_says(
-    form, number_format, seed, batch, queries, keys, heads, width, scores, mask
+    form, number_format, seed, batch, queries, keys, heads, width, scores, many, mask
 ):
     q, k, v = tensors(seed, number_format, batch, queries, keys, heads * width)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use(monkeypatch, form, scores)
+        use(monkeypatch, form, scores, many)
         given_mask, added = masks(mask, seed, number_format, batch, queries, keys)
         found = attention.attend(q, k, v, heads, given_mask)
         again = attention.attend(q, k, v, heads, given_mask)
@@ -114,6 +116,32 @@ def test_a_relative_bias_is_added_to_the_scores(form, number_format, seed, batch
         monkeypatch.setattr(attention, "BIASES", scores)
         found = attention.attend_relative(q, k, v, gate, bias, keep)
     assert is_near(found, definition(q, k, v, heads, added), number_format)
+
+
+@forms
+@pytest.mark.parametrize("size", [15.0, 60.0, 1e4])
+def test_scores_may_be_large(form, size, monkeypatch):
+    q, k, v = tensors(0, torch.float32, 1, 30, 30, 32)
+    use(monkeypatch, form)
+    expected = definition(size * q, k, v, 2)
+    assert (attention.attend(size * q, k, v, 2).double() - expected).norm() <= 1e-7 * size * expected.norm()
+
+
+@forms
+@formats
+def test_rows_hidden_by_the_lowest_number_are_even_averages(form, number_format, monkeypatch):
+    q, k, v = tensors(0, number_format, 1, 3, 5, 32)
+    use(monkeypatch, form)
+    mask = torch.full((1, 1, 3, 5), torch.finfo(number_format).min, dtype=number_format)
+    average = v.double().mean(1, keepdim=True).expand(1, 3, 32)
+    assert is_near(attention.attend(q, k, v, 2, mask), average, number_format)
+
+
+def test_blocks_do_not_hide_what_is_no_number(monkeypatch):
+    q, k, v = tensors(0, torch.float32, 1, 4, 5, 32)
+    use(monkeypatch, "blocks")
+    q[0, 1] = torch.nan
+    assert attention.attend(q, k, v, 2).isnan().any(-1).tolist() == [[False, True, False, False]]
 
 
 @forms

@@ -332,7 +332,7 @@ def test_a_feature_extractor_that_is_not_there(folder):
     refused(folder, "no preprocessor_config.json")
 
 
-def test_base_960h(tmp_path, speech):
+def test_base_960h(tmp_path, speech, shell):
     """The form of facebook/wav2vec2-base-960h, in small: no mask embedding, old names, two formats of weights.
 
     calibrate, eval, transcribe and pipeline work, and the size counts one of the two.
@@ -357,13 +357,13 @@ def test_base_960h(tmp_path, speech):
     size = sum((folder / name).stat().st_size for name in ("model.safetensors", *(f"{each}.json" for each in read)))
 
     out, result = tmp_path / "w8a8", tmp_path / "r.json"
-    done = tiny.sfm_quant("calibrate", folder, "--data", speech, "--out", out, "--json", tmp_path / "c.json")
+    done = shell("calibrate", folder, "--data", speech, "--out", out, "--json", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "c.json").read_text())["bytes_before"] == size
-    done = tiny.sfm_quant("eval", out, "--data", speech, "--baseline", folder, "--json", result)
+    done = shell("eval", out, "--data", speech, "--baseline", folder, "--json", result)
     assert done.returncode == 0, done.stderr
     assert json.loads(result.read_text())["baseline"]["bytes_on_disk"] == size
-    words = tiny.sfm_quant("transcribe", out, speech / "0.wav").stdout
+    words = shell("transcribe", out, speech / "0.wav").stdout
     answer = transformers.pipeline("automatic-speech-recognition", str(out))(
         {"raw": audio.load(audio.whole_file(speech / "0.wav"), tiny.RATE), "sampling_rate": tiny.RATE}
     )

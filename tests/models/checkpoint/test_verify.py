@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC
@@ -171,11 +170,11 @@ def test_values_are_looked_at_site_by_site():
     ]
 
 
-def test_verify_from_the_shell(quantized_folder):
-    done = tiny.sfm_quant("verify", quantized_folder)
+def test_verify_from_the_shell(quantized_folder, shell):
+    done = shell("verify", quantized_folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{quantized_folder}: ok\n", "")
     (quantized_folder / "plan.json").write_text("{")
-    done = tiny.sfm_quant("verify", quantized_folder)
+    done = shell("verify", quantized_folder)
     assert done.returncode == 3
     assert f"{quantized_folder}/plan.json: not a plan" in done.stdout
     assert "(problems: 2)" in done.stderr

@@ -1,13 +1,13 @@
 """The same plan and weights for any number of threads and any order of the recordings."""
 
 import json
-import os
 
 import pytest
 import soundfile
 import tiny
 import torch
 import torch.nn.functional as F
+from shell import Shell
 
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.quantization.numerics.reproducible import Reproducible
@@ -80,12 +80,17 @@ def test_the_same_model_for_any_order_of_the_recordings(float_folder, tmp_path):
     assert same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.fixture(scope="module")
+def shells():
+    """With one thread and with two, in processes of their own: MKL hears of it before its first product."""
+    with Shell(OMP_NUM_THREADS="1") as one, Shell(OMP_NUM_THREADS="2") as two:
+        yield one, two
+
+
 @pytest.mark.parametrize("scheme", ["w8a8", "w3a8"])
-def test_the_same_model_for_any_number_of_threads(scheme, float_folder, speech, tmp_path):
-    """In processes of their own: MKL hears of it before its first product."""
+def test_the_same_model_for_any_number_of_threads(scheme, shells, float_folder, speech, tmp_path):
     arguments = ("calibrate", float_folder, "--data", speech, "--method", "max", "--scheme", scheme)
-    for number in (1, 2):
-        environment = os.environ | {"OMP_NUM_THREADS": str(number)}
-        done = tiny.sfm_quant(*arguments, "--out", tmp_path / str(number), env=environment)
+    for number, shell in enumerate(shells, 1):
+        done = shell(*arguments, "--out", tmp_path / str(number))
         assert done.returncode == 0, done.stderr
     assert same(tmp_path / "1", tmp_path / "2")

@@ -1,7 +1,6 @@
 import json
 
 import pytest
-import tiny
 
 from stablequant.foundation.errors import InputError
 from stablequant.quantization.plan.diff import diff_table
@@ -67,6 +66,6 @@ def test_what_is_no_plan_is_refused(calibrated, tmp_path):
             diff_table(str(calibrated[0]), str(other))
 
 
-def test_diff_from_the_shell(calibrated, tmp_path):
-    done = tiny.sfm_quant("diff", calibrated[0], changed(calibrated[0], tmp_path, CHANGES["bits"][0]))
+def test_diff_from_the_shell(calibrated, tmp_path, shell):
+    done = shell("diff", calibrated[0], changed(calibrated[0], tmp_path, CHANGES["bits"][0]))
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{SITE}: w8a8 -> w4a8\n", "")

@@ -1,7 +1,6 @@
 import json
 
 import pytest
-import tiny
 
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
@@ -207,16 +206,16 @@ def test_resuming_with_another_plan_is_refused(apply, monkeypatch):
     apply(resume=True)
 
 
-def test_a_plan_from_the_shell(calibrated, float_folder, speech, tmp_path):
+def test_a_plan_from_the_shell(calibrated, float_folder, speech, tmp_path, shell):
     command = ["calibrate", float_folder, "--data", speech, "--out", tmp_path / "q", "--plan", tmp_path / "plan.json"]
     data = json.loads((calibrated[0] / "plan.json").read_text())
     data["sites"][SITE]["low"] = -77.0
     (tmp_path / "plan.json").write_text(json.dumps(data))
-    done = tiny.sfm_quant(*command)
+    done = shell(*command)
     assert done.returncode == 3
     assert done.stderr.startswith(f"Error: {tmp_path}/plan.json: {SITE}: scale ")
     assert len(done.stderr.splitlines()) == 1
-    done = tiny.sfm_quant(*command[:-1], calibrated[0])
+    done = shell(*command[:-1], calibrated[0])
     assert done.returncode == 0, done.stderr
     assert "w8a8, stable: 21 of 22 sites quantized" in done.stdout
 
