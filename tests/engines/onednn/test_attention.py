@@ -47,7 +47,7 @@ def tensors(seed, number_format, batch, queries, keys, channels):
 def use(monkeypatch, form, scores=attention_blocks.SCORES, many=1):
     monkeypatch.setattr(attention, "form", lambda: form)
     monkeypatch.setattr(attention_blocks, "SCORES", scores)
-    monkeypatch.setattr(attention_blocks, "MANY", many)  # keys from which it takes powers of two
+    monkeypatch.setattr(attention, "MANY", many)  # keys from which there are blocks
 
 
 @forms
