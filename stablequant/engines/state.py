@@ -182,7 +182,7 @@ class TableOf(nn.Module):
         names = site.form.format.empty(torch.Size([1, 1]))
         stored = {name: site.get_buffer(name) for name in names}
         rows = site.form.format.take(stored, site.form.weight_shape, ids.flatten())
-        return rows.dequantize().view(*ids.shape, -1)
+        return rows.dequantize().view(*ids.shape, rows.codes.shape[1])
 
 
 def sharing(model: nn.Module, name: str) -> list[str]:
