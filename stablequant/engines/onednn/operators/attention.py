@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...foundation.errors import InputError
+from ....foundation.errors import InputError
 from .attention_blocks import LOG2_E, attend_in_blocks, masked
 from .stopwatch import timed
 

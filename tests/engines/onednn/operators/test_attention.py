@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stablequant.engines.onednn import attention, attention_blocks
+from stablequant.engines.onednn.operators import attention, attention_blocks
 from stablequant.foundation.errors import InputError
 
 # Relative, Euclidean. In bfloat16 scores and probabilities are rounded to 8 bits in "blocks", for scores up to 4 here.
