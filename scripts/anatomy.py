@@ -1,4 +1,4 @@
-"""How little the time of an integer model could be; where it goes, stablequant/engines/onednn/stopwatch.py tells.
+"""How little the time of an integer model could be (where it goes: engines/onednn/operators/stopwatch.py).
 
 `floor_ms` is the arithmetic alone: the multiply-adds of all integer sites at the rate of the kernel's best matrix,
 plus those of attention at the rate of the best one in its format. Nothing else of the model is in it.
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stablequant.engines.onednn import attention, kernels
+from stablequant.engines.onednn.operators import attention, kernels
 from stablequant.models.families import discovery
 
 BEST = (2048, 2048, 2048)  # rows, inputs, outputs of a matrix product that runs at its best

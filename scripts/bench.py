@@ -55,7 +55,7 @@ from peers import PEERS, Answer, Workshop, torch_answer
 from provenance import compact_json, provenance
 from shapes import SHAPES, build
 
-from stablequant.engines.onednn.stopwatch import time_split
+from stablequant.engines.onednn.operators.stopwatch import time_split
 from stablequant.evaluation.peak_memory import own_peak_bytes, peak_rss_bytes
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.families.wav2vec2 import prepare

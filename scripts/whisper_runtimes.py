@@ -28,7 +28,7 @@ from stablequant.workflows.transcribe import transcribe_files
 
 RATE = 16_000  # samples a second
 LANGUAGE = "en"
-TUNED = {"CT2_FORCE_CPU_ISA": "AVX512", "CT2_USE_MKL": "1"}  # CTranslate2 takes neither on a processor of AMD's
+TUNED = {"CT2_FORCE_CPU_ISA": "AVX512"}  # CTranslate2 stays at AVX2 on a processor of AMD's; MKL is slow on these
 
 Long = Callable[[str], str]  # the path of a long recording -> text
 
@@ -251,7 +251,7 @@ FASTER = {name: partial(faster_whisper_listener, kind=name) for name in ("float3
 PEERS = {
     "torch-bf16": Peer(lambda shop: shop.model, partial(torch_listener, dtype=torch.bfloat16)),
     **{f"faster-whisper-{name}": Peer(Workshop.ctranslate2, opened) for name, opened in FASTER.items()},
-    "faster-whisper-int8-tuned": Peer(
+    "faster-whisper-int8-avx512": Peer(
         Workshop.ctranslate2, partial(faster_whisper_listener, kind="int8", environment=TUNED)
     ),
     "whisper.cpp-f16": Peer(lambda shop: shop.ggml(whisper_ggml.F16), whisper_cpp_listener),

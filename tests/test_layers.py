@@ -25,6 +25,7 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
     "models.checkpoint",
     "models",
     "engines.onednn",
+    "engines.onednn.operators",
     "engines",
     "models.families",
     "models.tasks",
@@ -110,12 +111,12 @@ def test_the_rule_finds_every_kind_of_import():
     path = ROOT / "quantization" / "plan" / "some.py"
     code = """
 from ...models import checkpoint
-from ...engines.onednn.modules import IntegerModule
+from ...engines.onednn.operators.modules import IntegerModule
 def late():
     from ..search import session
     import stablequant.cli.main
 """
-    found = {"models.checkpoint", "engines.onednn.modules", "quantization.search.session", "cli.main"}
+    found = {"models.checkpoint", "engines.onednn.operators.modules", "quantization.search.session", "cli.main"}
     assert set(imports(path, ast.parse(code))) == found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..engines.onednn import attention, kernels
+from ..engines.onednn.operators import attention, kernels
 
 ISA = frozenset(  # what decides the speed of integer kernels, as torch.cpu names it
     {

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.onednn.stopwatch import time_split
+from ..engines.onednn.operators.stopwatch import time_split
 from ..foundation.errors import InputError
 from ..models.checkpoint import histograms, read
 from ..quantization.plan import table

@@ -12,10 +12,11 @@ from ...foundation import memory_pages
 from ...quantization.plan.choice import Quantized
 from ...quantization.plan.site import Site
 from ..base import Lowered
-from . import attention, encoder, extractor, kernels, seq2seq
+from . import encoder, extractor, seq2seq
 from .batching import batched_logits, can_batch
 from .decoder import decoder_of, unknown_decoder
-from .modules import DILATED, MID_RISE, WEIGHT_ONLY, IntegerModule, use_kernels
+from .operators import attention, kernels
+from .operators.modules import DILATED, MID_RISE, WEIGHT_ONLY, IntegerModule, use_kernels
 
 __all__ = [
     "IntegerModule",

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import kernels
 from .encoder import feed_forward, norm
-from .modules import IntegerLinear
+from .operators import kernels
+from .operators.modules import IntegerLinear
+from .operators.stopwatch import timed
 from .seq2seq import is_seq2seq, unknown_layer
-from .stopwatch import timed
 
 ROOM = 64  # steps that are made room for at a time
 

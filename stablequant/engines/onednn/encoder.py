@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import attention, kernels, packing
-from .modules import IntegerConv, IntegerLinear
-from .stopwatch import timed
+from . import packing
+from .operators import attention, kernels
+from .operators.modules import IntegerConv, IntegerLinear
+from .operators.stopwatch import timed
 
 
 @dataclass(frozen=True)

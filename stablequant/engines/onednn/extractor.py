@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...quantization.numerics.activation_grid import CHUNK
-from . import kernels
 from .encoder import is_gelu
-from .modules import IntegerConv
-from .stopwatch import timed
+from .operators import kernels
+from .operators.modules import IntegerConv
+from .operators.stopwatch import timed
 
 Finish = Callable[[Tensor], Tensor]  # float frames (n, C) -> the same after norm and GELU
 First = Callable[[Tensor, IntegerConv, int], Tensor]  # windows of the waveform, second layer, rows -> its input

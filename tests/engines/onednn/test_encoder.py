@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from stablequant.engines import onednn
-from stablequant.engines.onednn import attention, extractor, packing
+from stablequant.engines.onednn import extractor, packing
+from stablequant.engines.onednn.operators import attention
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 # Relative to the module-by-module path, whose attention is in float32. In float32 too, only codes on the border of two

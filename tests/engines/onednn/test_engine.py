@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from stablequant.engines import onednn
-from stablequant.engines.onednn import attention
+from stablequant.engines.onednn.operators import attention
 from stablequant.engines.simulation import simulate
 
 # Relative error of the logits, Euclidean. What differs are codes on the border of two steps (float32), and all that

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stablequant.engines.onednn import stopwatch
+from stablequant.engines.onednn.operators import stopwatch
 from stablequant.models.checkpoint import read
 
 PARTS = {"extractor", "positional", "products", "attention", "quantize", "norms"}

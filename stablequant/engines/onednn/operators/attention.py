@@ -8,7 +8,7 @@ There are two forms (scripts/LOG.md has their times):
 
 - "fused", torch's kernel, which never stores the scores: fastest with AMX, and in float32;
 - "blocks" (attention_blocks.py): fastest with AVX512-BF16 alone, where torch's kernel multiplies bfloat16 no faster
-  than float32.
+  than float32, if there are at least 64 keys.
 
 A table by instruction set decides, not a measurement in the process, so that the same input gives the same output in
 every process. STABLEQUANT_ATTENTION=fused or blocks in the environment decides otherwise.
@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...foundation.errors import InputError
+from ....foundation.errors import InputError
 from .attention_blocks import LOG2_E, attend_in_blocks, masked
 from .stopwatch import timed
 
@@ -37,6 +37,7 @@ FORMS = ("fused", "blocks")
 ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
 WITHOUT_AMX = {"AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512"}
+MANY = 64  # keys: for fewer, torch's kernel is faster everywhere, and rounds less, which shows in few keys
 BIASES = 3 << 20  # numbers of a block of biases (heads x queries x frames), 12 MB: whole heads where they fit
 
 
@@ -80,7 +81,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
     q, k, v = (_by_head(each, heads) for each in (q, k, v))
     if mask is not None:
         mask = mask.to(q.dtype) if mask.dtype != torch.bool else _numbers(mask, q.dtype)
-    if form() == "fused":
+    if not _in_blocks(k):
         return _joined(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
     if mask is None:
         return attend_in_blocks(q, k, v)
@@ -107,7 +108,7 @@ def attend_relative(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor,
     q, k, v = (_by_head(each, heads) for each in (q, k, v))
     # Query i reads bias[j - i + T - 1] at key j: with the queries in reverse order, row r starts at bias[r].
     q, gate, windows = q.flip(2), gate.flip(2)[..., None], bias.unfold(1, frames, 1)
-    result = (_relative if form() == "fused" else _relative_in_blocks)(q, k, v, gate, windows, keep)
+    result = (_relative_in_blocks if _in_blocks(k) else _relative)(q, k, v, gate, windows, keep)
     return result.flip(1)
 
 
@@ -137,6 +138,10 @@ def _relative_in_blocks(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, windows: 
 
     result = attend_in_blocks(q, k, v, add)
     return result if keep is None else result.masked_fill_(~keep.any(1)[:, None, None], 0.0)
+
+
+def _in_blocks(k: Tensor) -> bool:
+    return form() == "blocks" and k.shape[2] >= MANY
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

@@ -24,7 +24,6 @@ SCORES = (
 MOST_THREADS = 8  # for which there is more
 
 LOG2_E = math.log2(math.e)
-MANY = 64  # keys from which powers are as good as a softmax: of few, each error shows
 SAFE_SUMS = 2.0**-100, 2.0**100  # of powers of two, float32 and bfloat16 end at 2^-126 and 2^128
 
 # Writes log2(e) times what is added to the scores of some heads and queries: (utterance, heads, queries, scores).
@@ -55,13 +54,12 @@ def _block(
     q: Tensor, k: Tensor, v: Tensor, scores: Tensor, fill: Callable[[Tensor], None] | None, out: Tensor
 ) -> None:
     """Attention of q (h, n, d) to k (h, d, Tk), v (h, Tk, d), written to out (h, n, d); uses `scores` (h, n, Tk)."""
-    if scores.shape[2] >= MANY:
-        powers = _scores(q, k, scores, fill).exp2_()
-        sums = powers.sum(-1, keepdim=True)
-        least, most = (float(each) for each in sums.aminmax())
-        if least >= SAFE_SUMS[0] and most <= SAFE_SUMS[1]:
-            torch.div(torch.bmm(powers, v), sums, out=out)
-            return
+    powers = _scores(q, k, scores, fill).exp2_()
+    sums = powers.sum(-1, keepdim=True)
+    least, most = (float(each) for each in sums.aminmax())
+    if least >= SAFE_SUMS[0] and most <= SAFE_SUMS[1]:
+        torch.div(torch.bmm(powers, v), sums, out=out)
+        return
     scores = _scores(q, k, scores, fill).mul_(1.0 / LOG2_E)
     out.copy_(torch.bmm(torch.softmax(scores, -1, out=scores), v))
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stablequant.engines import onednn
-from stablequant.engines.onednn.modules import IntegerLinear
+from stablequant.engines.onednn.operators.modules import IntegerLinear
 from stablequant.engines.simulation import simulate
 from stablequant.engines.state import empty_site
 from stablequant.quantization.numerics.activation_grid import (

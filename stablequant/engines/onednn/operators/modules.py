@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...foundation.memory_pages import drop_mapped
-from ...quantization.numerics.activation_grid import quantize
-from ..state import InputGrid, QuantizedSite, SiteForm
+from ....foundation.memory_pages import drop_mapped
+from ....quantization.numerics.activation_grid import quantize
+from ...state import InputGrid, QuantizedSite, SiteForm
 from . import kernels
 from .kernels import GridPoint, Prepacked
 from .stopwatch import timed

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stablequant.engines.onednn import attention, attention_blocks
+from stablequant.engines.onednn.operators import attention, attention_blocks
 from stablequant.foundation.errors import InputError
 
 # Relative, Euclidean. In bfloat16 scores and probabilities are rounded to 8 bits in "blocks", for scores up to 4 here.
@@ -47,7 +47,7 @@ def tensors(seed, number_format, batch, queries, keys, channels):
 def use(monkeypatch, form, scores=attention_blocks.SCORES, many=1):
     monkeypatch.setattr(attention, "form", lambda: form)
     monkeypatch.setattr(attention_blocks, "SCORES", scores)
-    monkeypatch.setattr(attention_blocks, "MANY", many)  # keys from which it takes powers of two
+    monkeypatch.setattr(attention, "MANY", many)  # keys from which there are blocks
 
 
 @forms

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant.engines.onednn import kernels
+from stablequant.engines.onednn.operators import kernels
 
 
 def codes(rng, rows, columns, bits=(8, 8)):
@@ -98,7 +98,7 @@ def test_overlapping_windows_multiply_as_copied_ones(kernel, stride, channels):
 OTHER_CPU = """
 import sys
 import torch
-from stablequant.engines.onednn import kernels
+from stablequant.engines.onednn.operators import kernels
 torch.manual_seed(0)
 x = torch.randint(0, 256, (9, 700), dtype=torch.uint8)
 x[0] = 255
