@@ -98,7 +98,7 @@ def extractor_outputs(recognizer: Recognizer, waveforms: Sequence[np.ndarray]) -
     """Output of each extractor layer over all waveforms: (channels, frames) by layer."""
     with recorded(conv_layers(recognizer.model)) as seen:
         for waveform in waveforms:
-            recognizer.logits(waveform)
+            recognizer.logits(recognizer.inputs(waveform))
     return [torch.cat(pieces, dim=1) for pieces in seen]
 
 
@@ -170,7 +170,8 @@ def conv_layers(model: Any) -> Any:
 
 def compare(source: Recognizer, changed: Recognizer, waveforms: Sequence[np.ndarray]) -> dict[str, Any]:
     """How far the logits moved, and in how many frames the best symbol is another."""
-    pairs = [(source.logits(waveform), changed.logits(waveform)) for waveform in waveforms]
+    inputs = map(source.inputs, waveforms)
+    pairs = [(source.logits(each), changed.logits(each)) for each in inputs]
     before, after = (torch.cat(logits) for logits in zip(*pairs, strict=True))
     return {
         "frames": len(before),
