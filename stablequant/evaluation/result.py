@@ -105,9 +105,9 @@ class Result:
     data: Data
     environment: dict[str, Any]
     normalize: str
-    decoding: dict[str, Any] | None  # language, task and beam_size, of models that generate text
     warnings: tuple[str, ...]
     predictions: tuple[Prediction, ...]
+    decoding: dict[str, Any] | None = None  # language, task and beam_size, of models that generate text
 
     @property
     def model(self) -> Measured:

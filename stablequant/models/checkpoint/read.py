@@ -194,7 +194,7 @@ def _check_complete(path: str, model: Any, task: Task, probe: Inputs, info: Mapp
         )
     if needed:
         what = "the head (lm_head)" if task.missing_head(needed[0]) else f"{len(needed)} weights ({needed[0]}, ...)"
-        raise InputError(f"{path}: {what} missing from the file, so it is not a complete {task.TAG} model")
+        raise InputError(f"{path}: {what} missing from the file, so the model is not complete")
 
 
 def _languages(path: str, languages: Languages) -> Iterator[str]:

@@ -205,7 +205,7 @@ def test_a_model_without_a_ctc_head(folder, kind):
     getattr(transformers, kind)(tiny.config("wav2vec2", "base", **changes)).save_pretrained(folder)
     refused(folder, f"{kind} does not transcribe")
     # A config that does not say which model it is of: the file does.
-    refused(edit_config(folder, architectures=None), "lm_head", "not a complete ctc model")
+    refused(edit_config(folder, architectures=None), "lm_head", "the model is not complete")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.999])

@@ -67,12 +67,22 @@ def test_the_engine_gives_reasons_for_what_it_does_not_know(model):
     assert not onednn.can_batch(model)
 
 
-def test_a_head_that_shares_its_weight_stays_in_float():
+def test_a_head_that_shares_its_weight_with_a_table_is_quantized_and_the_table_reads_its_codes():
     model = whisper()
     assert model.proj_out.weight is model.get_input_embeddings().weight
     sites = {site.name: site for site in discovery.discover(model)}
-    assert "shares its weight" in sites["proj_out"].reason
-    assert "looked up" in sites["model.decoder.embed_tokens"].reason
+    assert sites["proj_out"].reason is None
+    assert sites["proj_out"].layer == "model.decoder.embed_tokens"  # where the codes are read first
+    assert "looked up in the codes of proj_out" in sites["model.decoder.embed_tokens"].reason
+
+
+def test_layers_that_share_their_weight_otherwise_stay_in_float():
+    model = whisper()
+    layers = model.model.decoder.layers
+    layers[1].fc1.weight = layers[0].fc1.weight
+    sites = {site.name: site for site in discovery.discover(model)}
+    assert "shares its weight" in sites["model.decoder.layers.0.fc1"].reason
+    assert "shares its weight" in sites["model.decoder.layers.1.fc1"].reason
 
 
 def test_sites_that_share_an_input_read_one_tensor():
