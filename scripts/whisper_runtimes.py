@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers import GenerationConfig, WhisperProcessor
 from whisper_search import search
 
 from stablequant.models.checkpoint import read
+from stablequant.models.tasks.base import Decoding
 from stablequant.speech import audio
 from stablequant.workflows.transcribe import transcribe_files
 
@@ -128,16 +129,14 @@ def torch_listener(folder: Path, threads: int, dtype: torch.dtype = torch.float3
 
 
 def our_listener(folder: Path, threads: int) -> Listener:
-    """Ours as its users load it; the number of beams is a setting of generation, as everywhere in transformers."""
+    """Ours as its users load it."""
     torch.set_num_threads(threads)
     recognizer = read.load(str(folder))
 
     def hear(waveform: np.ndarray, beams: int) -> str:
-        recognizer.model.generation_config.num_beams = beams
-        return recognizer.transcribe(waveform)
+        return replace(recognizer, decoding=Decoding(beams=beams)).transcribe(waveform)
 
     def long(path: str) -> str:
-        recognizer.model.generation_config.num_beams = 1
         ((_, heard),) = transcribe_files(recognizer, [path])
         return str(heard.text)
 
