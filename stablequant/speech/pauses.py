@@ -10,6 +10,9 @@ A pause is PAUSE seconds of quiet. Quiet is the lowest quarter between the soft 
 minute, in dB, so that neither the level nor the noise of the recording matters. PAD seconds of a pause stay on either
 side of it. Speech without a pause for LONGEST seconds is cut at a quiet place, and both pieces reach MARGIN seconds
 beyond the cut, so that each has the context it needs and the place to join their symbols can be chosen (longform.py).
+
+A model that takes windows of one length costs the same for a word as for half a minute. For it, what lies between
+pauses is put together as long as it fits, and cut without overlap; only a pause of APART seconds still parts pieces.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ LONGEST = 30.0  # seconds of a piece: attention needs memory in the square of it
 MARGIN = 2.0  # seconds on either side of such a cut that both pieces contain
 PAUSE = 0.25  # seconds
 PAD = 0.05  # seconds
+APART = 2.0  # seconds
 WORD = 0.2  # seconds: what is shorter between two pauses is no word, and stays with the one before
 QUIET = 0.25  # of the way from soft to loud
 STEADY = 10.0  # dB: with less from soft to loud, nothing tells a pause from speech
@@ -48,7 +52,12 @@ class _Cutting:
     rate: int  # Hz
     stride: int  # samples from one frame to the next
     seconds: float  # of the longest piece
-    margin: float  # seconds
+    overlap: bool  # of pieces that are cut without a pause; else a piece holds as much as fits
+
+    @property
+    def margin(self) -> float:
+        """Seconds."""
+        return MARGIN if self.overlap else 0.0
 
     @property
     def longest(self) -> int:
@@ -61,9 +70,9 @@ def pieces(
     """The pieces of a waveform in blocks (samples,) at `rate` Hz, in order, none longer than `longest` seconds.
 
     Those that share samples start a multiple of `stride` samples apart, so that their frames lie on each other;
-    without `overlap` none do.
+    without `overlap` none do, and a piece holds as much as fits.
     """
-    how = _Cutting(rate, stride, longest, MARGIN if overlap else 0.0)
+    how = _Cutting(rate, stride, longest, overlap)
     held, limit = Piece(0, np.zeros(0, np.float32)), -np.inf
     for block in blocks:
         held = replace(held, waveform=np.concatenate([held.waveform, block]))
@@ -71,7 +80,7 @@ def pieces(
             limit = _limit(held, how, limit)
             found, held = _advance(held, how, limit)
             yield from found
-    yield from (_part(held, *span) for span in _speech(held, rate, _limit(held, how, limit)))
+    yield from _parts(held, _speech(held, rate, _limit(held, how, limit)), how)
 
 
 def _advance(held: Piece, how: _Cutting, limit: float) -> tuple[list[Piece], Piece]:
@@ -82,7 +91,7 @@ def _advance(held: Piece, how: _Cutting, limit: float) -> tuple[list[Piece], Pie
     if unfinished == [(0, longest)]:
         return _cut(held, how)
     begin = unfinished[0][0] if unfinished else longest - round(PAD * how.rate)
-    found = [_part(held, *span) for span in spans if span not in unfinished]
+    found = _parts(held, [span for span in spans if span not in unfinished], how)
     return found, _part(held, begin, len(held.waveform))
 
 
@@ -95,6 +104,16 @@ def _cut(held: Piece, how: _Cutting) -> tuple[list[Piece], Piece]:
     cut = first + int(levels.argmin())
     begin, end = (cut - margin) * stride, (cut + margin) * stride
     return [_part(held, 0, end)], replace(_part(held, begin, len(held.waveform)), shared=end - begin)
+
+
+def _parts(held: Piece, spans: list[tuple[int, int]], how: _Cutting) -> list[Piece]:
+    """The pieces of what lies between pauses: each its own, or together those that are not far apart."""
+    together: list[tuple[int, int]] = []
+    for begin, end in spans:
+        if together and not how.overlap and begin - together[-1][1] <= APART * how.rate:
+            begin = together.pop()[0]
+        together.append((begin, end))
+    return [_part(held, *span) for span in together]
 
 
 def _part(held: Piece, begin: int, end: int) -> Piece:

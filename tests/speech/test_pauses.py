@@ -108,3 +108,18 @@ def test_pieces_are_parts_of_the_recording_however_it_comes(parts, size):
         assert each.start + each.shared == after if each.shared else each.start >= after, "nothing is heard twice"
         assert np.abs(waveform[after : each.start]).max(initial=0) < 1, "only what is quiet is left out"
         after = each.start + len(each.waveform)
+
+
+def test_without_overlap_a_piece_holds_what_fits_of_speech_that_is_not_far_apart():
+    waveform = spoken(1, 0.5, 1, 0.5, 1, 0.5, 1, 0.5, 1, 4.5, 1, 0.5, 1, 5)
+    found = list(pieces([waveform], RATE, STRIDE, 5.0, overlap=False))
+    assert [(round(a, 1), round(b, 1)) for a, b in bounds(found)] == [(0.0, 4.1), (4.4, 7.1), (11.4, 14.1)]
+    assert all(each.shared == 0 for each in found)
+
+
+@pytest.mark.parametrize("longest", [2.0, 5.0])
+def test_without_overlap_no_sample_of_speech_is_lost_or_taken_twice(longest):
+    waveform = spoken(20)
+    found = list(pieces([waveform], RATE, STRIDE, longest, overlap=False))
+    assert np.array_equal(np.concatenate([each.waveform for each in found]), waveform)
+    assert max(len(each.waveform) for each in found) <= longest * RATE
