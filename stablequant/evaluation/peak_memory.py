@@ -17,7 +17,7 @@ STATUS = Path("/proc/self/status")
 def peak_rss_bytes(model: str, seconds: float, threads: int, target_lang: str | None = None) -> int | None:
     """Peak bytes of a new process that loads `model` and transcribes `seconds` of audio; None if it fails."""
     language = () if target_lang is None else (target_lang,)
-    command = [sys.executable, "-m", f"{__package__}.one_answer", model, str(seconds), str(threads), *language]
+    command = [sys.executable, "-m", f"{__package__}.peak_memory_child", model, str(seconds), str(threads), *language]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     words = child.stdout.split()
     return int(words[-1]) if child.returncode == 0 and words else None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .encoder import is_watched
-from .packing import packed
+from .utterance_lengths import packed
 
 
 def can_batch(model: Any) -> bool:

@@ -5,8 +5,8 @@ feed-forward block with GELU between. Norms come before or after the two blocks 
 attention may have WavLM's gated relative position bias; a bottleneck adapter may follow. The layer's `forward` is
 replaced, not the loop around it, so everything that transformers does between layers stays.
 
-Rows are frames, of one utterance or of several (packing.py): only attention and the positional convolution need to
-know where an utterance ends.
+Rows are frames, of one utterance or of several (utterance_lengths.py): only attention and the positional convolution
+need to know where an utterance ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import packing
+from . import utterance_lengths
 from .operators import attention, kernels
 from .operators.modules import IntegerConv, IntegerLinear
 from .operators.stopwatch import timed
@@ -103,7 +103,7 @@ def _layer(
     form: LayerForm = self.form
     if self.training or is_watched(self.attention):
         return _module_by_module(self, hidden_states, attention_mask, position_bias, keywords)
-    lengths = packing.lengths()
+    lengths = utterance_lengths.lengths()
     rows = hidden_states.reshape(-1, hidden_states.shape[-1])
     x = kernels.rounded(rows)
     read = norm(self.layer_norm, x) if form.pre_norm else x
@@ -241,5 +241,5 @@ def _each_positional(self: Any, hidden_states: Tensor) -> Tensor:
 
 def _each_utterance(function: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     """`function` of (B, T, C), applied to each utterance of a packed (1, n, C)."""
-    lengths = packing.lengths()
+    lengths = utterance_lengths.lengths()
     return function(hidden) if lengths is None else torch.cat([function(x) for x in hidden.split(lengths, 1)], dim=1)

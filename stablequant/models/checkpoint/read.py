@@ -18,8 +18,8 @@ from ...engines.state import QuantizedSite
 from ...foundation.errors import InputError
 from ...quantization.plan.plan import PLAN_FILE, read_plan
 from .. import folder_check, source
-from ..completeness import zero_unread
 from ..families.base import Family, Geometry, families
+from ..missing_weights import zero_unread
 from ..processors import Languages, first_line, load_processor
 from ..recognizer import Recognizer
 from ..source import Source

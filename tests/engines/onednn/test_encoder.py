@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stablequant.engines import onednn
-from stablequant.engines.onednn import extractor, packing
+from stablequant.engines.onednn import extractor, utterance_lengths
 from stablequant.engines.onednn.operators import attention
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
@@ -89,7 +89,7 @@ def test_packed_utterances_equal_themselves_alone(family, form, number_format):
             alone = model(wave[None]).logits[0]
         assert found.shape == alone.shape
         assert tiny.relative(found, alone) <= BOUND[number_format]
-    assert packing.lengths() is None
+    assert utterance_lengths.lengths() is None
 
 
 @pytest.mark.parametrize("biases", [1, 50, 40 * 40, 3 * 40 * 40, 10**6])
@@ -119,7 +119,7 @@ def test_packing_ends_when_the_model_fails():
     model.base_model.encoder.layers[1].forward = None
     with pytest.raises(TypeError):
         onednn.batched_logits(model, [torch.from_numpy(tiny.wave(0))])
-    assert packing.lengths() is None
+    assert utterance_lengths.lengths() is None
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "wavlm"])

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stablequant.foundation.errors import InputError
-from stablequant.models import completeness
+from stablequant.models import missing_weights
 from stablequant.models.checkpoint import read
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
@@ -19,7 +19,7 @@ def test_what_is_read_is_what_has_a_gradient(family, form):
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = torch.autograd.grad(model(x).logits.sum(), parameters, allow_unused=True)
     expected = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-    assert completeness.read_by_inference(model, names, lambda: model(x)) == expected
+    assert missing_weights.read_by_inference(model, names, lambda: model(x)) == expected
     assert [name for name in names if name not in expected and "masked_spec_embed" in name]
 
 
