@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..foundation.options import CalibrateOptions
-from .options import takes
+from .click_options import takes
 from .outputs import deliver, example, force_option, json_option, quiet
 
 

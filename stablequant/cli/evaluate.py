@@ -7,7 +7,7 @@ import os
 import click
 
 from ..foundation.options import EvaluateOptions
-from .options import takes
+from .click_options import takes
 from .outputs import deliver, example, force_option, json_option, output, quiet
 
 

@@ -11,7 +11,7 @@ import click
 from ..foundation import files, signals
 from ..foundation.errors import InputError
 from ..foundation.options import ReportOptions
-from .options import PATH, takes
+from .click_options import PATH, takes
 from .outputs import deliver, example, force_option, json_option, output, quiet
 
 

@@ -14,7 +14,7 @@ import click
 
 from ..foundation import files, signals
 from ..foundation.errors import InputError
-from .options import PATH, Command
+from .click_options import PATH, Command
 
 ADVICE = {
     errno.ENOSPC: "free some space and run it again",

@@ -10,7 +10,7 @@ import click
 from ..foundation import signals
 from ..foundation.errors import InputError
 from ..foundation.options import TranscribeOptions
-from .options import takes
+from .click_options import takes
 from .outputs import example, quiet
 
 if TYPE_CHECKING:

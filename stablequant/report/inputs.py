@@ -13,7 +13,7 @@ from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, R
 from ..foundation import reading
 from ..foundation.errors import InputError
 from ..foundation.options import NORMALIZERS
-from .words import Row
+from .lost_words import Row
 
 OTHERS = "other tensors"
 

@@ -19,7 +19,7 @@ from ..quantization.plan.draft import PLAN_FILE, Draft
 from ..quantization.plan.plan import of_draft
 from ..workflows.evaluate import environment
 from . import inputs, layers
-from .words import SPEAKERS, Words
+from .lost_words import SPEAKERS, Words
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SECONDS = 10  # of noise that the time is measured on

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ..quantization.plan.plan import Plan
 from .layers import Layer, Seen, short
+from .lost_words import Group
 from .plots import bars, histogram
-from .words import Group
 
 
 @dataclass(frozen=True)

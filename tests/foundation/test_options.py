@@ -8,7 +8,7 @@ from importlib import import_module
 import click
 import pytest
 
-from stablequant.cli.options import takes
+from stablequant.cli.click_options import takes
 from stablequant.foundation import registry
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import (

@@ -6,7 +6,7 @@ plan.json, the processor's files, README.md (model card)
 evidence/          histograms for the report (histograms.py); loading does not read them
 """
 
-from .hook import StableQuantConfig, StableQuantizer
+from .transformers_hook import StableQuantConfig, StableQuantizer
 from .write import (
     PLAN_FILE,
     check_destination,

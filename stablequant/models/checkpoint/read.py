@@ -24,7 +24,7 @@ from ..processors import Languages, first_line, load_processor
 from ..recognizer import Recognizer
 from ..source import Source
 from ..tasks.base import PLAIN, Decoding, Inputs, Task, task_of
-from . import hook  # noqa: F401  (registers the format with transformers)
+from . import transformers_hook  # noqa: F401  (registers the format with transformers)
 
 AGAIN = "; copy the model again"
 PROBE = 8000  # samples: enough for a frame of every family, its adapter included

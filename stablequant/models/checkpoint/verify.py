@@ -24,7 +24,7 @@ from ..folder_check import check
 from ..source import SETTINGS, in_folder, read_json
 from . import histograms as evidence
 from . import read
-from .hook import StableQuantConfig
+from .transformers_hook import StableQuantConfig
 from .values import value_problems
 
 CONFIG_FILE = "config.json"

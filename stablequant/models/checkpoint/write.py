@@ -27,7 +27,7 @@ from ..recognizer import Recognizer
 from ..source import read_json
 from . import histograms as evidence
 from .card import model_card
-from .hook import StableQuantConfig, StableQuantizer, untie
+from .transformers_hook import StableQuantConfig, StableQuantizer, untie
 from .verify import checksums
 
 

@@ -22,7 +22,7 @@ from stablequant.engines.base import Lowered
 from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
-from stablequant.models.checkpoint import hook, read
+from stablequant.models.checkpoint import read, transformers_hook
 from stablequant.models.families.base import families
 from stablequant.quantization.plan.plan import Plan
 
@@ -92,7 +92,7 @@ def test_the_extractor_is_fused_after_loading(calibrated):
 
 def test_a_load_prepares_and_lowers_once(calibrated, monkeypatch):
     family, calls = families()["wav2vec2"], []
-    for owner, name in ((family, "prepare"), (hook.ENGINE, "lower")):
+    for owner, name in ((family, "prepare"), (transformers_hook.ENGINE, "lower")):
         monkeypatch.setattr(owner, name, counted(getattr(owner, name), calls))
     read.load(str(calibrated[0]))
     assert calls == ["prepare", "lower"]
@@ -104,7 +104,7 @@ def counted(function, calls):
 
 def test_the_notices_are_the_reasons_of_the_engine(calibrated, monkeypatch):
     slow = {"encoder.layers.0": "the activation is not GELU"}
-    monkeypatch.setattr(hook.ENGINE, "lower", lambda model: Lowered(model, slow))
+    monkeypatch.setattr(transformers_hook.ENGINE, "lower", lambda model: Lowered(model, slow))
     recognizer = read.load(str(calibrated[0]))
     assert recognizer.sites["integer"] == 0
     assert (

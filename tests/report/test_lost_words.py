@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant.report.words import COLUMNS, SPEAKERS, WORST, Column, Row, Words, align
+from stablequant.report.lost_words import COLUMNS, SPEAKERS, WORST, Column, Row, Words, align
 
 sentences = st.lists(st.sampled_from("ABCD"), max_size=8).map(" ".join)
 
