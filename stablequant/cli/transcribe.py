@@ -45,7 +45,7 @@ def transcribe(options: TranscribeOptions) -> None:
     paths, unreadable, subtitled = find(options.recordings), 0, options.format in ("srt", "vtt")
     if subtitled and len(paths) > 1:
         raise InputError(
-            f"--format {options.format} writes the subtitles of one recording, but there are {len(paths)}"
+            f"--format {options.format} writes subtitles of one recording, not of {len(paths)}; run it once for each"
         )
     answers = transcribe_files(recognizer, paths, words=options.words or subtitled)
     for number, (path, found) in enumerate(answers, 1):

@@ -174,11 +174,20 @@ class TableOf(nn.Module):
 
     def __init__(self, site: QuantizedSite) -> None:
         super().__init__()
+        self.read(site)
+
+    def read(self, site: QuantizedSite) -> None:
+        """Read the codes of this site from now on."""
         self._site = (site,)  # in a tuple: not a child, whose tensors would be stored again
+
+    @property
+    def site(self) -> QuantizedSite:
+        """The site whose codes it reads."""
+        return self._site[0]
 
     def forward(self, ids: Tensor) -> Tensor:
         """The rows of the weight."""
-        [site] = self._site
+        site = self.site
         names = site.form.format.empty(torch.Size([1, 1]))
         stored = {name: site.get_buffer(name) for name in names}
         rows = site.form.format.take(stored, site.form.weight_shape, ids.flatten())

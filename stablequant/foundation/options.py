@@ -295,7 +295,7 @@ class TranscribeOptions(Options):
         if self.as_json:
             object.__setattr__(self, "format", "json")
         if self.words and self.format != "json":
-            raise InputError("--words only affects the JSON; add --json")
+            raise InputError("--words only affects the JSON; leave it out, or use --format json")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 
 from ..models.tasks.base import Word
 
@@ -17,7 +18,7 @@ def subtitles(words: Iterable[Word], format: str) -> str:
     """The file "srt" or "vtt" of words with times in seconds, in order."""
     cues = list(_cues(words))
     if format == "vtt":
-        return "WEBVTT\n" + "".join(f"\n{_span(each, '.')}\n{_text(each)}\n" for each in cues)
+        return "WEBVTT\n" + "".join(f"\n{_span(each, '.')}\n{escape(_text(each), quote=False)}\n" for each in cues)
     return "\n".join(f"{number}\n{_span(each, ',')}\n{_text(each)}\n" for number, each in enumerate(cues, 1))
 
 

@@ -191,7 +191,7 @@ def test_transcribe_a_long_recording(model, tmp_path, shell):
 def test_words_need_json():
     done = invoke("transcribe", "m", "a.wav", "--words")
     assert done.exit_code == 2
-    assert "--words only affects the JSON; add --json" in done.stderr
+    assert "--words only affects the JSON; leave it out, or use --format json" in done.stderr
 
 
 def test_command_line_itself_imports_nothing_heavy():

@@ -43,7 +43,7 @@ def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) 
     files = source.locate(path, tuple(known), target_lang)
     folder_check.check(files)
     size = files.bytes_on_disk()  # before transformers may add to the folder
-    config, task = _config(files)
+    config, task = _config(files, known)
     family, geometry = _built(path, config, known)
     scheme = _scheme(path, config)
     plan = _calibration(files) if scheme != "float32" else {}
@@ -82,7 +82,7 @@ def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) 
     return replace(recognizer, remarks=(*folder_check.remarks(files), *unfit, *_languages(path, languages)))
 
 
-def _config(files: Source) -> tuple[Any, Task]:
+def _config(files: Source, known: Mapping[str, Family]) -> tuple[Any, Task]:
     """The configuration, and the task of the classes in it."""
     path = files.name
     try:
@@ -90,9 +90,9 @@ def _config(files: Source) -> tuple[Any, Task]:
     except Exception as error:  # transformers checks little of a file; whatever it trips over is wrong in there
         raise InputError(f"{path}: not a readable model ({first_line(error)})") from error
     named = [str(name) for name in config.architectures] if isinstance(config.architectures, list) else []
-    task = task_of(named)
+    task = task_of(named, known[config.model_type].TASK)
     if task is None:
-        raise InputError(f"{path}: {named[0]} does not transcribe; fine-tune it with CTC first")
+        raise InputError(f"{path}: {named[0]} does not transcribe; use a model that was fine-tuned for it")
     config.return_dict = True  # training settings that some folders carry, and that change what a call returns
     config.output_attentions = config.output_hidden_states = False
     config._attn_implementation = None  # the default of this machine, not the kernel that the folder was trained with

@@ -28,6 +28,7 @@ class Family(Protocol):
 
     MODEL_TYPES: tuple[str, ...]  # `model_type` in config.json
     INPUT: str  # what its feature extractor returns
+    TASK: str  # of a folder whose config.json names no class
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Make every weight visible at its module, in place, without changing a result."""

@@ -23,6 +23,7 @@ from .discovery import discover
 
 MODEL_TYPES: tuple[str, ...] = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 INPUT = "input_values"
+TASK = "ctc"
 
 
 def prepare(model: nn.Module) -> nn.Module:

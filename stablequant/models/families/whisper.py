@@ -17,6 +17,7 @@ from .discovery import discover
 
 MODEL_TYPES: tuple[str, ...] = ("whisper",)
 INPUT = "input_features"
+TASK = "seq2seq"
 HOP = 160  # samples from one mel frame to the next
 FRAMES_A_STEP = 2  # the second convolution has stride 2
 

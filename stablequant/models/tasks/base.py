@@ -26,6 +26,10 @@ class Decoding:
 
 
 PLAIN = Decoding()
+NOT_FINITE = (
+    "the model's output is NaN or infinite; its weights or the samples of the recording are damaged or far out "
+    "of range"
+)
 
 
 class Decoder(Protocol):
@@ -35,7 +39,7 @@ class Decoder(Protocol):
         """Logits (rows, symbols) of what follows ids (rows, n), which follow those of the steps before."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (int64), in this order: as many for each piece that is left, piece after piece."""
+        """Go on with these rows (int64): the same number for each remaining piece, grouped by piece."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +137,11 @@ def tasks() -> tuple[Task, ...]:
     return tuple(cast(Task, module) for module in modules)
 
 
-def task_of(architectures: list[str]) -> Task | None:
-    """The task of the classes that config.json names, or of a file that names none the first there is; else None."""
-    known = tasks()
-    return next(
-        (each for each in known if not architectures or any(a.endswith(each.HEAD) for a in architectures)), None
-    )
+def task_of(architectures: list[str], usual: str) -> Task | None:
+    """The task of the classes that config.json names, or the usual one if it names none; None for other classes."""
+    if not architectures:
+        return cast(Task, registry.get("tasks", usual))
+    return next((each for each in tasks() if any(name.endswith(each.HEAD) for name in architectures)), None)
 
 
 def total_variation(reference: Tensor, logits: Tensor) -> float:

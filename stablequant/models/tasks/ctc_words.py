@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from ...foundation.errors import InputError
+from .base import NOT_FINITE
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,7 @@ def best(logits: Tensor) -> np.ndarray:
     Raises InputError where they are NaN or infinite: their argmax is a symbol too, but says nothing.
     """
     if not logits.isfinite().all():
-        raise InputError(
-            "the model's output is NaN or infinite; its weights or the samples of the recording are damaged or far "
-            "out of range"
-        )
+        raise InputError(NOT_FINITE)
     symbols: np.ndarray = logits.argmax(-1).numpy()
     return symbols
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
+from ...foundation.errors import InputError
 from . import whisper_tokens
-from .base import Decoder, Network
+from .base import NOT_FINITE, Decoder, Network
 from .whisper_tokens import Tokens
 
 
@@ -51,7 +52,7 @@ def greedy(network: Network, states: Tensor, prompts: Tensor) -> list[list[int]]
     written: list[list[int]] = [[] for _ in states]
     alive, ids = list(range(len(states))), prompts
     for length in range(prompts.shape[1], found.longest):
-        logits = _allowed(running.step(ids), found, first=length == prompts.shape[1])
+        logits = _allowed(_finite(running.step(ids)), found, first=length == prompts.shape[1])
         best = logits.argmax(-1).tolist()
         left = [row for row, token in enumerate(best) if token != found.end]
         for row in left:
@@ -81,14 +82,14 @@ def _search(network: Network, states: Tensor, prompt: Tensor) -> list[int]:
     found, running, width = whisper_tokens.tokens(network), decoder(network, states), network.decoding.beams
     beams, finished, ids = [Beam(0.0, ())], [], prompt
     for length in range(1, found.longest - prompt.shape[1] + 1):
-        probable = _allowed(running.step(ids).log_softmax(-1), found, first=length == 1)
+        probable = _allowed(_finite(running.step(ids)).log_softmax(-1), found, first=length == 1)
         total = probable + torch.tensor([each.score for each in beams])[:, None]
-        scores, places = total.flatten().topk(2 * width)
+        scores, places = total.flatten().topk(min(2 * width, total.numel()))
         rows, tokens = places // total.shape[1], places % total.shape[1]
         ends = (tokens == found.end) | (length == found.longest - prompt.shape[1])
         finished += [
             Beam(float(scores[n]) / length, (*beams[rows[n]].tokens, int(tokens[n])))
-            for n in range(width)
+            for n in range(min(width, len(scores)))
             if ends[n] and scores[n] > -torch.inf
         ]
         finished = sorted(finished, key=lambda each: -each.score)[:width]
@@ -99,6 +100,13 @@ def _search(network: Network, states: Tensor, prompt: Tensor) -> list[int]:
         running.keep(rows[going])
         ids = tokens[going][:, None]
     return [token for token in finished[0].tokens if token != found.end] if finished else []
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """The logits; InputError where they are NaN or infinite, as of damaged weights."""
+    if not logits.isfinite().all():
+        raise InputError(NOT_FINITE)
+    return logits
 
 
 def _allowed(logits: Tensor, found: Tokens, *, first: bool) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...foundation.errors import InputError
 from . import decoding, whisper_alignment, whisper_tokens
-from .base import Answer, Forced, Inputs, Network, Part, Spoken, Word, total_variation
+from .base import NOT_FINITE, Answer, Forced, Inputs, Network, Part, Spoken, Word, total_variation
 from .whisper_tokens import Tokens
 
 AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
@@ -58,7 +58,7 @@ def forced(network: Network, inputs: Inputs) -> Forced:
 
 
 def repeats(layer: str) -> bool:
-    """The decoder's, its table of tokens among them."""
+    """The decoder's layers, and its table of tokens."""
     return ".decoder." in layer
 
 
@@ -98,8 +98,7 @@ class Written:
     @torch.inference_mode()
     def words(self) -> list[Word]:
         """From the attention of some heads of the decoder to the encoder's steps."""
-        end = whisper_tokens.tokens(self.network).end
-        return list(whisper_alignment.words(self.network, self.inputs, self.prompt, self.tokens, end))
+        return list(whisper_alignment.words(self.network, self.inputs, self.prompt, self.tokens))
 
 
 def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
@@ -132,11 +131,8 @@ def missing_head(parameter: str) -> bool:
 def _encoded(model: Any, inputs: Inputs) -> Tensor:
     """The encoder's states (pieces, steps, channels); InputError where they are not finite."""
     states: Tensor = model.get_encoder()(**inputs).last_hidden_state
-    if not states.isfinite().all():
-        raise InputError(
-            "the model's output is NaN or infinite; its weights or the samples of the recording are damaged or far "
-            "out of range"
-        )
+    if not all(each.isfinite().all() for each in (states, *inputs.values())):  # integers would hide what inputs are
+        raise InputError(NOT_FINITE)
     return states
 
 
@@ -145,12 +141,14 @@ def _prompts(network: Network, states: Tensor, found: Tokens) -> Tensor:
     start = torch.full((len(states), 1), found.start)
     columns = [start]
     if found.languages:
-        chosen = network.decoding.language
+        settings = network.model.generation_config
+        chosen = network.decoding.language or getattr(settings, "language", None)
         if chosen is None:
             spoken = _languages(decoding.decoder(network, states).step(start), found)
         else:
             spoken = torch.full_like(start, found.languages[whisper_tokens.language(chosen, found)])
-        task = found.tasks["translate" if network.decoding.translate else "transcribe"]
+        translate = network.decoding.translate or getattr(settings, "task", None) == "translate"
+        task = found.tasks["translate" if translate else "transcribe"]
         columns += [spoken, torch.full_like(start, task)]
     return torch.cat([*columns, torch.full_like(start, found.no_timestamps)], 1)
 

@@ -22,13 +22,13 @@ from .base import Inputs, Network, Word
 SMOOTH = 7  # steps of the median
 
 
-def words(network: Network, inputs: Inputs, prompt: Tensor, tokens: Sequence[int], end: int) -> Iterator[Word]:
+def words(network: Network, inputs: Inputs, prompt: Tensor, tokens: Sequence[int]) -> Iterator[Word]:
     """The words of tokens that follow a prompt (1, n); joined by spaces they are the text."""
     begins = _begins(network.tokenizer, tokens)
     if not begins:
         return
-    ids = torch.cat([prompt, torch.tensor([[*tokens, end]])], 1)
-    weights = _attention(network.model, inputs, ids)[:, prompt.shape[1] - 1 : -1, : _steps(inputs)]
+    ids = torch.cat([prompt, torch.tensor([list(tokens)])], 1)
+    weights = _attention(network.model, inputs, ids)[:, prompt.shape[1] - 1 :, : _steps(inputs)]
     weights = (weights - weights.mean(-2, keepdims=True)) / np.maximum(weights.std(-2, keepdims=True), 1e-9)
     path = median_filter(weights, (1, 1, SMOOTH)).mean(0)
     starts = _first_steps(-path) * network.step_seconds
@@ -62,8 +62,14 @@ def _attention(model: Any, inputs: Inputs, ids: Tensor) -> np.ndarray:
         raise InputError(
             "generation_config.json has no alignment_heads, which times of words need; copy it from the model"
         )
+    layers = model.base_model.decoder.layers
+    if any(layer >= len(layers) or head >= layers[layer].encoder_attn.num_heads for layer, head in heads):
+        raise InputError(
+            "alignment_heads in generation_config.json are those of a model with more layers or heads; times of words "
+            "need this model's own"
+        )
     seen: dict[str, Tensor] = {}
-    blocks = {layer: model.base_model.decoder.layers[layer].encoder_attn for layer, _ in heads}
+    blocks = {layer: layers[layer].encoder_attn for layer, _ in heads}
     with ExitStack() as stack:
         for layer, block in blocks.items():
             for name in ("q_proj", "k_proj"):

@@ -5,6 +5,7 @@ They are those of generation_config.json; where a folder has none, or an old one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,22 +49,32 @@ def tokens(network: Network) -> Tokens:
         no_timestamps=int(found["notimestamps"] or 0),
         languages=languages,
         tasks={task: int(place or 0) for task, place in tasks.items()},
-        never=tuple(getattr(settings, "suppress_tokens", None) or ()),
-        not_first=tuple(getattr(settings, "begin_suppress_tokens", None) or ()),
-        longest=min(network.model.config.max_target_positions, settings.max_length or network.model.config.max_length),
+        never=_within(getattr(settings, "suppress_tokens", None), network),
+        not_first=_within(getattr(settings, "begin_suppress_tokens", None), network),
+        longest=min(
+            network.model.config.max_target_positions, settings.max_length or network.model.config.max_target_positions
+        ),
     )
 
 
 def language(name: str, found: Tokens) -> str:
     """The code of a language, which may be written as a code or in English; InputError if the model has no such."""
+    plain = name.lower().removeprefix("<|").removesuffix("|>")
+    code = TO_LANGUAGE_CODE.get(plain, plain)
+    if not found.languages and code == "en":
+        return code
     if not found.languages:
         raise InputError("the model recognises English only; leave out --language")
-    code = TO_LANGUAGE_CODE.get(name.lower(), name.lower())
     if code not in found.languages:
         raise InputError(f"no language {name!r}; there are {', '.join(sorted(found.languages))}")
     return code
 
 
+def _within(numbers: Sequence[int] | None, network: Network) -> tuple[int, ...]:
+    """Those of the numbers that the model has symbols for; -1 is none of them."""
+    return tuple(each for each in numbers or () if 0 <= each < network.model.config.vocab_size)
+
+
 def _number(tokenizer: Any, token: str) -> int | None:
-    found = tokenizer.convert_tokens_to_ids(token)  # of a token that it does not have, another's
+    found = tokenizer.convert_tokens_to_ids(token)  # of an unknown token, the number of another one
     return int(found) if found is not None and tokenizer.convert_ids_to_tokens(found) == token else None

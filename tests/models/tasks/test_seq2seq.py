@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from stablequant.foundation.errors import InputError
-from stablequant.models.tasks import seq2seq
+from stablequant.models.tasks import seq2seq, whisper_tokens
 from stablequant.models.tasks.base import PLAIN, Decoding, Network
 
 END = tiny.TOKENS["<|endoftext|>"]
@@ -243,3 +243,46 @@ def test_without_tokens_to_follow_there_is_one_step(tmp_path):
 def test_bytes_write_everything(tmp_path):
     found = recognizer("english", PLAIN, tmp_path)
     assert seq2seq.unwritable(["Ä", "你好", "x"], found.processor.tokenizer) == []
+
+
+def test_words_of_a_text_that_reaches_the_longest(tmp_path):
+    recognizer = tiny.recognizer("whisper", "english", tmp_path=tmp_path)
+    settings = recognizer.model.generation_config
+    settings.suppress_tokens = [*(settings.suppress_tokens or ()), whisper_tokens.tokens(recognizer.network).end]
+    [spoken] = recognizer.recognise([tiny.wave(0)])
+    assert len(spoken.tokens) == recognizer.model.config.max_target_positions - spoken.prompt.shape[1]
+    assert " ".join(word.word for word in spoken.words()) == spoken.text
+
+
+def test_alignment_heads_of_another_model(tmp_path):
+    recognizer = tiny.recognizer("whisper", "english", tmp_path=tmp_path)
+    recognizer.model.generation_config.alignment_heads = [[7, 0]]
+    [spoken] = recognizer.recognise([tiny.wave(1)])
+    written = replace(spoken, tokens=tuple(recognizer.processor.tokenizer.encode("a b", add_special_tokens=False)))
+    with pytest.raises(InputError, match="more layers or heads"):
+        written.words()
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_damaged_decoder_weights_write_nothing(tmp_path, beams):
+    recognizer = tiny.recognizer("whisper", "english", tmp_path=tmp_path)
+    recognizer.model.model.decoder.layer_norm.weight.data[0] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        replace(recognizer, decoding=Decoding(beams=beams)).recognise([tiny.wave(0)])
+
+
+def test_numbers_outside_the_vocabulary_are_not_suppressed(tmp_path):
+    recognizer = tiny.recognizer("whisper", "english", tmp_path=tmp_path)
+    plain = recognizer.transcribe(tiny.wave(0))
+    settings = recognizer.model.generation_config
+    settings.suppress_tokens = [*(settings.suppress_tokens or ()), -1, 10**6]
+    assert recognizer.transcribe(tiny.wave(0)) == plain
+
+
+def test_language_and_task_of_the_generation_config_are_the_defaults(tmp_path):
+    recognizer = tiny.recognizer("whisper", "multilingual", tmp_path=tmp_path)
+    found = whisper_tokens.tokens(recognizer.network)
+    settings = recognizer.model.generation_config
+    settings.language, settings.task = "german", "translate"
+    [spoken] = recognizer.recognise([tiny.wave(0)])
+    assert spoken.prompt[0, 1:3].tolist() == [found.languages["de"], found.tasks["translate"]]

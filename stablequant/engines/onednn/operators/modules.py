@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ....foundation.memory_pages import drop_mapped
 from ....quantization.numerics.activation_grid import quantize
-from ...state import InputGrid, QuantizedSite, SiteForm
+from ...state import InputGrid, QuantizedSite, SiteForm, TableOf
 from . import kernels
 from .kernels import GridPoint, Prepacked
 from .stopwatch import timed
@@ -144,9 +144,13 @@ def use_kernels(model: nn.Module) -> dict[str, str]:
         for name, module in model.named_modules()
         if isinstance(module, QuantizedSite) and not isinstance(module, IntegerModule)
     ]
+    tables = [module for module in model.modules() if isinstance(module, TableOf)]
     reasons = {name: reason for name, site in sites if (reason := unfit(site))}
     for name, site in sites:
         if name not in reasons:
             module = (IntegerConv if site.form.is_conv else IntegerLinear)(site.form, site.tensors())
             model.set_submodule(name, module.train(site.training))
+            for table in tables:
+                if table.site is site:
+                    table.read(module)
     return reasons
