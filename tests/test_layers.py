@@ -33,6 +33,7 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
     "quantization.ranges",
     "quantization.observation",
     "quantization.plan",
+    "quantization.weight_formats",
     "quantization.numerics",
     "speech.layouts",
     "speech.decoding",

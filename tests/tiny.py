@@ -28,12 +28,12 @@ from stablequant.models.families.base import families
 from stablequant.models.recognizer import Recognizer
 from stablequant.models.tasks import ctc, seq2seq
 from stablequant.models.tasks.base import PLAIN
-from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.choice import Quantized, input_choice
 from stablequant.quantization.plan.site import Site, canonical_weight
 from stablequant.quantization.search import rounding_pass
 from stablequant.quantization.search.choices import weight_choice
+from stablequant.quantization.weight_formats.base import weight_format
 
 RATE = 16000
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from ..foundation.errors import InputError
 from ..quantization.numerics.activation_grid import Grid, fake_quantize, unsigned_grid
 from ..quantization.numerics.weight_grid import QTensor, WeightFormat
-from ..quantization.numerics.weight_rows import INT8
 from ..quantization.plan.choice import Choice, InputChoice, Quantized
+from ..quantization.weight_formats.rows import INT8
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ PACKAGE = __name__.partition(".")[0]
 FOLDERS = {  # of each kind of method, in this package
     "ranges": "quantization.ranges",
     "rounding": "quantization.rounding",
+    "weight_formats": "quantization.weight_formats",
     "planners": "quantization.planners",
     "layouts": "speech.layouts",
     "families": "models.families",

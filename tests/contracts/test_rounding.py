@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.foundation import registry
-from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.ranges import max as largest
+from stablequant.quantization.weight_formats.base import weight_format
 
 METHODS = registry.names("rounding")
 FORMATS = tuple(weight_format(bits) for bits in range(2, 9)) + tuple(

@@ -11,9 +11,9 @@ from stablequant.quantization.numerics.activation_grid import (
     signed_grid,
     symmetric_scale,
 )
-from stablequant.quantization.numerics.weight_rows import INT8
 from stablequant.quantization.plan.choice import InFloat
 from stablequant.quantization.plan.site import canonical_weight
+from stablequant.quantization.weight_formats.rows import INT8
 
 MODULES = {
     "linear": lambda: nn.Linear(24, 10),

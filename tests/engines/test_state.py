@@ -10,10 +10,10 @@ from stablequant.engines.simulation import simulate
 from stablequant.engines.state import QuantizedSite, convert, empty_site, skeleton
 from stablequant.foundation.errors import InputError
 from stablequant.quantization.numerics.activation_grid import quantize
-from stablequant.quantization.numerics.weight_rows import INT8
 from stablequant.quantization.plan.choice import InFloat
 from stablequant.quantization.plan.site import canonical_weight
 from stablequant.quantization.search import rounding_pass
+from stablequant.quantization.weight_formats.rows import INT8
 
 FLOAT_ROUNDING = 1e-5
 MODULES = {

@@ -15,13 +15,13 @@ from stablequant.engines import onednn, state
 from stablequant.engines.simulation import simulate
 from stablequant.models import checkpoint
 from stablequant.models.families.base import families
-from stablequant.quantization.numerics.weight_formats import parse
 from stablequant.quantization.numerics.weight_grid import WeightFormat
 from stablequant.quantization.plan.choice import Quantized, input_choice
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.plan.site import canonical_weight
 from stablequant.quantization.search import rounding_pass
 from stablequant.quantization.search.choices import weight_choice
+from stablequant.quantization.weight_formats.base import parse
 
 TABLE, PRODUCT = "model.decoder.embed_tokens", "proj_out"
 FORMATS = ("w8", "w6", "w4", "w4g16", "w4g16z", "w3", "w3g16z", "w3g8", "w2", "w2g16", "w2g16z", "w2g8z")

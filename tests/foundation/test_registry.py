@@ -12,6 +12,7 @@ FUNCTIONS = {
     "ranges": {"activations": ["histogram", "grid"], "weights": ["weight", "grid"]},
     "planners": {"planner": ["options"]},
     "rounding": {"round_weight": ["weight", "grids"]},
+    "weight_formats": {"of": ["bits", "group", "asymmetric"], "parse": ["text"]},
 }
 EVERY = [(folder, name) for folder in FUNCTIONS for name in registry.names(folder)]
 

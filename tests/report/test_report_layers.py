@@ -4,8 +4,8 @@ import pytest
 import tiny
 
 from stablequant.models.checkpoint import histograms
-from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.plan.plan import read_plan
+from stablequant.quantization.weight_formats.base import weight_format
 from stablequant.report.layers import layers, seen, short
 
 

@@ -22,9 +22,9 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from ...engines import onednn, state
 from ...engines.base import Engine
 from ...foundation.errors import InputError
-from ...quantization.numerics import weight_formats
 from ...quantization.numerics.weight_grid import WeightFormat
 from ...quantization.plan.plan import Plan
+from ...quantization.weight_formats.base import parse
 from ..families.base import families
 from .values import value_problems
 
@@ -44,7 +44,7 @@ TYPES = {
 class StableQuantConfig(QuantizationConfigMixin):
     """quantization_config of a quantized folder: the scheme and each integer site's weight format and input bits.
 
-    `sites` is {name: "w8a8"}; for packed weights as "w4g64za8", see numerics/weight_formats.py.
+    `sites` is {name: "w8a8"}; for packed weights as "w4g64za8", see quantization/weight_formats/.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ def _format(name: str, text: Any) -> tuple[WeightFormat, int]:
     weight, _, bits = str(text).rpartition("a")
     if bits not in {"2", "3", "4", "5", "6", "7", "8"}:
         raise InputError(f"quantization_config in config.json has {text!r} for {name}; calibrate the model again")
-    return weight_formats.parse(weight), int(bits)
+    return parse(weight), int(bits)
 
 
 def compare_keys(expected: Mapping[str, torch.Tensor], files: list[Path]) -> None:

@@ -6,7 +6,7 @@
 chosen so that offset + step code fits in int8: a weight of any format expands exactly to the 8-bit codes that the
 engine runs, at the speed of 8 bits (progressive group quantization, QServe, arXiv 2405.04532, section 4.1).
 
-A format (weight_rows.py, weight_packed.py) finds the grid of a weight and has a pair of pure functions for its
+A format (a file of weight_formats/) finds the grid of a weight and has a pair of pure functions for its
 tensors on disk: `store` and `load`.
 """
 
@@ -27,7 +27,7 @@ Limits = Callable[[Tensor, Grid], Tensor]  # a range method: the limit (out,) of
 
 
 class WeightFormat(Protocol):
-    """How the weights of a site are quantized and stored; `str` writes it, `parse` in weight_formats.py reads it.
+    """How the weights of a site are quantized and stored; `str` writes it, `parse` of its file reads it.
 
     Where a `shape` is asked for, it is that of the float weight: (out, in) or (out, in / groups, kernel).
     """

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
-from ..numerics.weight_formats import weight_format
 from ..numerics.weight_grid import WeightFormat
+from ..weight_formats.base import weight_format
 from .choice import Choice, InFloat, InputChoice, LayerChoice, Measured, Quantized, WeightChoice
 
 T = TypeVar("T")

@@ -26,8 +26,6 @@ from ...foundation import registry
 from ...foundation.errors import InputError
 from ...foundation.options import CalibrateOptions, methods, parse_scheme
 from ..numerics.activation_grid import unsigned_grid
-from ..numerics.weight_formats import weight_format
-from ..numerics.weight_packed import MOST_BITS
 from ..plan.checking import entry_problem
 from ..plan.choice import Choice, InFloat, Quantized, input_choice
 from ..plan.draft import Draft, read_draft
@@ -36,6 +34,7 @@ from ..plan.plan import Plan
 from ..plan.site import Site
 from ..search.choices import weight_choice
 from ..search.session import SearchSession
+from ..weight_formats.base import weight_format
 from .base import Planner
 
 NOISY = 6.0  # dB: below it a quarter of an input's power is lost, which no search does
@@ -218,9 +217,8 @@ def _coarse(choices: Mapping[str, Quantized]) -> Iterator[str]:
     ]
     if coarse:
         yield (
-            f"sites with {MOST_BITS} bits or fewer ({_some(coarse)}) are rounded to nearest, with one step for a "
-            'row, which loses words; a search would set "weight_group": 64, "weight_asymmetric": true and '
-            '"rounding": "compensated"'
+            f"low-bit weights ({_some(coarse)}) are rounded to nearest, with one step for a row, which loses words; "
+            'a search would set "weight_group": 64, "weight_asymmetric": true and "rounding": "compensated"'
         )
 
 

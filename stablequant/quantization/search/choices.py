@@ -10,12 +10,12 @@ import numpy as np
 from ...foundation import registry
 from ...foundation.options import CalibrateOptions, parse_scheme
 from ..numerics.activation_grid import Grid, sqnr_db, unsigned_grid
-from ..numerics.weight_formats import weight_format
 from ..numerics.weight_grid import WeightFormat
 from ..observation.histogram import Histogram
 from ..plan.choice import Choice, InFloat, Quantized, WeightChoice, input_choice
 from ..plan.site import Site
 from ..ranges import percentile
+from ..weight_formats.base import weight_format
 
 TRIAL_BITS = 8  # of weights in a trial of ranges
 

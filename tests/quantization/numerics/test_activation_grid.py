@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stablequant.quantization.numerics import activation_grid as grid
 from stablequant.quantization.numerics.activation_grid import affine, signed_grid, unsigned_grid
-from stablequant.quantization.numerics.weight_rows import INT8
+from stablequant.quantization.weight_formats.rows import INT8
 
 BITS = range(2, 9)
 ACTIVATIONS = tuple(unsigned_grid(bits) for bits in BITS)

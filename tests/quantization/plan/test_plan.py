@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import parse_scheme
-from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.plan.choice import (
     InFloat,
     InputChoice,
@@ -21,6 +20,7 @@ from stablequant.quantization.plan.choice import (
 from stablequant.quantization.plan.draft import Draft
 from stablequant.quantization.plan.entry import decided, said, to_entry
 from stablequant.quantization.plan.plan import Plan, read_plan
+from stablequant.quantization.weight_formats.base import weight_format
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 maybe = st.none() | numbers

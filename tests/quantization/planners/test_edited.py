@@ -110,7 +110,7 @@ def test_fewer_bits_for_a_site(apply, calibrated):
         without(entry, "scale", "zero_point")
 
     with (
-        pytest.warns(UserWarning, match=r"sites with 4 bits or fewer \(1: .*q_proj\) are rounded to nearest"),
+        pytest.warns(UserWarning, match=r"low-bit weights \(1: .*q_proj\) are rounded to nearest"),
         pytest.warns(UserWarning, match="share an input but have different ranges for it"),
         pytest.warns(UserWarning, match=r"so their method is ignored \(1: .*q_proj: mse\)"),
     ):

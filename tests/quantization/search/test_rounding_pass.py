@@ -8,10 +8,10 @@ import torch
 
 from stablequant.engines.simulation import simulate
 from stablequant.models.families import discovery
-from stablequant.quantization.numerics.weight_formats import weight_format
 from stablequant.quantization.plan.site import canonical_weight, layers_of
 from stablequant.quantization.search import rounding_pass
 from stablequant.quantization.search.forward import Passage
+from stablequant.quantization.weight_formats.base import weight_format
 
 BITS = 3
 WAVES = 4

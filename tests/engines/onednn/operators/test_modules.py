@@ -18,9 +18,9 @@ from stablequant.quantization.numerics.activation_grid import (
     signed_grid,
     symmetric_scale,
 )
-from stablequant.quantization.numerics.weight_rows import INT8
 from stablequant.quantization.plan.choice import InFloat, InputChoice, input_choice
 from stablequant.quantization.plan.site import canonical_weight
+from stablequant.quantization.weight_formats.rows import INT8
 
 FLOAT_ROUNDING = 1e-5
 

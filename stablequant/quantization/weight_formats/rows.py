@@ -10,8 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .activation_grid import signed_grid, symmetric_scale
-from .weight_grid import Limits, QTensor, WeightGrid
+from ..numerics.activation_grid import signed_grid, symmetric_scale
+from ..numerics.weight_grid import Limits, QTensor, WeightGrid
+
+BITS = range(5, 9)
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,6 @@ class Rows:
     group: ClassVar[None] = None
     asymmetric: ClassVar[bool] = False
     coarse: ClassVar[bool] = False
-
-    @classmethod
-    def parse(cls, text: str) -> Rows | None:
-        """The format in a text that `str` wrote; None for another format's text."""
-        found = re.fullmatch(r"w([5-8])", text)
-        return cls(int(found[1])) if found else None
 
     def __str__(self) -> str:
         return f"w{self.bits}"
@@ -69,6 +65,21 @@ class Rows:
 
     def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
         return None  # every int8 tensor is a weight
+
+
+def of(bits: int, group: int | None, asymmetric: bool) -> Rows | None:
+    """The format with so many bits; its rows are not divided into groups."""
+    if bits not in BITS:
+        return None
+    if group is not None or asymmetric:
+        raise ValueError(f"weight_group and weight_asymmetric are for {BITS[0] - 1} bits and fewer; delete them")
+    return Rows(bits)
+
+
+def parse(text: str) -> Rows | None:
+    """The format in a text that `str` wrote; None for another format's text."""
+    found = re.fullmatch(r"w([5-8])", text)
+    return Rows(int(found[1])) if found else None
 
 
 INT8 = Rows(8)

@@ -17,12 +17,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from . import weight_fit
-from .bitpack import pack, packed_bytes, packed_rows, unpack
-from .weight_fit import Groups
-from .weight_grid import LARGEST, Limits, QTensor, WeightGrid
+from ..numerics import weight_fit
+from ..numerics.bitpack import pack, packed_bytes, packed_rows, unpack
+from ..numerics.weight_fit import Groups
+from ..numerics.weight_grid import LARGEST, Limits, QTensor, WeightGrid
 
-MOST_BITS = 4  # that a code may have to be packed
+BITS = range(2, 5)
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,6 @@ class Packed(Groups):
     """Groups with dense codes; written w4, w4g64, w2g32z (z: with offsets, asymmetric)."""
 
     coarse: ClassVar[bool] = True
-
-    @classmethod
-    def parse(cls, text: str) -> Packed | None:
-        """The format in a text that `str` wrote; None for another format's text."""
-        found = re.fullmatch(r"w([2-4])(?:g([1-9]\d{0,4}))?(z?)", text)
-        return cls(int(found[1]), int(found[2]) if found[2] else None, bool(found[3])) if found else None
 
     def __str__(self) -> str:
         return f"w{self.bits}" + (f"g{self.group}" if self.group else "") + ("z" if self.asymmetric else "")
@@ -97,6 +91,21 @@ class Packed(Groups):
 
     def _offsets(self, tensors: Mapping[str, Tensor]) -> Tensor:
         return tensors["offsets"] if self.asymmetric else symmetric_offsets(tensors["steps"], self)
+
+
+def of(bits: int, group: int | None, asymmetric: bool) -> Packed | None:
+    """The format with these settings; a group has at least one weight."""
+    if bits not in BITS:
+        return None
+    if group is not None and group < 1:
+        raise ValueError(f"weight_group is {group}; write 32, 64 or 128, or delete it for one group per row")
+    return Packed(bits, group, asymmetric)
+
+
+def parse(text: str) -> Packed | None:
+    """The format in a text that `str` wrote; None for another format's text."""
+    found = re.fullmatch(r"w([2-4])(?:g([1-9]\d{0,4}))?(z?)", text)
+    return Packed(int(found[1]), int(found[2]) if found[2] else None, bool(found[3])) if found else None
 
 
 def symmetric_offsets(steps: Tensor, groups: Groups) -> Tensor:

@@ -4,10 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant.foundation.errors import InputError
-from stablequant.quantization.numerics import bitpack, weight_formats, weight_grid, weight_packed
-from stablequant.quantization.numerics.weight_formats import weight_format
+from stablequant.quantization.numerics import bitpack, weight_grid
 from stablequant.quantization.ranges import max as largest
+from stablequant.quantization.weight_formats import packed as dense
+from stablequant.quantization.weight_formats.base import weight_format
 
 PACKED = tuple(
     weight_format(bits, group, asymmetric)
@@ -15,7 +15,6 @@ PACKED = tuple(
     for group in (None, 8, 32)
     for asymmetric in (False, True)
 )
-FORMATS = (*PACKED, *map(weight_format, range(5, 9)))
 packed = st.sampled_from(PACKED)
 
 
@@ -29,28 +28,17 @@ def weight(seed, rows=5, columns=50):
     return torch.from_numpy(w.astype(np.float32))
 
 
-@pytest.mark.parametrize("format", FORMATS, ids=str)
-def test_a_format_is_written_and_read(format):
-    assert weight_formats.parse(str(format)) == format
-
-
-@pytest.mark.parametrize("text", ["", "w", "w9", "w1g4", "w8g64", "w6z", "w4g0", "w4gz", "4g64", "w4g64zz", "w4 g64"])
-def test_what_is_no_format_is_refused(text):
-    with pytest.raises(InputError, match="not of the form"):
-        weight_formats.parse(text)
-
-
 @given(seed=st.integers(0, 999), format=packed)
 def test_expanding_gives_the_codes_of_the_engine_exactly(seed, format):
     """Against integers of numpy that cannot wrap."""
     w = weight(seed)
     on = fit(w, format)
-    codes = weight_packed.contract(on.nearest(w), on)
+    codes = dense.contract(on.nearest(w), on)
     size, columns = format.size(w.shape[1]), w.shape[1]
     step, offset = (np.repeat(x.numpy().astype(np.int64), size, 1)[:, :columns] for x in (on.steps, on.offsets))
     exact = offset + step * codes.numpy().astype(np.int64)
     assert np.abs(exact).max() <= weight_grid.LARGEST
-    assert np.array_equal(weight_packed.expand(codes, on.steps, on.offsets, size).numpy(), exact)
+    assert np.array_equal(dense.expand(codes, on.steps, on.offsets, size).numpy(), exact)
     assert np.array_equal(on.nearest(w).numpy(), exact)
     assert int(codes.max()) <= format.top
 
@@ -68,34 +56,7 @@ def test_packing_is_dense_and_undone(bits, count, seed):
 def test_offsets_that_are_not_stored_follow_from_the_steps(seed, format):
     on = fit(weight(seed), format)
     if not format.asymmetric:
-        assert torch.equal(weight_packed.symmetric_offsets(on.steps, format), on.offsets)
-
-
-@given(seed=st.integers(0, 99), format=st.sampled_from(FORMATS), kernel=st.sampled_from([None, 1, 5]))
-def test_what_is_stored_is_loaded_again_bit_for_bit(seed, format, kernel):
-    w = weight(seed)
-    shape = w.shape if kernel is None else torch.Size((len(w), w.shape[1] // kernel, kernel))
-    on = fit(w, format)
-    written = on.hold(on.nearest(w))
-    stored = format.store(written, shape)
-    read = format.stored.load(stored, shape)
-    assert torch.equal(read.codes, written.codes)
-    assert torch.equal(read.dequantize(), written.dequantize())
-    assert format.problem(stored) is None
-    assert sum(each.nbytes for each in stored.values()) == format.bytes(*w.shape)
-    again = format.stored.store(read, shape)
-    assert {name: each.tolist() for name, each in again.items()} == {
-        name: each.tolist() for name, each in stored.items()
-    }
-
-
-@pytest.mark.parametrize("format", FORMATS, ids=str)
-def test_an_empty_weight_has_the_names_types_and_shapes_of_a_stored_one(format):
-    w = weight(0)
-    on = fit(w, format)
-    stored, empty = format.store(on.hold(on.nearest(w)), w.shape), format.stored.empty(w.shape)
-    assert list(stored) == list(empty)
-    assert all((stored[name].dtype, stored[name].shape) == (each.dtype, each.shape) for name, each in empty.items())
+        assert torch.equal(dense.symmetric_offsets(on.steps, format), on.offsets)
 
 
 @pytest.mark.parametrize("format", PACKED, ids=str)
