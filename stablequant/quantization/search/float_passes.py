@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..observation.histogram import Histogram
 from ..plan.site import Site, layers_of
@@ -17,23 +18,24 @@ class FloatPasses:
     histograms: Mapping[str, Histogram]
     spent: float = 0.0
 
-    @property
+    @cached_property
     def layers(self) -> tuple[str, ...]:
         """Layers with something to quantize, in forward order."""
         return layers_of(tuple(site for site in self.sites if site.reason is None))
 
     def suffix(self, layer: str) -> float:
         """Share of the multiply-adds of a float pass that lies in a layer and after it."""
-        shares = self.shares()
-        return sum(list(shares.values())[self.layers.index(layer) :])
+        return sum(list(self.shares.values())[self.layers.index(layer) :])
 
+    @cached_property
     def shares(self) -> dict[str, float]:
-        """Share of the multiply-adds of a float pass that lies in each layer."""
+        """Share of the multiply-adds of a float pass that lies in each layer, in forward order."""
         cost = dict.fromkeys(self.layers, 0.0)
         for site in self.sites:
             if site.reason is None:
                 cost[site.layer] += _multiply_adds(site, self.histograms[site.name])
-        return {layer: adds / sum(cost.values()) for layer, adds in cost.items()}
+        whole = sum(cost.values())
+        return {layer: adds / whole for layer, adds in cost.items()}
 
 
 def _multiply_adds(site: Site, seen: Histogram) -> float:

@@ -50,7 +50,7 @@ class Roundings:
         self, what: str, choices: Mapping[str, Sequence[Quantized]], follow: bool
     ) -> Iterator[tuple[str, list[QTensor]]]:
         """The rounded weights of each site, one for each of its choices."""
-        shares, probed = self.passes.shares(), self.probed
+        shares, probed = self.passes.shares, self.probed
         passages = lambda: map(self.passages.of, self.recordings)  # noqa: E731
         layers = len({site.layer for site in self.sites if site.name in choices})
         with files.workspace(self.out) as folder:
