@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from stablequant.engines.onednn.operators import attention, kernels
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 
 BEST = (2048, 2048, 2048)  # rows, inputs, outputs of a matrix product that runs at its best
 
@@ -23,7 +23,7 @@ BEST = (2048, 2048, 2048)  # rows, inputs, outputs of a matrix product that runs
 def multiply_adds(model: nn.Module, waveform: torch.Tensor) -> dict[str, int]:
     """Multiply-adds of a prepared float model on a waveform: of its integer sites, and of attention."""
     frames: dict[str, int] = {}
-    found = {site.name: site for site in discovery.discover(model) if site.reason is None}
+    found = {site.name: site for site in find_sites(model) if site.reason is None}
     handles = [
         model.get_submodule(name).register_forward_hook(
             lambda _module, _inputs, out, site=site: frames.update({site.name: out.numel() // site.out_channels})

@@ -12,8 +12,8 @@ from torch import nn
 from stablequant import engines
 from stablequant.engines import state
 from stablequant.engines.simulation import simulate
-from stablequant.models.families import discovery
 from stablequant.models.families.base import families
+from stablequant.models.families.sites import find_sites
 from stablequant.quantization.plan.site import canonical_weight
 from stablequant.quantization.search import rounding_pass
 
@@ -38,7 +38,7 @@ def test_the_engines_are_found():
 @pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 def test_a_lowered_model_computes_as_the_simulation(engine, family, form, bits):
     model = tiny.prepared(family, form)
-    sites = {site.name: site for site in discovery.discover(model)}
+    sites = {site.name: site for site in find_sites(model)}
     choices, weights = tiny.max_plan(model, bits, waves=[tiny.wave(0)])
     if bits == (4, 8):
         choices |= {name: tiny.on_input(c, mid_rise=True) for name, c in choices.items() if sites[name].unpadded_conv}
@@ -108,7 +108,7 @@ def test_a_site_that_is_refused_runs_as_it_is_and_has_that_reason(engine, kind, 
     torch.manual_seed(0)
     module = nn.Linear(8, 12) if kind == "linear" else nn.Conv1d(8, 12, 3, **CONVS[kind])
     model = nn.ModuleDict({"layers": module})
-    [site] = discovery.discover(model)
+    [site] = find_sites(model)
     choice = tiny.quantized(site, mid_rise=mid_rise)
     [weight] = rounding_pass.round_site(canonical_weight(module), [choice])
     x = torch.randn(2, 5, 8) if kind == "linear" else torch.randn(2, 8, 30)

@@ -7,7 +7,7 @@ import tiny
 
 from stablequant.foundation import registry
 from stablequant.foundation.options import CalibrateOptions
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 from stablequant.quantization.numerics.activation_grid import affine, signed_grid
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.planners import stable
@@ -61,7 +61,7 @@ def test_options_choose_it_and_it_has_no_objection_to_its_own_plan(planned):
 
 def test_every_site_is_decided_in_forward_order(planned):
     session, plan, _ = planned
-    found = discovery.discover(session.recognizer.model)
+    found = find_sites(session.recognizer.model)
     assert list(plan.sites) == [site.name for site in found]
     assert [getattr(choice, "reason", None) for choice in plan.sites.values()] == [site.reason for site in found]
 

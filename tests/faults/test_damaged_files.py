@@ -11,7 +11,7 @@ from damage import damaged_bytes, damaged_json, seeds
 from stablequant.foundation.errors import InputError
 from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import checksums, problems
-from stablequant.models.families.discovery import discover
+from stablequant.models.families.sites import find_sites
 from stablequant.quantization.plan.diff import diff_table
 from stablequant.quantization.plan.draft import read_draft
 from stablequant.quantization.plan.table import plan_table
@@ -118,7 +118,7 @@ def test_damaged_plan(seed, folder, float_folder):
     whole = path.read_bytes()
     path.write_bytes(damaged_json(whole.decode(), random.Random(seed)))
     try:
-        sites = discover(model(float_folder))
+        sites = find_sites(model(float_folder))
         refused = sentence(lambda: EditedPlan(read_draft(path), str(path)).check(sites))
         for use in (plan_table, lambda each: diff_table(each, each)):
             told = sentence(lambda use=use: use(str(folder)))

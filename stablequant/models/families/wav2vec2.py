@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from ...quantization.numerics.reproducible import one_thread
 from ...quantization.plan.site import Site
 from .base import Geometry
-from .discovery import discover
+from .sites import find_sites
 
 MODEL_TYPES: tuple[str, ...] = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 INPUT = "input_values"
@@ -40,7 +40,7 @@ def prepare(model: nn.Module) -> nn.Module:
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
     """In the order in which the modules are registered, which is that of the forward pass."""
-    return discover(model)
+    return find_sites(model)
 
 
 def inputs(extractor: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...quantization.plan.site import Site
 from .base import Geometry
-from .discovery import discover
+from .sites import find_sites
 
 MODEL_TYPES: tuple[str, ...] = ("whisper",)
 INPUT = "input_features"
@@ -29,7 +29,7 @@ def prepare(model: nn.Module) -> nn.Module:
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
     """In the order of the forward pass: convolutions, encoder, table of tokens, decoder."""
-    return discover(model)
+    return find_sites(model)
 
 
 def inputs(extractor: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Tensor]:

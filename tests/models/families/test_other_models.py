@@ -6,7 +6,7 @@ import transformers
 from torch import nn
 
 from stablequant.engines import onednn
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -44,7 +44,7 @@ def model(request):
 
 
 def test_every_matrix_of_a_module_is_a_site(model):
-    sites = {site.name: site for site in discovery.discover(model)}
+    sites = {site.name: site for site in find_sites(model)}
     matrices = {
         name
         for name, module in model.named_modules()
@@ -70,7 +70,7 @@ def test_the_engine_gives_reasons_for_what_it_does_not_know(model):
 def test_a_head_that_shares_its_weight_with_a_table_is_quantized_and_the_table_reads_its_codes():
     model = whisper()
     assert model.proj_out.weight is model.get_input_embeddings().weight
-    sites = {site.name: site for site in discovery.discover(model)}
+    sites = {site.name: site for site in find_sites(model)}
     assert sites["proj_out"].reason is None
     assert sites["proj_out"].layer == "model.decoder.embed_tokens"  # where the codes are read first
     assert "looked up in the codes of proj_out" in sites["model.decoder.embed_tokens"].reason
@@ -80,14 +80,14 @@ def test_layers_that_share_their_weight_otherwise_stay_in_float():
     model = whisper()
     layers = model.model.decoder.layers
     layers[1].fc1.weight = layers[0].fc1.weight
-    sites = {site.name: site for site in discovery.discover(model)}
+    sites = {site.name: site for site in find_sites(model)}
     assert "shares its weight" in sites["model.decoder.layers.0.fc1"].reason
     assert "shares its weight" in sites["model.decoder.layers.1.fc1"].reason
 
 
 def test_sites_that_share_an_input_read_one_tensor():
     model, seen = whisper(), {}
-    sites = [site for site in discovery.discover(model) if site.reads]
+    sites = [site for site in find_sites(model) if site.reads]
     assert any(site.reads.endswith("encoder_attn") for site in sites)
     for site in sites:
         model.get_submodule(site.name).register_forward_pre_hook(

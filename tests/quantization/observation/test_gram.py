@@ -4,7 +4,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 from stablequant.quantization.observation import gram
 from stablequant.quantization.observation.gram import Gram
 from stablequant.quantization.plan.site import Site
@@ -79,7 +79,7 @@ def test_a_grouped_convolution_sees_windows_that_slide_past_both_ends(longest, m
 def test_matrices_of_every_site_of_a_model(family, form):
     """q, k and v share what they read, and a pass ends behind the last site."""
     model = tiny.prepared(family, form)
-    found = [site for site in discovery.discover(model) if site.reason is None]
+    found = [site for site in find_sites(model) if site.reason is None]
     with torch.inference_mode():
         every = gram.collect(model, found, lambda w: model(torch.from_numpy(w)[None]), [tiny.wave(0), tiny.wave(1)])
     assert set(every) == {site.name for site in found}
@@ -93,7 +93,7 @@ def test_matrices_of_every_site_of_a_model(family, form):
 
 def test_a_pass_ends_when_every_site_has_been_seen():
     model = tiny.prepared()
-    first = next(site for site in discovery.discover(model) if site.reason is None)
+    first = next(site for site in find_sites(model) if site.reason is None)
     ended = []
     model.lm_head.register_forward_hook(lambda *_: ended.append(1))
     with torch.inference_mode():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 from stablequant.quantization.numerics.activation_grid import affine, fake_quantize, unsigned_grid
 from stablequant.quantization.observation import collect, histogram
 from stablequant.quantization.observation.histogram import FINEST, HALF, HALF_LOG2, coarse, histogram_of, merge
@@ -158,7 +158,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def found(model):
-    return tuple(site for site in discovery.discover(model) if site.reason is None)
+    return tuple(site for site in find_sites(model) if site.reason is None)
 
 
 def gathered_on(model, found, seeds, earlier=None):

@@ -2,14 +2,14 @@ import pytest
 import tiny
 import torch
 
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 from stablequant.quantization.observation import layer_cache
 from stablequant.quantization.observation.layer_cache import LayerCache
 from stablequant.quantization.plan.site import layers_of
 
 
 def layers_in(model):
-    return layers_of(discovery.discover(model))
+    return layers_of(find_sites(model))
 
 
 class Reached(Exception):  # noqa: N818 (as the one that ends a forward pass, no error)

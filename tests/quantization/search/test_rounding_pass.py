@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from stablequant.engines.simulation import simulate
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 from stablequant.quantization.plan.site import canonical_weight, layers_of
 from stablequant.quantization.search import rounding_pass
 from stablequant.quantization.search.forward import Passage
@@ -36,7 +36,7 @@ def weighed(choice, **changes):
 def rounded(recognizer, rounding, folder, ran=None):
     choices, _ = tiny.max_plan(recognizer.model, (BITS, 8))
     choices = {name: weighed(choice, rounding=rounding) for name, choice in choices.items()}
-    found = [site for site in discovery.discover(recognizer.model) if site.reason is None]
+    found = [site for site in find_sites(recognizer.model) if site.reason is None]
 
     weights, heard = {}, passages(recognizer)
     several = {name: [choice] for name, choice in choices.items()}
@@ -131,7 +131,7 @@ def _before(name, other, found):
 
 def test_a_site_alone_is_rounded_behind_the_float_model_once_for_each_choice(recognizer, tmp_path):
     choices, _ = tiny.max_plan(recognizer.model, (BITS, 8))
-    found = [site for site in discovery.discover(recognizer.model) if site.reason is None]
+    found = [site for site in find_sites(recognizer.model) if site.reason is None]
     formats = [weight_format(bits, 16) for bits in (3, 2)]
     several = {
         name: [weighed(choice, rounding="compensated", format=format) for format in formats]

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from stablequant.engines.simulation import simulate
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 from stablequant.models.tasks import ctc_words
 from stablequant.quantization.plan.site import layers_of
 from stablequant.quantization.search.forward import CalibrationUtterance, Passage, Passages
@@ -107,7 +107,7 @@ def test_reusing_the_prefix_gives_the_logits_of_computing_all(family, form, tmp_
     recognizer = tiny.recognizer(family, form, tmp_path=tmp_path)
     model = recognizer.model
     choices, weights = tiny.max_plan(model, waves=[WAVE])
-    layers = layers_of(discovery.discover(model))
+    layers = layers_of(find_sites(model))
     seen = []
     keep = lambda each, _, passage, answer: (seen.append(each.logits(passage.inputs, passage.forced)), 1.0)  # noqa: E731
     score = SCORES["logits"].__class__("kept", "", keep)
@@ -130,7 +130,7 @@ def test_reusing_the_prefix_gives_the_logits_of_computing_all(family, form, tmp_
 def test_what_comes_before_the_first_quantized_layer_is_not_computed_again(recognizer):
     model, calls = recognizer.model, []
     choices, weights = tiny.max_plan(model, waves=[WAVE])
-    layers = layers_of(discovery.discover(model))
+    layers = layers_of(find_sites(model))
     handles = [
         module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
         for name, module in model.named_modules()

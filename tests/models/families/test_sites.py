@@ -3,7 +3,7 @@ import tiny
 import torch
 from torch import nn
 
-from stablequant.models.families import discovery
+from stablequant.models.families.sites import find_sites
 from stablequant.quantization.plan.site import canonical_weight, layers_of
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
@@ -12,7 +12,7 @@ every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.
 @every_model
 def test_sites_are_listed_in_the_order_of_the_forward_pass(family, form):
     model = tiny.prepared(family, form)
-    found = discovery.discover(model)
+    found = find_sites(model)
     called = []
     for site in found:
         model.get_submodule(site.name).register_forward_pre_hook(lambda *_, layer=site.layer: called.append(layer))
@@ -24,7 +24,7 @@ def test_sites_are_listed_in_the_order_of_the_forward_pass(family, form):
 @every_model
 def test_every_linear_and_convolution_is_a_site_and_only_these_stay_in_float(family, form):
     model = tiny.prepared(family, form)
-    found = discovery.discover(model)
+    found = find_sites(model)
     matrices = {name.removesuffix(".weight") for name, p in model.named_parameters() if p.ndim >= 2}
     float_only = {"wav2vec2.feature_extractor.conv_layers.0.conv".replace("wav2vec2", model.base_model_prefix)}
     gates = {site.name for site in found if site.name.endswith("gru_rel_pos_linear")}
@@ -38,7 +38,7 @@ def test_every_linear_and_convolution_is_a_site_and_only_these_stay_in_float(fam
 
 
 def test_layers_are_what_stablequant_probes():
-    found = discovery.discover(tiny.prepared("wav2vec2", "attn-adapter", add_adapter=True, output_hidden_size=32))
+    found = find_sites(tiny.prepared("wav2vec2", "attn-adapter", add_adapter=True, output_hidden_size=32))
     assert layers_of(found) == (
         *(f"wav2vec2.feature_extractor.conv_layers.{i}" for i in range(7)),
         "wav2vec2.feature_projection",
@@ -52,7 +52,7 @@ def test_layers_are_what_stablequant_probes():
 
 def test_a_grouped_convolution_counts_the_inputs_of_one_group():
     conv = nn.Conv1d(12, 24, 5, stride=2, padding=1, groups=3)
-    (site,) = discovery.discover(nn.ModuleDict({"conv": conv}))
+    (site,) = find_sites(nn.ModuleDict({"conv": conv}))
     assert (site.kind, site.in_channels, site.groups, site.kernel, site.stride, site.padding, site.reason) == (
         "grouped conv",
         4,
@@ -68,7 +68,7 @@ def test_a_grouped_convolution_counts_the_inputs_of_one_group():
 
 def test_multiply_adds_are_those_of_the_weights():
     model = tiny.prepared()
-    for site in discovery.discover(model):
+    for site in find_sites(model):
         assert site.macs_per_output_frame == model.get_submodule(site.name).weight.numel()
 
 
@@ -76,13 +76,13 @@ def test_multiply_adds_are_those_of_the_weights():
     "settings", [{"padding": "same"}, {"padding": "valid"}, {"padding": 2, "padding_mode": "reflect"}]
 )
 def test_a_convolution_with_unknown_padding_stays_in_float_and_says_so(settings):
-    (site,) = discovery.discover(nn.ModuleDict({"conv": nn.Conv1d(4, 4, 9, **settings)}))
+    (site,) = find_sites(nn.ModuleDict({"conv": nn.Conv1d(4, 4, 9, **settings)}))
     assert site.reason.startswith("padding ")
     assert settings.get("padding_mode", "zeros") in site.reason
 
 
 def test_a_dilated_convolution_stays_in_float_and_says_so():
-    (site,) = discovery.discover(nn.ModuleDict({"conv": nn.Conv1d(8, 8, 5, dilation=2)}))
+    (site,) = find_sites(nn.ModuleDict({"conv": nn.Conv1d(8, 8, 5, dilation=2)}))
     assert "dilated" in site.reason
 
 

@@ -23,7 +23,7 @@ PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_
 CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")  # its keys and values are of another input
 
 
-def discover(model: nn.Module) -> tuple[Site, ...]:
+def find_sites(model: nn.Module) -> tuple[Site, ...]:
     """All sites of a model in forward order (the order in which the family registers its modules)."""
     weights = [(name, module, module.weight) for name, module in model.named_modules() if _has_matrix(module)]
     owners: dict[int, list[tuple[str, nn.Module]]] = {}
