@@ -14,7 +14,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..foundation.errors import InputError
-from ..quantization.numerics.activation_grid import fake_quantize
+from ..quantization.numerics.integer_grid import fake_quantize
 from ..quantization.numerics.weight_grid import QTensor
 from ..quantization.plan.choice import Choice, InputChoice, Quantized
 from ..quantization.plan.site import Site

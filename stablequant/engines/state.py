@@ -5,7 +5,7 @@ reading codes as weights:
 
     codes, scales     int8 in the shape of the float weight, float32 (out,); or what else the weight's format stores
     input_scale       float32 ()
-    input_zero_point  float32 (); half a code less than a whole one on a mid-rise grid (activation_grid.py)
+    input_zero_point  float32 (); half a code less than a whole one on a mid-rise grid (integer_grid.py)
     bias              float32 (out,), 0 where the float module has none
 
 `forward` is the reference: inputs moved to their grid, weights dequantized, the float operator. An engine computes the
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import InputError
-from ..quantization.numerics.activation_grid import Grid, fake_quantize, unsigned_grid
+from ..quantization.numerics.integer_grid import Grid, fake_quantize, unsigned_grid
 from ..quantization.numerics.weight_grid import QTensor, WeightFormat
 from ..quantization.plan.choice import Choice, InputChoice, Quantized
 from ..quantization.weight_formats.rows import INT8

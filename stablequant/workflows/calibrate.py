@@ -62,7 +62,7 @@ def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
 
     recordings, held_apart = held_out(recordings, options)
     session = begin(recognizer, recordings, journal, options, about, held_apart)
-    plan, weights = session.roundings.round(planner.plan(session))
+    plan, weights = session.rounder.round(planner.plan(session))
     plan = session.scored(plan, weights)
     for sentence in planner.remarks(plan):
         warnings.warn(sentence, stacklevel=1)

@@ -8,7 +8,7 @@ import tiny
 from stablequant.foundation import registry
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.families.sites import find_sites
-from stablequant.quantization.numerics.activation_grid import affine, signed_grid
+from stablequant.quantization.numerics.integer_grid import affine, signed_grid
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.planners import stable
 from stablequant.quantization.planners.base import make_planner
@@ -118,7 +118,7 @@ def test_selected_layers_have_a_clip_and_candidates_and_the_others_none(planned)
 
 def test_integer_weights_are_there_for_every_quantized_site(planned):
     session, plan, _ = planned
-    plan, weights = session.roundings.round(plan)
+    plan, weights = session.rounder.round(plan)
     assert set(weights) == set(plan.quantized())
     for name, weight in weights.items():
         choice = plan.sites[name]
@@ -130,7 +130,7 @@ def test_integer_weights_are_there_for_every_quantized_site(planned):
 
 def test_the_whole_plan_is_scored(planned):
     session, plan, (planner, *_) = planned
-    plan, weights = session.roundings.round(plan)
+    plan, weights = session.rounder.round(plan)
     verified = session.scored(plan, weights)
     assert 0 < verified.score["whole_model"] < 100
     assert verified.sites == plan.sites

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stablequant.foundation import registry
-from stablequant.quantization.numerics.activation_grid import (
+from stablequant.quantization.numerics.integer_grid import (
     affine,
     quantize_weight,
     signed_grid,

@@ -6,7 +6,7 @@ from torch import nn
 
 from stablequant.engines.simulation import simulate
 from stablequant.foundation.errors import InputError
-from stablequant.quantization.numerics.activation_grid import (
+from stablequant.quantization.numerics.integer_grid import (
     quantize_weight,
     signed_grid,
     symmetric_scale,

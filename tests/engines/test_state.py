@@ -9,7 +9,7 @@ from torch import nn
 from stablequant.engines.simulation import simulate
 from stablequant.engines.state import QuantizedSite, convert, empty_site, skeleton
 from stablequant.foundation.errors import InputError
-from stablequant.quantization.numerics.activation_grid import quantize
+from stablequant.quantization.numerics.integer_grid import quantize
 from stablequant.quantization.plan.choice import InFloat
 from stablequant.quantization.plan.site import canonical_weight
 from stablequant.quantization.search import rounding_pass

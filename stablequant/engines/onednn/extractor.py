@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...quantization.numerics.activation_grid import CHUNK
+from ...quantization.numerics.integer_grid import CHUNK
 from .encoder import is_gelu
 from .operators import kernels
 from .operators.modules import IntegerConv

@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .activation_grid import Grid
+from .integer_grid import Grid
 
 LARGEST = 127  # magnitude of an int8 code that every kernel takes
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..numerics.activation_grid import Grid
+from ..numerics.integer_grid import Grid
 
 HALF_LOG2 = 13
 HALF = 1 << HALF_LOG2  # bins on each side of 0: at least 32 for each step of an 8-bit grid over the whole range

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..numerics.activation_grid import affine, unsigned_grid
+from ..numerics.integer_grid import affine, unsigned_grid
 from .entry import Entry, needed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..numerics.activation_grid import Grid, affine, unsigned_grid
+from ..numerics.integer_grid import Grid, affine, unsigned_grid
 from ..numerics.weight_grid import WeightFormat
 
 

@@ -25,7 +25,7 @@ from ...engines import onednn
 from ...foundation import registry
 from ...foundation.errors import InputError
 from ...foundation.options import CalibrateOptions, methods, parse_scheme
-from ..numerics.activation_grid import unsigned_grid
+from ..numerics.integer_grid import unsigned_grid
 from ..plan.checking import entry_problem
 from ..plan.choice import Choice, InFloat, Quantized, input_choice
 from ..plan.draft import Draft, read_draft

@@ -73,7 +73,7 @@ class Rounded:
             for site in sites
             for bits in WIDTHS[1:]
         }
-        found = session.roundings.round_alone(
+        found = session.rounder.round_alone(
             {site.name: [self.choices[site.name, b] for b in WIDTHS[1:]] for site in sites}
         )
         self._stored = {
@@ -238,7 +238,7 @@ def _weight_bytes(plan: Plan) -> int:
 
 def _increase(session: SearchSession, plan: Plan) -> float:
     """Points of word error rate that a plan loses on the held-out recordings."""
-    _, weights = session.roundings.round(plan)
+    _, weights = session.rounder.round(plan)
     return session.trials.held_out_increase(plan, weights)
 
 

@@ -3,7 +3,7 @@
 1. Quantize one layer at a time with max ranges. The layers that lose more than the threshold form S.
 2. For each layer of S search the share of its largest input values to remove, 0 to 0.5 % in steps of 0.01 %.
 3. Range of least squared error for every layer, on the histogram without the removed values for S.
-4. Not in the paper: whether zero is a code of the first convolution's input, or lies between two (activation_grid.py).
+4. Not in the paper: whether zero is a code of the first convolution's input, or lies between two (integer_grid.py).
 
 Step 4 is about silence. There the first layers' outputs are smaller than half a step, so all of them would become 0,
 and the later layers, which amplify them, would get a different input; this shows only when all layers are quantized

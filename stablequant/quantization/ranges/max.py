@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..numerics.activation_grid import Grid
+from ..numerics.integer_grid import Grid
 from ..observation.histogram import Histogram
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..numerics.activation_grid import Grid, affine, quantize_weight, symmetric_scale
+from ..numerics.integer_grid import Grid, affine, quantize_weight, symmetric_scale
 from ..observation.histogram import Histogram
 
 RATIOS = np.geomspace(1.0, 0.02, 64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from ..numerics.activation_grid import Grid
+from ..numerics.integer_grid import Grid
 from ..observation.histogram import HALF, Histogram
 from . import max as maximum
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...foundation import registry
 from ...foundation.options import CalibrateOptions, parse_scheme
-from ..numerics.activation_grid import Grid, sqnr_db, unsigned_grid
+from ..numerics.integer_grid import Grid, sqnr_db, unsigned_grid
 from ..numerics.weight_grid import WeightFormat
 from ..observation.histogram import Histogram
 from ..plan.choice import Choice, InFloat, Quantized, WeightChoice, input_choice

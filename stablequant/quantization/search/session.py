@@ -28,7 +28,7 @@ from .choices import Choices
 from .float_passes import FloatPasses
 from .forward import CalibrationUtterance, Passages
 from .resume import ResumeState
-from .roundings import Roundings
+from .rounder import Rounder
 from .scores import SCORES, Trial
 from .trials import Trials
 
@@ -48,7 +48,7 @@ class SearchSession:
     choices: Choices
     trials: Trials
     passes: FloatPasses
-    roundings: Roundings
+    rounder: Rounder
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def begin(
         choices=Choices(sites, histograms, options),
         trials=Trials(passages, sites, probe, held_out, SCORES[options.score], resume, passes),
         passes=passes,
-        roundings=Roundings(passages, sites, recordings, len(probe), Path(options.out), passes),
+        rounder=Rounder(passages, sites, recordings, len(probe), Path(options.out), passes),
     )
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..numerics.activation_grid import signed_grid, symmetric_scale
+from ..numerics.integer_grid import signed_grid, symmetric_scale
 from ..numerics.weight_grid import Limits, QTensor, WeightGrid
 
 BITS = range(5, 9)
@@ -18,7 +18,7 @@ BITS = range(5, 9)
 
 @dataclass(frozen=True)
 class Rows:
-    """2^bits - 1 codes around 0 (activation_grid.py) with a scale for each row; written w8."""
+    """2^bits - 1 codes around 0 (integer_grid.py) with a scale for each row; written w8."""
 
     bits: int
     group: ClassVar[None] = None

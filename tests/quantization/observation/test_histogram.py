@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
 from stablequant.models.families.sites import find_sites
-from stablequant.quantization.numerics.activation_grid import affine, fake_quantize, unsigned_grid
+from stablequant.quantization.numerics.integer_grid import affine, fake_quantize, unsigned_grid
 from stablequant.quantization.observation import collect, histogram
 from stablequant.quantization.observation.histogram import FINEST, HALF, HALF_LOG2, coarse, histogram_of, merge
 

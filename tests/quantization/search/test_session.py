@@ -71,7 +71,7 @@ def passes(model, tmp_path, monkeypatch, recordings, layer_score):
     session = begin(replace(recognizer, model=model), rows, journal, found, {})
     held.append(session)
     plan = make_planner("stable", found).plan(session)
-    made = session.scored(*session.roundings.round(plan))
+    made = session.scored(*session.rounder.round(plan))
     probe = len(session.trials.recordings)
     assert session.passes.spent == pytest.approx((recordings + done["frames"]) / probe)
     return made.calibration["float_passes"], made

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....quantization.numerics.activation_grid import quantize, unsigned_grid
+from ....quantization.numerics.integer_grid import quantize, unsigned_grid
 from .stopwatch import timed
 
 GridPoint = tuple[float, int]  # scale and zero point

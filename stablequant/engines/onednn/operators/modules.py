@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....foundation.memory_pages import drop_mapped
-from ....quantization.numerics.activation_grid import quantize
+from ....quantization.numerics.integer_grid import quantize
 from ...state import InputGrid, QuantizedSite, SiteForm, TableOf
 from . import kernels
 from .kernels import GridPoint, Prepacked

@@ -13,7 +13,7 @@ from stablequant.engines import onednn
 from stablequant.engines.onednn.operators.modules import IntegerLinear
 from stablequant.engines.simulation import simulate
 from stablequant.engines.state import empty_site
-from stablequant.quantization.numerics.activation_grid import (
+from stablequant.quantization.numerics.integer_grid import (
     quantize_weight,
     signed_grid,
     symmetric_scale,

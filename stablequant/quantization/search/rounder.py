@@ -1,4 +1,4 @@
-"""Rounded weights: of a whole plan, each layer behind integer ones, or of sites alone, for trials."""
+"""Round weights: those of a whole plan, each layer behind integer ones, or those of sites alone, for trials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...foundation import files, progress
 from ...foundation.errors import InputError
-from ..numerics.activation_grid import sqnr_db
+from ..numerics.integer_grid import sqnr_db
 from ..numerics.weight_grid import QTensor, StoredWeight
 from ..plan.choice import Quantized
 from ..plan.plan import Plan
@@ -20,7 +20,7 @@ from .rounding_pass import round_layers
 
 
 @dataclass(frozen=True)
-class Roundings:
+class Rounder:
     """Rounds weights on all recordings; `probed` of them count as one float pass."""
 
     passages: Passages

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant.quantization.numerics import activation_grid as grid
-from stablequant.quantization.numerics.activation_grid import affine, signed_grid, unsigned_grid
+from stablequant.quantization.numerics import integer_grid as grid
+from stablequant.quantization.numerics.integer_grid import affine, signed_grid, unsigned_grid
 from stablequant.quantization.weight_formats.rows import INT8
 
 BITS = range(2, 9)
