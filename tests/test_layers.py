@@ -40,7 +40,7 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
     "quantization.weight_formats",
     "quantization.numerics",
     "speech.layouts",
-    "speech.decoding",
+    "speech.audio_files",
     "foundation",
 )
 UPWARD: set[tuple[str, str]] = set()  # (file, folder above it)

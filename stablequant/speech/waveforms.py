@@ -26,8 +26,8 @@ import numpy as np
 import soxr
 
 from ..foundation.errors import InputError
-from .decoding import kinds
-from .decoding.opening import LOUDEST, Sound, opened
+from .audio_files import kinds
+from .audio_files.opening import LOUDEST, Sound, opened
 from .layouts._entries import Utterance
 
 __all__ = ["Facts", "blocks", "facts", "irregular", "length", "load"]

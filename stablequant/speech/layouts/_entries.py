@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ...foundation.errors import InputError
-from ..decoding import kinds
+from ..audio_files import kinds
 
 SUFFIXES = frozenset(
     {

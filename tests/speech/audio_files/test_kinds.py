@@ -9,7 +9,7 @@ import soundfile
 from stablequant.foundation.errors import InputError
 from stablequant.speech import audio
 from stablequant.speech.audio import Utterance
-from stablequant.speech.decoding import kinds
+from stablequant.speech.audio_files import kinds
 
 CONVERT = r"which is not supported; convert it: `ffmpeg -i 'my b\.{suffix}' -ar 16000 -ac 1 'my b{made}\.wav'`$"
 CONTAINERS = {

@@ -1,1 +1,0 @@
-"""Sound files: the real format of a file, wrong headers, decoding in order."""
