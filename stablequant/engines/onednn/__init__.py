@@ -12,7 +12,7 @@ from ...foundation import memory_pages
 from ...quantization.plan.choice import Quantized
 from ...quantization.plan.site import Site
 from ..base import Lowered
-from . import encoder, extractor, seq2seq
+from . import encoder, extractor, whisper_encoder
 from .batching import batched_logits, can_batch
 from .decoder import decoder_of, unknown_decoder
 from .operators import attention, kernels
@@ -45,13 +45,15 @@ def lower(model: nn.Module) -> Lowered:
     """Run quantized sites on the kernels, and everything fused whose structure is known, in place."""
     memory_pages.keep_freed_blocks()
     reasons = use_kernels(model)
-    if seq2seq.is_seq2seq(model):
-        decoder_reason = unknown_decoder(model)
-        return Lowered(model, reasons | seq2seq.fuse(model) | ({"decoder": decoder_reason} if decoder_reason else {}))
-    extractor_reason = extractor.fuse(model)
+    if whisper_encoder.is_seq2seq(model):
+        reasons |= whisper_encoder.fuse(model)
+        if reason := unknown_decoder(model):
+            reasons["decoder"] = reason
+        return Lowered(model, reasons)
+    reason = extractor.fuse(model)
     reasons |= encoder.fuse(model)
-    if extractor_reason is not None:
-        reasons["feature_extractor"] = extractor_reason
+    if reason is not None:
+        reasons["feature_extractor"] = reason
     return Lowered(model, reasons)
 
 

@@ -18,7 +18,7 @@ from .encoder import feed_forward, norm
 from .operators import kernels
 from .operators.modules import IntegerLinear
 from .operators.stopwatch import timed
-from .seq2seq import is_seq2seq, unknown_layer
+from .whisper_encoder import is_seq2seq, unknown_layer
 
 ROOM = 64  # steps that are made room for at a time
 

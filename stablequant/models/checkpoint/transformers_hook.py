@@ -26,7 +26,7 @@ from ...quantization.numerics.weight_grid import WeightFormat
 from ...quantization.plan.plan import Plan
 from ...quantization.weight_formats.base import parse
 from ..families.base import families
-from .values import value_problems
+from .value_checks import value_problems
 
 ENGINE: Engine = onednn  # runs what is loaded
 FORMAT_VERSION = 3

@@ -25,7 +25,7 @@ from ..source import SETTINGS, in_folder, read_json
 from . import histograms as evidence
 from . import read
 from .transformers_hook import StableQuantConfig
-from .values import value_problems
+from .value_checks import value_problems
 
 CONFIG_FILE = "config.json"
 NOT_HASHED = frozenset({CONFIG_FILE, "README.md"})  # people may write into the model card

@@ -10,7 +10,7 @@ from transformers import AutoModelForCTC
 
 from stablequant.foundation.errors import InputError
 from stablequant.models.checkpoint import read
-from stablequant.models.checkpoint.values import value_problems
+from stablequant.models.checkpoint.value_checks import value_problems
 from stablequant.models.checkpoint.verify import checksums, problems
 
 SITE = "wav2vec2.encoder.layers.0.attention.q_proj"

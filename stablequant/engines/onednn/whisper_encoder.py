@@ -1,4 +1,4 @@
-"""An encoder on log-mel frames (Whisper), fused: convolutions, layers, and between them what is in 8 bits.
+"""The encoder of Whisper, on log-mel frames, fused: convolutions, layers, and between them what is in 8 bits.
 
 The two convolutions of the stem are products over windows, with GELU and the grid of the next one in the kernel. A
 layer has its norms before its blocks. The decoder that reads the encoder's states is in decoder.py.
