@@ -26,8 +26,11 @@ class Lowered:
 class Engine(Protocol):
     """Two functions; tests/contracts/test_engines.py checks every engine against them."""
 
-    def refuses(self, site: Site, choice: Quantized) -> str | None:
-        """Why the engine cannot run a site as chosen, None where it can; the ends of its range do not matter."""
+    def refuses(self, site: Site, choice: Quantized | None = None) -> str | None:
+        """Why the engine cannot run a site as chosen, None where it can; the ends of its range do not matter.
+
+        Without a choice: why it cannot run the site whatever is chosen. Such a site stays in float.
+        """
 
     def lower(self, model: nn.Module) -> Lowered:
         """Make a model with quantized sites run on the engine, in place; a site that it refuses runs as it is."""

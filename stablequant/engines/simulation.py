@@ -22,7 +22,7 @@ from .base import Lowered
 from .state import sharing
 
 
-def refuses(site: Site, choice: Quantized) -> str | None:
+def refuses(site: Site, choice: Quantized | None = None) -> str | None:
     """None: float operators can run every site."""
 
 

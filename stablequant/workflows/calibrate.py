@@ -32,7 +32,7 @@ from ..quantization.planners import edited
 from ..quantization.planners.base import Planner, make_planner
 from ..quantization.search.forward import CalibrationUtterance
 from ..quantization.search.resume import ResumeState, fingerprint_hash
-from ..quantization.search.session import begin
+from ..quantization.search.session import begin, sites_of
 from .calibration_data import held_out, read_recordings
 
 
@@ -51,7 +51,7 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
 def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
     began = time.monotonic()
     recognizer = _float_model(options)
-    planner.check(recognizer.family.sites(recognizer.model))  # before the recordings are read, not after
+    planner.check(sites_of(recognizer))  # before the recordings are read, not after
     recordings, about = read_recordings(options, recognizer)
     fingerprint = _fingerprint(options, recognizer, recordings, about)
     about["inputs_sha256"] = fingerprint_hash(fingerprint)

@@ -16,7 +16,7 @@ from . import encoder, extractor, whisper_encoder
 from .batching import batched_logits, can_batch
 from .decoder import decoder_of, unknown_decoder
 from .operators import attention, kernels
-from .operators.modules import DILATED, MID_RISE, WEIGHT_ONLY, IntegerModule, use_kernels
+from .operators.modules import MID_RISE, WEIGHT_ONLY, IntegerModule, unfit_shape, use_kernels
 
 __all__ = [
     "IntegerModule",
@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 
-def refuses(site: Site, choice: Quantized) -> str | None:
-    """Why the kernels cannot run a site as chosen; None if they can."""
-    if site.dilation != 1:
-        return DILATED
+def refuses(site: Site, choice: Quantized | None = None) -> str | None:
+    """Why the kernels do not run a site as chosen, or whatever is chosen; None if they do."""
+    if (reason := unfit_shape(site)) or choice is None:
+        return reason
     if choice.input is None:
         return WEIGHT_ONLY
     return MID_RISE if choice.input.mid_rise and not site.unpadded_conv else None

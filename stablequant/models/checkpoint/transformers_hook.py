@@ -28,7 +28,7 @@ from ...quantization.weight_formats.base import parse
 from ..families.base import families
 from .value_checks import value_problems
 
-ENGINE: Engine = onednn  # runs what is loaded
+ENGINE: Engine = onednn  # runs what is loaded, so plans are made for it
 FORMAT_VERSION = 3
 TYPES = {
     torch.float32: "F32",

@@ -3,8 +3,8 @@
 A *layer* is what StableQuant probes: one CNN layer, the feature projection, the positional convolution, one encoder
 layer, one adapter layer, or the head; it is named by the module that computes it. This file and the engine's structure
 match are the only ones that look at how a model is built; everything else sees `Site`s and the canonical weight
-(out, in / groups * kernel). A module that cannot be quantized, or is of a kind that is not known, is a site with a
-reason.
+(out, in / groups * kernel). A module whose weight is not to be quantized, or has no canonical form, is a site with a
+reason. What an engine cannot run is not known here: it is asked where a calibration begins (search/session.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from ...quantization.plan.site import Site
 # A convolution that multiplies this few inputs for each output (the first one of the extractor: 10 samples of audio)
 # gains nothing from integers: its cost is writing the output, and its weights are 20 kB.
 SMALL_WINDOW = 16
-MOST_GROUPS = 64  # of a convolution: each group is a product of its own
 PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))  # query first
 CROSS_ATTENTION = ("encoder_attn", "cross_attn", "crossattention")  # its keys and values are of another input
 
@@ -51,7 +50,7 @@ def _site(name: str, module: nn.Module, owners: list[tuple[str, nn.Module]]) -> 
         return _conv_site(name, module, shared)
     kind = type(module).__name__
     known = "a table that is looked up, not multiplied" if isinstance(module, nn.Embedding) else None
-    return _plain(name, module, kind, known or shared or f"{kind}: the integer kernels have linear layers and Conv1d")
+    return _plain(name, module, kind, known or shared or f"{kind}: only linear layers and Conv1d can be quantized")
 
 
 def _table(owners: list[tuple[str, nn.Module]]) -> str | None:
@@ -102,12 +101,10 @@ def _conv_reason(module: nn.Conv1d) -> str | None:
         )
     if window <= SMALL_WINDOW:
         return f"{window} multiply-adds for each output: an integer kernel is not faster"
-    if module.groups > MOST_GROUPS:
-        return f"a convolution in {module.groups} groups: the integer kernels would run them one by one"
     if isinstance(module.padding, str) or module.padding_mode != "zeros":
-        return f"padding {module.padding!r} ({module.padding_mode}): the integer kernels pad with zeros"
-    if module.dilation[0] != 1:
-        return "dilated convolution: the integer kernels do not have it"
+        return (
+            f"padding {module.padding!r} ({module.padding_mode}): only padding with a number of zeros can be quantized"
+        )
     return None
 
 

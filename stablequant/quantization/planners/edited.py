@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...engines import onednn
 from ...foundation import registry
 from ...foundation.errors import InputError
 from ...foundation.options import CalibrateOptions, methods, parse_scheme
+from ...models.checkpoint.transformers_hook import ENGINE
 from ..numerics.integer_grid import unsigned_grid
 from ..plan.checking import entry_problem
 from ..plan.choice import Choice, InFloat, Quantized, input_choice
@@ -128,7 +128,7 @@ def _problems(plan: Draft, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
 def _problem(site: Site, entry: Entry) -> str | None:
     """What is wrong with an entry that quantizes its site."""
     problem = _site_problem(site, entry) or entry_problem(entry) or _method_problem(entry)
-    return problem or onednn.refuses(site, _chosen(site, entry, (0.0, 0.0), "nearest"))
+    return problem or ENGINE.refuses(site, _chosen(site, entry, (0.0, 0.0), "nearest"))
 
 
 def _site_problem(site: Site, entry: Entry) -> str | None:

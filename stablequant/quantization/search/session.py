@@ -16,6 +16,7 @@ import numpy as np
 from ...foundation import progress
 from ...foundation.options import CalibrateOptions
 from ...models import checkpoint
+from ...models.checkpoint.transformers_hook import ENGINE
 from ...models.recognizer import Recognizer
 from ...models.source import folder_bytes
 from ..numerics.weight_grid import QTensor
@@ -84,6 +85,12 @@ class SearchSession:
             return folder_bytes(Path(folder) / "m")
 
 
+def sites_of(recognizer: Recognizer) -> tuple[Site, ...]:
+    """The sites of a model; one that the engine cannot run stays in float, for the engine's reason."""
+    found = recognizer.family.sites(recognizer.model)
+    return tuple(site if site.reason else replace(site, reason=ENGINE.refuses(site)) for site in found)
+
+
 def begin(
     recognizer: Recognizer,
     recordings: Sequence[CalibrationUtterance],
@@ -93,12 +100,11 @@ def begin(
     held_out: Sequence[CalibrationUtterance] = (),
 ) -> SearchSession:
     """The session after the pass over all recordings; sites that no recording reached stay in float, with a reason."""
-    discovered = recognizer.family.sites(recognizer.model)
-    passages = Passages(recognizer)
-    histograms = _observed(passages, discovered, recordings, resume)
+    found, passages = sites_of(recognizer), Passages(recognizer)
+    histograms = _observed(passages, found, recordings, resume)
     sites = tuple(
         site if site.reason or site.name in histograms else replace(site, reason="no calibration recording reaches it")
-        for site in discovered
+        for site in found
     )
     probe = _probe_subset(recordings, options)
     passes = FloatPasses(sites, histograms, spent=len(recordings) / len(probe))

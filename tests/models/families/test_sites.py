@@ -81,11 +81,6 @@ def test_a_convolution_with_unknown_padding_stays_in_float_and_says_so(settings)
     assert settings.get("padding_mode", "zeros") in site.reason
 
 
-def test_a_dilated_convolution_stays_in_float_and_says_so():
-    (site,) = find_sites(nn.ModuleDict({"conv": nn.Conv1d(8, 8, 5, dilation=2)}))
-    assert "dilated" in site.reason
-
-
 def test_only_a_module_with_a_weight_has_a_canonical_one():
     with pytest.raises(TypeError, match="Weightless has no weight tensor"):
         canonical_weight(type("Weightless", (nn.Module,), {"weight": None})())

@@ -13,7 +13,7 @@ from stablequant.quantization.ranges import mse
 from stablequant.quantization.search import trials
 from stablequant.quantization.search.forward import CalibrationUtterance
 from stablequant.quantization.search.resume import ResumeState
-from stablequant.quantization.search.session import begin
+from stablequant.quantization.search.session import begin, sites_of
 from stablequant.workflows.calibration_data import read_recordings
 
 
@@ -36,6 +36,15 @@ def test_removing_more_never_widens_the_range(float_folder, speech, tmp_path):
     assert all(a.low <= b.low and a.high >= b.high for a, b in itertools.pairwise(ranges))
     assert 0 < found[-1].measured.clipped_share <= 0.005
     assert ranges[-1].high - ranges[-1].low < ranges[0].high - ranges[0].low
+
+
+def test_what_the_engine_cannot_run_stays_in_float_for_its_reason(tmp_path):
+    recognizer = tiny.recognizer(tmp_path=tmp_path)
+    assert sites_of(recognizer) == recognizer.family.sites(recognizer.model)
+    recognizer.model.wav2vec2.feature_extractor.conv_layers[2].conv.dilation = (2,)
+    [refused] = set(sites_of(recognizer)) - set(recognizer.family.sites(recognizer.model))
+    assert refused.name == "wav2vec2.feature_extractor.conv_layers.2.conv"
+    assert refused.reason == "the integer kernels have no dilated convolution"
 
 
 # ---- the account of float passes

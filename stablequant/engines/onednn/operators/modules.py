@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ....foundation.memory_pages import drop_mapped
 from ....quantization.numerics.integer_grid import quantize
+from ....quantization.plan.site import Site
 from ...state import InputGrid, QuantizedSite, SiteForm, TableOf
 from . import kernels
 from .kernels import GridPoint, Prepacked
@@ -24,6 +25,7 @@ from .stopwatch import timed
 DILATED = "the integer kernels have no dilated convolution"
 MID_RISE = "mid_rise is for convolutions without padding; delete it"
 WEIGHT_ONLY = "the integer kernels need inputs on a grid"
+MOST_GROUPS = 64  # of a convolution: each group is a product of its own
 
 
 class IntegerModule(QuantizedSite):
@@ -130,10 +132,17 @@ class IntegerConv(IntegerModule):
         return kernels.linear(view, self.input.point, self.prepacked()[group], gelu=gelu, requantize=requantize)
 
 
+def unfit_shape(site: SiteForm | Site) -> str | None:
+    """Why the kernels do not run a site of this shape, whatever its grids; None if they do."""
+    if site.groups > MOST_GROUPS:
+        return f"a convolution in {site.groups} groups: the integer kernels would run them one by one"
+    return DILATED if site.dilation != 1 else None
+
+
 def unfit(site: QuantizedSite) -> str | None:
-    """Why the kernels cannot run a site; None if they can."""
-    if site.form.dilation != 1:
-        return DILATED
+    """Why the kernels do not run a site; None if they do."""
+    if reason := unfit_shape(site.form):
+        return reason
     return MID_RISE if site.input_grid().mid_rise and not site.form.unpadded_conv else None
 
 
