@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
 import click
 
 from ..foundation.options import CalibrateOptions
+from ..foundation.reading import JsonObject
 from .click_options import takes
 from .outputs import deliver, example, force_option, json_option, quiet
 
@@ -37,7 +37,7 @@ def calibrate(options: CalibrateOptions, json_file: str | None) -> None:
     deliver(_table(result), json.dumps(result, indent=1, allow_nan=False) + "\n", json_file)
 
 
-def _table(result: dict[str, Any]) -> str:
+def _table(result: JsonObject) -> str:
     sites = result["sites"]
     clipped = {site["layer"] for site in sites if site.get("clip_percent")}
     held_out = result.get("held_out")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import weakref
-from typing import Any
+from collections.abc import Iterable
 
 from tqdm import tqdm
 
-_open: weakref.WeakSet[Any] = weakref.WeakSet()
+_open: weakref.WeakSet[tqdm] = weakref.WeakSet()
 
 
-def bar(*iterable: Any, **settings: Any) -> Any:
+def bar(*iterable: Iterable[object], **settings: object) -> tqdm:
     """A tqdm bar; `settings` are tqdm's."""
     terminal = sys.stderr.isatty()
     made = tqdm(*iterable, mininterval=0.5 if terminal else 30.0, miniters=1, ascii=not terminal, **settings)

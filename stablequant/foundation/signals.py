@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
 
 STARTING, WORKING, OVER = "starting", "working", "over"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -129,7 +128,7 @@ def _watch(reader: int, main: int) -> None:
             signal.pthread_kill(main, AGAIN)
 
 
-def _unraisable(lost: Any) -> None:
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
     """Python could not raise an exception: report it, unless it is Interrupted, which is raised again elsewhere."""
     if not issubclass(lost.exc_type, Interrupted) and "due to race condition" not in str(lost.exc_value):
         sys.__unraisablehook__(lost)

@@ -25,14 +25,14 @@ class _Reads(TorchDispatchMode):
         self.names = {tensor.untyped_storage().data_ptr(): name for name, tensor in tensors.items()}
         self.found: set[str] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Callable[..., Any], types: object, args: Any = (), kwargs: Any = None) -> Any:
         for each in tree_leaves((args, kwargs)):
             if isinstance(each, Tensor):
                 self.found.update(filter(None, [self.names.get(each.untyped_storage().data_ptr())]))
         return func(*args, **(kwargs or {}))
 
 
-def read_by_inference(model: nn.Module, names: Iterable[str], forward: Callable[[], Any]) -> set[str]:
+def read_by_inference(model: nn.Module, names: Iterable[str], forward: Callable[[], object]) -> set[str]:
     """Those of the named parameters and buffers that a forward pass of the model reads; it is in eval mode."""
     state = model.state_dict(keep_vars=True)
     with torch.no_grad(), _Reads({name: state[name] for name in names if state[name].numel()}) as reads:
@@ -40,7 +40,7 @@ def read_by_inference(model: nn.Module, names: Iterable[str], forward: Callable[
     return reads.found
 
 
-def zero_unread(model: nn.Module, missing: Collection[str], forward: Callable[[], Any]) -> list[str]:
+def zero_unread(model: nn.Module, missing: Collection[str], forward: Callable[[], object]) -> list[str]:
     """The missing parameters that inference reads, sorted; the other missing ones become zero."""
     needed = read_by_inference(model, missing, forward) if missing else set()
     state = model.state_dict()

@@ -9,6 +9,7 @@ import transformers
 from transformers import AutoFeatureExtractor, AutoTokenizer
 
 from ..foundation.errors import InputError
+from ..foundation.reading import JsonObject
 from .families.base import Family
 from .source import CONFIG, Source, read_json
 from .tasks.base import Task
@@ -72,7 +73,7 @@ def _languages(source: Source, target_lang: str | None) -> Languages:
     return Languages(chosen, tuple(sorted(vocabulary.keys() - {chosen})))
 
 
-def _refuse_shared_numbers(source: Source, vocabulary: dict[str, Any]) -> None:
+def _refuse_shared_numbers(source: Source, vocabulary: JsonObject) -> None:
     """InputError if two symbols share a number: whichever the tokenizer keeps, the text would have the wrong one."""
     for symbols in (vocabulary, *(each for each in vocabulary.values() if isinstance(each, dict))):
         first: dict[int, str] = {}
@@ -84,9 +85,9 @@ def _refuse_shared_numbers(source: Source, vocabulary: dict[str, Any]) -> None:
                 )
 
 
-def _options(source: Source, languages: Languages) -> dict[str, Any]:
+def _options(source: Source, languages: Languages) -> dict[str, object]:
     """The arguments that the tokenizer's class needs."""
-    options: dict[str, Any] = {} if languages.chosen is None else {"target_lang": languages.chosen}
+    options: dict[str, object] = {} if languages.chosen is None else {"target_lang": languages.chosen}
     settings = read_json(source.folder / TOKENIZER) if TOKENIZER in source.names else {}
     if settings.get("tokenizer_class") == "Wav2Vec2PhonemeCTCTokenizer":
         options["do_phonemize"] = False  # only text becomes phonemes by it, and it needs the phonemizer package

@@ -14,9 +14,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..foundation.errors import InputError
+from ..foundation.reading import JsonObject
 from . import hub
 
 HUB_ID = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")
@@ -164,7 +164,7 @@ def _shards(index: Path, names: Collection[str]) -> list[str]:
     return sorted(set(places.values()))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """The JSON object in a file of a model folder; InputError if there is none."""
     check_content(path)
     try:

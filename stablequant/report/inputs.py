@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -13,12 +12,13 @@ from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, R
 from ..foundation import reading
 from ..foundation.errors import InputError
 from ..foundation.options import NORMALIZERS
+from ..foundation.reading import JsonObject
 from .lost_words import Row
 
 OTHERS = "other tensors"
 
 
-def evaluation(path: str, folder: str | None = None) -> dict[str, Any]:
+def evaluation(path: str, folder: str | None = None) -> JsonObject:
     """The JSON of `sfm-quant eval --json` as {"rows": cells, head first, "lines": sentences, "normalize": name}.
 
     If it is of several models, `folder` must be one of them.
@@ -57,7 +57,7 @@ def layer_bytes(folder: Path, layers: Iterable[str]) -> dict[str, int]:
     return sizes if files else {}
 
 
-def _result(data: dict[str, Any]) -> Result:
+def _result(data: JsonObject) -> Result:
     if data["schema"] != SCHEMA:
         raise ValueError(f"schema {data['schema']} is not {SCHEMA}")
     if data["normalize"] not in NORMALIZERS:
@@ -74,12 +74,12 @@ def _result(data: dict[str, Any]) -> Result:
     )
 
 
-def _alone(data: dict[str, Any]) -> dict[str, Any]:
+def _alone(data: JsonObject) -> JsonObject:
     """The entry of the only model."""
     return {**data["model"], "delta": data["delta"], "gates": data["gates"]}
 
 
-def _compared(entry: dict[str, Any]) -> Compared:
+def _compared(entry: JsonObject) -> Compared:
     model = {key: value for key, value in entry.items() if key not in ("delta", "gates")}
     delta = reading.read(Delta, entry["delta"]) if entry["delta"] else None
     return Compared(reading.read(Measured, model), delta, tuple(reading.read(Gate, gate) for gate in entry["gates"]))
@@ -106,11 +106,11 @@ def _answer(place: str, prediction: Prediction, folder: str | None) -> ModelAnsw
     return next(each for each in answers if _same(each.model, folder))
 
 
-def _refuse_others(place: str, models: list[Any], folder: str | None) -> None:
+def _refuse_others(place: str, models: Sequence[object], folder: str | None) -> None:
     """InputError if none of several models is the one in `folder`."""
     if folder is not None and len(models) > 1 and not any(_same(path, folder) for path in models):
         raise InputError(f"{place}: is about {', '.join(map(str, models))}, not {folder}; pass that model's file")
 
 
-def _same(path: Any, folder: str) -> bool:
+def _same(path: object, folder: str) -> bool:
     return Path(str(path)).resolve() == Path(folder).resolve()

@@ -6,8 +6,9 @@ escape their own text, are inserted as they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def page(folder: str, result: str | None = None, predictions: str | None = None,
     return _rendered(jinja2, context)
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import jinja2
         import matplotlib  # noqa: F401
@@ -58,14 +59,14 @@ def _library() -> Any:
     return jinja2
 
 
-def _rendered(jinja2: Any, context: dict[str, Any]) -> str:
+def _rendered(jinja2: ModuleType, context: Mapping[str, object]) -> str:
     settings = dict.fromkeys(("autoescape", "trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
     environment = jinja2.Environment(**settings, undefined=jinja2.StrictUndefined)
     text: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(context)
     return text
 
 
-def _words(words: Words) -> dict[str, Any]:
+def _words(words: Words) -> dict[str, object]:
     from . import panels
 
     speakers = words.by_speaker()
@@ -83,7 +84,7 @@ def _words(words: Words) -> dict[str, Any]:
     }
 
 
-def _layers(draft: Draft, folder: Path) -> dict[str, Any]:
+def _layers(draft: Draft, folder: Path) -> dict[str, object]:
     from . import panels
 
     plan = of_draft(draft, str(folder / PLAN_FILE))
@@ -99,7 +100,7 @@ def _layers(draft: Draft, folder: Path) -> dict[str, Any]:
     }
 
 
-def _time(folder: str) -> dict[str, Any]:
+def _time(folder: str) -> dict[str, object]:
     from . import panels
 
     recognizer = read.load(folder)

@@ -10,10 +10,10 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -23,7 +23,7 @@ from ..quantization.plan.choice import InputChoice
 PALETTE = {"#000001": "currentColor", "#000002": "var(--line)", "#000003": "var(--one)", "#000004": "var(--two)"}
 INK, LINE, *SERIES = PALETTE
 WIDTH = 4.4  # inches, of 72 points: that wide is readable on a phone
-SETTINGS: dict[str, Any] = {
+SETTINGS: dict[str, object] = {
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # names may hold a dollar sign
     "font.family": ["sans-serif"],
@@ -96,7 +96,7 @@ def histogram(title: str, values: Histogram, read: InputChoice) -> str:
         return _svg(figure, _printable(title))
 
 
-def _axes(height: float) -> tuple[Figure, Any]:
+def _axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from statistics import median
-from typing import Any
 
 from ..foundation import progress, registry
 from ..foundation.errors import InputError
+from ..foundation.reading import JsonObject
 from ..foundation.tables import columns
 from . import audio
 
@@ -20,7 +20,7 @@ EDGES = (0, 1, 2, 5, 10, 15, 20, 30, 60)  # seconds
 BAR = 40  # characters of the fullest row
 
 
-def summary(data: str) -> dict[str, Any]:
+def summary(data: str) -> JsonObject:
     """The JSON of `sfm-quant data`; raises InputError only when there is no list to read."""
     found = audio.survey(data, require_text=False)
     lengths, problems, good = [], list(found.problems), []
@@ -45,7 +45,7 @@ def summary(data: str) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: JsonObject) -> str:
     """The summary for people; all problems, each on its line."""
     count, seconds = found["utterances"], found["seconds"]
     facts = [
@@ -70,7 +70,7 @@ def _seconds(lengths: list[float]) -> dict[str, float] | None:
     return {"min": round(min(lengths), 3), "median": round(median(lengths), 3), "max": round(max(lengths), 3)}
 
 
-def _histogram(lengths: list[float]) -> list[dict[str, Any]]:
+def _histogram(lengths: list[float]) -> list[JsonObject]:
     """How many utterances are at least `from` and less than `to` seconds long; null means no upper limit."""
     counts = [0] * len(EDGES)
     for each in lengths:
@@ -79,7 +79,7 @@ def _histogram(lengths: list[float]) -> list[dict[str, Any]]:
     return [{"from": low, "to": high, "utterances": n} for low, high, n in zip(EDGES, ends, counts, strict=True)]
 
 
-def _bars(histogram: list[dict[str, Any]]) -> list[str]:
+def _bars(histogram: list[JsonObject]) -> list[str]:
     used = [place for place, each in enumerate(histogram) if each["utterances"]]
     shown = histogram[used[0] : used[-1] + 1]
     most = max(each["utterances"] for each in shown)
@@ -87,7 +87,7 @@ def _bars(histogram: list[dict[str, Any]]) -> list[str]:
     return columns([(_range(each), str(count), "#" * -(-BAR * count // most)) for each, count in counts], ">>")
 
 
-def _range(bucket: dict[str, Any]) -> str:
+def _range(bucket: JsonObject) -> str:
     return f"{bucket['from']}+ s" if bucket["to"] is None else f"{bucket['from']}-{bucket['to']} s"
 
 

@@ -15,11 +15,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..foundation import signals
 from ..foundation.errors import InputError
 from ..foundation.options import LIMITS, CalibrateOptions
+from ..foundation.reading import JsonObject
 from ..models import checkpoint
 from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
@@ -36,7 +36,7 @@ from ..quantization.search.session import begin, sites_of
 from .calibration_data import held_out, read_recordings
 
 
-def calibrate(options: CalibrateOptions) -> dict[str, Any]:
+def calibrate(options: CalibrateOptions) -> JsonObject:
     """Quantize a model and write it to `options.out`; returns the calibrate JSON."""
     planner = make_planner(options.planner(), options)
     if isinstance(planner, edited.EditedPlan):
@@ -48,7 +48,7 @@ def calibrate(options: CalibrateOptions) -> dict[str, Any]:
         return _calibrate(options, planner)
 
 
-def _calibrate(options: CalibrateOptions, planner: Planner) -> dict[str, Any]:
+def _calibrate(options: CalibrateOptions, planner: Planner) -> JsonObject:
     began = time.monotonic()
     recognizer = _float_model(options)
     planner.check(sites_of(recognizer))  # before the recordings are read, not after
@@ -88,7 +88,7 @@ def _journal_folder(out: str) -> Path:
     return path.with_name(path.name + ".calibration")
 
 
-def _finished(options: CalibrateOptions, fingerprint: dict[str, Any]) -> Plan | None:
+def _finished(options: CalibrateOptions, fingerprint: JsonObject) -> Plan | None:
     """The plan of the model at `out` if it is complete and was made from these inputs: then there is nothing to do."""
     try:
         plan = read_plan(Path(options.out))
@@ -106,8 +106,8 @@ def _fingerprint(
     options: CalibrateOptions,
     recognizer: Recognizer,
     recordings: Sequence[CalibrationUtterance],
-    about: dict[str, Any],
-) -> dict[str, Any]:
+    about: JsonObject,
+) -> JsonObject:
     keep = ("scheme", "method", "score", "threshold", "seed", "group_size", "rounding", *LIMITS)
     return {
         **{key: getattr(options, key) for key in keep},
@@ -121,7 +121,7 @@ def _fingerprint(
 
 def _summary(
     options: CalibrateOptions, plan: Plan, recognizer: Recognizer, passes: float, seconds: float
-) -> dict[str, Any]:
+) -> JsonObject:
     return {
         "schema": 1,
         "plan": str(Path(options.out) / checkpoint.PLAN_FILE),

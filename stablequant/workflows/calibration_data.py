@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import Any
 
 from ..foundation.errors import InputError
 from ..foundation.options import CalibrateOptions
+from ..foundation.reading import JsonObject
 from ..models.recognizer import Recognizer
 from ..quantization.search.forward import CalibrationUtterance
 from ..speech import audio
@@ -19,7 +19,7 @@ MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of 
 
 def read_recordings(
     options: CalibrateOptions, recognizer: Recognizer
-) -> tuple[list[CalibrationUtterance], dict[str, Any]]:
+) -> tuple[list[CalibrationUtterance], JsonObject]:
     """The calibration recordings in the order of their names, and their description for the plan."""
     rate, most = recognizer.sampling_rate, _most(options, recognizer.sampling_rate)
     found, facts = _decoded(options, rate, most)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...foundation import reading
 from ...foundation.errors import InputError
+from ...foundation.reading import JsonObject
 from ...quantization.observation.histogram import HALF, Histogram, coarse
 
 FILE = Path("evidence") / "histograms.json"
@@ -46,7 +46,7 @@ def read(folder: Path) -> dict[str, Histogram]:
         raise InputError(f"{path}: damaged ({error}); remove it, or calibrate again") from error
 
 
-def _entry(seen: Histogram) -> dict[str, Any]:
+def _entry(seen: Histogram) -> JsonObject:
     index = np.flatnonzero(seen.counts)
     first, last = int(index[0]), int(index[-1])
     return {

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from ...engines import onednn
 from ...engines.state import QuantizedSite
 from ...foundation.errors import InputError
+from ...foundation.reading import JsonObject
 from ...quantization.plan.plan import PLAN_FILE, read_plan
 from .. import folder_check, source
 from ..families.base import Family, Geometry, families
@@ -130,7 +131,7 @@ def _scheme(path: str, config: Any) -> str:
     return str(settings["scheme"])
 
 
-def _calibration(files: Source) -> dict[str, Any]:
+def _calibration(files: Source) -> JsonObject:
     """What the plan of a quantized model says about its calibration; empty if the plan cannot be read."""
     try:
         return dict(read_plan(files.folder / PLAN_FILE).calibration)

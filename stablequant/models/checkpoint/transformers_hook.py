@@ -129,14 +129,14 @@ def untie(model: Any) -> None:
     model._tied_weights_keys = tied
 
 
-def _formats(sites: Any) -> dict[str, tuple[WeightFormat, int]]:
+def _formats(sites: object) -> dict[str, tuple[WeightFormat, int]]:
     """{name: (weight format, input bits)} of what config.json says."""
     if not isinstance(sites, Mapping):
         raise InputError(f"quantization_config in config.json has no sites ({sites!r}); calibrate the model again")
     return {name: _format(name, text) for name, text in sites.items()}
 
 
-def _format(name: str, text: Any) -> tuple[WeightFormat, int]:
+def _format(name: str, text: object) -> tuple[WeightFormat, int]:
     weight, _, bits = str(text).rpartition("a")
     if bits not in {"2", "3", "4", "5", "6", "7", "8"}:
         raise InputError(f"quantization_config in config.json has {text!r} for {name}; calibrate the model again")

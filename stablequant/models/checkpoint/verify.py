@@ -11,12 +11,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...foundation.errors import InputError
+from ...foundation.reading import JsonObject
 from ...quantization.plan.checking import entry_problem
 from ...quantization.plan.draft import PLAN_FILE, Draft, read_draft
 from ...quantization.plan.plan import Plan, of_draft
@@ -71,7 +71,7 @@ def _contradictions(draft: Draft) -> Iterator[str]:
             yield f"{name}: {problem}"
 
 
-def _altered(folder: Path, settings: Mapping[str, Any], expected: Any) -> Iterator[str]:
+def _altered(folder: Path, settings: Mapping[str, object], expected: object) -> Iterator[str]:
     """Files that are missing, unexpected or changed."""
     if not isinstance(expected, dict):
         yield f"{folder / CONFIG_FILE}: has no checksums, so no file can be verified"
@@ -113,7 +113,7 @@ def _disagreements(folder: Path, config: StableQuantConfig, plan: Plan) -> Itera
             yield f"{where}: {name}: scale and zero_point differ from those in the weights file"
 
 
-def _tensors(folder: Path, sites: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(folder: Path, sites: Mapping[str, object]) -> dict[str, Tensor]:
     """The small tensors of the sites, by name; codes are left out."""
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
@@ -126,7 +126,7 @@ def _tensors(folder: Path, sites: Mapping[str, Any]) -> dict[str, Tensor]:
     return found
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _settings(folder: Path) -> JsonObject:
     path = folder / CONFIG_FILE
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; pass one that `sfm-quant calibrate` wrote")
@@ -135,7 +135,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def _settings_hash(settings: Mapping[str, Any]) -> str:
+def _settings_hash(settings: Mapping[str, object]) -> str:
     kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from torch import nn
@@ -29,6 +29,8 @@ from . import histograms as evidence
 from .card import model_card
 from .transformers_hook import StableQuantConfig, StableQuantizer, untie
 from .verify import checksums
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def check_destination(out: str) -> None:
@@ -150,7 +152,7 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def shallow_copy(model: Any) -> Any:
+def shallow_copy(model: Model) -> Model:
     """A copy with modules of its own that shares every tensor."""
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)

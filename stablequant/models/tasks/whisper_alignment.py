@@ -84,7 +84,7 @@ def _attention(model: Any, inputs: Inputs, ids: Tensor) -> np.ndarray:
     return torch.stack(found).numpy()
 
 
-def _keeping(seen: dict[str, Tensor], key: str) -> Callable[[Any, Any, Tensor], None]:
+def _keeping(seen: dict[str, Tensor], key: str) -> Callable[[object, object, Tensor], None]:
     """A hook that leaves a module's output in a dictionary."""
     return lambda _module, _inputs, output: seen.__setitem__(key, output[0])
 

@@ -33,7 +33,7 @@ class Reproducible(TorchFunctionMode):
         return super().__enter__()
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+        self, function: Callable[..., Any], types: object, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if not (function in ALONE or (function is F.conv1d and _groups(args, kwargs or {}) > 1)):
             return function(*args, **(kwargs or {}))

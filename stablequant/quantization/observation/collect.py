@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -13,12 +13,14 @@ from ..numerics.reproducible import Reproducible
 from ..plan.site import Site
 from .histogram import Histogram, empty, histogram_of, merge
 
+T = TypeVar("T")
+
 
 def histograms(
     model: nn.Module,
     sites: tuple[Site, ...],
-    forward: Callable[[Any], Any],
-    recordings: Iterable[Any],
+    forward: Callable[[T], object],
+    recordings: Iterable[T],
     stats: dict[str, Histogram] | None = None,
 ) -> Iterator[dict[str, Histogram]]:
     """Run `forward` on each recording and yield {site: Histogram} after each; the last one is the result.
@@ -40,13 +42,15 @@ def observe(model: nn.Module, sites: tuple[Site, ...]) -> Iterator[dict[str, His
     An input that several sites read is counted once.
     """
     seen: dict[str, Histogram] = {}
-    last: list[Any] = ["", None, None]  # an input that is shared: its key, tensor and histogram
+    last: dict[str, tuple[Tensor, Histogram]] = {}  # by its key, the last input: others may share it
 
     def hook(site: Site) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if site.input_key != last[0] or inputs[0] is not last[1]:
-                last[:] = [site.input_key, inputs[0], _histogram(inputs[0], site.name)]
-            seen[site.name] = merge(seen[site.name], last[2]) if site.name in seen else last[2]
+            if site.input_key not in last or inputs[0] is not last[site.input_key][0]:
+                last.clear()
+                last[site.input_key] = inputs[0], _histogram(inputs[0], site.name)
+            _, found = last[site.input_key]
+            seen[site.name] = merge(seen[site.name], found) if site.name in seen else found
 
         return count
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ LONGEST = 1536  # columns of a grouped convolution that are rounded together
 HALVES = 2
 
 Matrices = tuple[Tensor, Tensor]
+T = TypeVar("T")
 
 
 @dataclass
@@ -34,15 +35,17 @@ class Gram:
     """The sums collected at one site."""
 
     site: Site
-    sums: list[Any] = field(default_factory=lambda: [0.0] * HALVES)
+    sums: list[Tensor | None] = field(default_factory=lambda: [None] * HALVES)  # of each half, None: no recordings
 
     def add(self, x: Tensor, half: int) -> None:
         """Add an input of the site: (1, T, in) of a Linear, (1, channels, T) of a convolution."""
         if self.site.groups > 1:
-            self.sums[half] += _autocorrelation(x[0], self.site)
+            products = _autocorrelation(x[0], self.site)
         else:
             rows = _windows(x[0], self.site) if self.site.kind == "conv" else x.reshape(-1, x.shape[-1])
-            self.sums[half] += rows.T @ rows
+            products = rows.T @ rows
+        before = self.sums[half]
+        self.sums[half] = products if before is None else before.add_(products)
 
     def blocks(self, group: int = 0) -> Iterator[tuple[slice, Matrices]]:
         """Columns of the canonical weight of one group of a convolution, and the matrices (n, n) of both halves.
@@ -50,7 +53,7 @@ class Gram:
         All columns at once, but for windows longer than LONGEST: those in blocks of channels, as if channels of
         different blocks were uncorrelated.
         """
-        first, second = (_filled(half, self.sums) for half in self.sums)
+        first, second = self._halves()
         if self.site.groups == 1:
             yield slice(None), (_canonical(first, self.site), _canonical(second, self.site))
             return
@@ -60,20 +63,26 @@ class Gram:
             halves = (_toeplitz(half[group, c, c], self.site.kernel) for half in (first, second))
             yield slice(c.start * self.site.kernel, c.stop * self.site.kernel), (next(halves), next(halves))
 
+    def _halves(self) -> Matrices:
+        """The sums of both halves; one without recordings is the other one."""
+        filled = next(half for half in self.sums if half is not None)
+        first, second = (filled if half is None else half for half in self.sums)
+        return first, second
+
     def power(self, group: int = 0) -> Tensor:
         """Second moments (n,) of the columns, up to a factor."""
         return torch.cat([first.diagonal() + second.diagonal() for _, (first, second) in self.blocks(group)])
 
 
 def collect(
-    model: nn.Module, sites: Sequence[Site], forward: Callable[[Any], Any], recordings: Iterable[Any]
+    model: nn.Module, sites: Sequence[Site], forward: Callable[[T], object], recordings: Iterable[T]
 ) -> dict[str, Gram]:
     """The Gram matrices of sites over recordings; a forward pass ends when the last of the sites has its input."""
     found: dict[str, Gram] = {}
     for number, recording in enumerate(recordings):
         with _observe(model, sites, found, number % HALVES), suppress(_SeenAll), Reproducible():
             forward(recording)
-    return {name: gram for name, gram in found.items() if any(isinstance(half, Tensor) for half in gram.sums)}
+    return {name: gram for name, gram in found.items() if any(half is not None for half in gram.sums)}
 
 
 class _SeenAll(Exception):  # noqa: N818 (not an error: it ends a forward pass early)
@@ -145,8 +154,3 @@ def _toeplitz(correlation: Tensor, k: int) -> Tensor:
     c = len(correlation)
     lag = torch.arange(k)[None] - torch.arange(k)[:, None] + k - 1  # l - k
     return correlation[:, :, lag].permute(0, 2, 1, 3).reshape(c * k, c * k)
-
-
-def _filled(half: Any, sums: list[Any]) -> Tensor:
-    """A half without recordings is a copy of the other one."""
-    return half if isinstance(half, Tensor) else next(other for other in sums if isinstance(other, Tensor))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ MOST_KEPT = 128  # bytes for each sample of a recording: an encoder's states, an
 
 
 @contextmanager
-def record(model: nn.Module, layers: Sequence[str], name: Callable[[str], str] = str) -> Iterator[dict[str, Any]]:
+def record(model: nn.Module, layers: Sequence[str], name: Callable[[str], str] = str) -> Iterator[dict[str, object]]:
     """Inside, forward passes leave the output of each layer in the dictionary that is yielded, by its `name`."""
-    outputs: dict[str, Any] = {}
+    outputs: dict[str, object] = {}
 
-    def keep(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+    def keep(layer: str) -> Callable[[nn.Module, object, object], None]:
         return lambda _module, _inputs, output: outputs.__setitem__(name(layer), output)
 
     with ExitStack() as stack:
@@ -35,7 +35,7 @@ def record(model: nn.Module, layers: Sequence[str], name: Callable[[str], str] =
 
 
 @contextmanager
-def reuse(model: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
+def reuse(model: nn.Module, outputs: Mapping[str, object]) -> Iterator[None]:
     """Inside, the layers in `outputs` return these instead of computing them."""
     with ExitStack() as stack:
         for name, output in outputs.items():
@@ -67,7 +67,7 @@ class LayerCache:
     _done: Counter[int] = field(default_factory=Counter)  # by recording: the layers whose answers are kept
     _forms: dict[tuple[int, str], _Form] = field(default_factory=dict)  # by recording and chain
 
-    def run(self, number: int, samples: int, layer: str, forward: Callable[[], Any]) -> None:
+    def run(self, number: int, samples: int, layer: str, forward: Callable[[], object]) -> None:
         """Run `forward` of recording `number` from where its last run stopped; it may end when `layer` is reached.
 
         The layers before `layer` have to be as they will stay, and none before where the last run stopped may change.
@@ -85,7 +85,7 @@ class LayerCache:
             finally:
                 self._keep(number, stop, outputs, MOST_KEPT * samples)
 
-    def _keep(self, number: int, done: int, outputs: Mapping[str, Any], most: int) -> None:
+    def _keep(self, number: int, done: int, outputs: Mapping[str, object], most: int) -> None:
         parts = {chain: output if isinstance(output, tuple) else (output,) for chain, output in outputs.items()}
         tensors = [part for output in parts.values() for part in output if part is not None]
         known = all(isinstance(part, Tensor) and part.dtype == torch.float32 for part in tensors)
@@ -99,7 +99,7 @@ class LayerCache:
                     file.write(b"" if part is None else part.contiguous().numpy())
         self._done[number] = done
 
-    def _read(self, number: int, chain: str) -> Any:
+    def _read(self, number: int, chain: str) -> object:
         single, shapes = self._forms[number, chain]
         with self._file(number, chain).open("rb") as file:
             output = tuple(

@@ -13,32 +13,35 @@ import shutil
 import sys
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...foundation import files
 from ...foundation.errors import InputError
+from ...foundation.reading import JsonObject
 from ..observation.histogram import Histogram
+
+Parts = Mapping[str, Sequence[float]]  # by trial, its numerator and denominator on one recording
 
 FILES = ("fingerprint.json", "scores.jsonl", "stats.npz")
 AGAIN = "leave out --resume to start the calibration again"
 
 
-def fingerprint_hash(fingerprint: dict[str, Any]) -> str:
+def fingerprint_hash(fingerprint: JsonObject) -> str:
     """sha256 (hex) of a fingerprint, stored in the finished model to identify its inputs."""
     return hashlib.sha256(_content(fingerprint)).hexdigest()
 
 
-def _content(fingerprint: dict[str, Any]) -> bytes:
+def _content(fingerprint: JsonObject) -> bytes:
     return json.dumps(fingerprint, sort_keys=True).encode()
 
 
 class ResumeState:
     """A folder with the fingerprint of the inputs, the statistics and the parts of scores."""
 
-    def __init__(self, folder: Path, fingerprint: dict[str, Any], resume: bool) -> None:
+    def __init__(self, folder: Path, fingerprint: JsonObject, resume: bool) -> None:
         self.folder = folder
         self._scores_file = folder / "scores.jsonl"
         self._stats_file = folder / "stats.npz"
@@ -55,7 +58,7 @@ class ResumeState:
         self._open(fingerprint)
         self._scores = self._read_scores()
 
-    def _open(self, fingerprint: dict[str, Any]) -> None:
+    def _open(self, fingerprint: JsonObject) -> None:
         path = self.folder / "fingerprint.json"
         if not path.is_file():  # it is not known whose results these are, or a run was killed during cleanup
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -69,7 +72,7 @@ class ResumeState:
         with files.replaced(path) as partial:
             partial.write_bytes(content)
 
-    def _read_scores(self) -> dict[str, dict[str, list[float]]]:
+    def _read_scores(self) -> dict[str, Parts]:
         lines = self._scores_file.read_text(encoding="utf-8").splitlines() if self._scores_file.is_file() else []
         rows = []
         for line in lines:
@@ -84,11 +87,11 @@ class ResumeState:
         files.write(self._scores_file, "".join(json.dumps(row) + "\n" for row in rows))
         return scores
 
-    def scores(self, key: str) -> dict[str, list[float]] | None:
+    def scores(self, key: str) -> Parts | None:
         """The parts of scores stored under a key; None if that work is still to be done."""
         return self._scores.get(key)
 
-    def add_scores(self, key: str, parts: dict[str, Any]) -> None:
+    def add_scores(self, key: str, parts: Parts) -> None:
         self._scores[key] = parts
         with self._scores_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, "parts": parts}) + "\n")
@@ -131,7 +134,7 @@ def _check_ours(folder: Path) -> None:
         raise InputError(f"{folder}: needed for partial results, but it contains something else; move that away")
 
 
-def _histograms(arrays: Any) -> dict[str, Histogram]:
+def _histograms(arrays: Mapping[str, np.ndarray]) -> dict[str, Histogram]:
     columns = (arrays[key] for key in ("names", "counts", "exponents", "minima", "maxima"))
     return {
         str(name): Histogram(counts, int(exponent), float(low), float(high))

@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ...foundation import progress
 from ...foundation.options import CalibrateOptions
+from ...foundation.reading import JsonObject
 from ...models import checkpoint
 from ...models.checkpoint.transformers_hook import ENGINE
 from ...models.recognizer import Recognizer
@@ -43,7 +44,7 @@ class SearchSession:
 
     recognizer: Recognizer
     options: CalibrateOptions
-    about: dict[str, Any]  # of the recordings, for the plan
+    about: JsonObject  # of the recordings, for the plan
     sites: tuple[Site, ...]
     histograms: Mapping[str, Histogram]
     choices: Choices
@@ -96,7 +97,7 @@ def begin(
     recordings: Sequence[CalibrationUtterance],
     resume: ResumeState,
     options: CalibrateOptions,
-    about: dict[str, Any],
+    about: JsonObject,
     held_out: Sequence[CalibrationUtterance] = (),
 ) -> SearchSession:
     """The session after the pass over all recordings; sites that no recording reached stay in float, with a reason."""
@@ -149,6 +150,6 @@ def _probe_subset(recordings: Sequence[CalibrationUtterance], options: Calibrate
     return [recordings[i] for i in sorted(chosen)]
 
 
-def _bar(recordings: Sequence[CalibrationUtterance], what: str, done: int) -> Any:
+def _bar(recordings: Sequence[CalibrationUtterance], what: str, done: int) -> tqdm:
     left = recordings[done:]
     return progress.bar(left, desc=what, initial=done, total=len(recordings), unit="recording")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+
+from tqdm import tqdm
 
 from ...foundation import progress
 from ..numerics.weight_grid import QTensor
@@ -13,7 +14,7 @@ from ..plan.plan import Plan
 from ..plan.site import Site, canonical_weight, layers_of
 from .float_passes import FloatPasses
 from .forward import CalibrationUtterance, Passages
-from .resume import ResumeState
+from .resume import Parts, ResumeState
 from .rounding_pass import round_site
 from .scores import SCORES, Part, Score, Trial, run_trials, total
 
@@ -75,8 +76,8 @@ class Trials:
         return self._weights[key]
 
     def _parts(
-        self, key: str, recording: CalibrationUtterance, trials: Sequence[Trial], bar: Any, stage: str
-    ) -> dict[str, Any]:
+        self, key: str, recording: CalibrationUtterance, trials: Sequence[Trial], bar: tqdm, stage: str
+    ) -> Parts:
         def tick(trial: str) -> None:
             bar.set_description(f"{stage}: {trial}", refresh=False)
             bar.update()
@@ -84,8 +85,8 @@ class Trials:
         found = self.resume.scores(key)
         if found is None:
             every_layer = layers_of(self.sites)  # those in float too: a trial computes no prefix again
-            found = run_trials(self.passages, every_layer, recording, trials, self.score, tick)  # type: ignore[assignment]
-            self.resume.add_scores(key, found)  # type: ignore[arg-type]
+            found = run_trials(self.passages, every_layer, recording, trials, self.score, tick)
+            self.resume.add_scores(key, found)
         else:
             bar.update(len(trials))
-        return found  # type: ignore[return-value]
+        return found

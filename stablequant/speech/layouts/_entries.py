@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ...foundation.errors import InputError
+from ...foundation.reading import JsonObject
 from ..audio_files import kinds
 
 SUFFIXES = frozenset(
@@ -161,12 +162,12 @@ def records(rows: Iterable[Row[list[str]] | InputError]) -> Iterator[Row[dict[st
             yield row[0], dict(zip(header, row[1], strict=True))
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """Whether a row has no value here: null, or NaN, which pandas writes for an empty cell."""
     return value is None or value != value
 
 
-def json_object(place: str, line: str) -> dict[str, Any]:
+def json_object(place: str, line: str) -> JsonObject:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -179,9 +180,9 @@ def json_object(place: str, line: str) -> dict[str, Any]:
     return entry
 
 
-def name_in(row: dict[str, Any], key: str, place: str) -> str:
+def name_in(row: JsonObject, key: str, place: str) -> str:
     """The path of the recording, which has to be there."""
-    name: Any = row.get(key)
+    name: object = row.get(key)
     if isinstance(name, list):
         raise InputError(f"{place}: {key} is a list, but recordings are not joined; write one entry for each")
     if not is_missing(name) and not isinstance(name, str):
@@ -194,7 +195,7 @@ def name_in(row: dict[str, Any], key: str, place: str) -> str:
     return name
 
 
-def text_in(row: dict[str, Any], keys: Iterable[str], place: str) -> str | None:
+def text_in(row: JsonObject, keys: Iterable[str], place: str) -> str | None:
     """The first of these columns that is there."""
     key = next((each for each in keys if not is_missing(row.get(each))), None)
     if key is None:
@@ -209,11 +210,11 @@ def text_in(row: dict[str, Any], keys: Iterable[str], place: str) -> str | None:
     return text
 
 
-def speaker_in(row: dict[str, Any]) -> str | None:
+def speaker_in(row: JsonObject) -> str | None:
     return next((str(row[key]) for key in SPEAKERS if not is_missing(row.get(key)) and row[key] != ""), None)
 
 
-def seconds(value: Any, name: str, place: str) -> float:
+def seconds(value: object, name: str, place: str) -> float:
     """A time; 0 where there is none."""
     if value is None:
         return 0.0

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from ...foundation.reading import JsonObject
 from . import _entries
 from ._entries import Entry, Utterance
 
@@ -31,7 +31,7 @@ def is_metadata(path: Path) -> bool:
 def read(path: Path) -> Iterator[Entry]:
     metadata = _entries.the_list(path, PATTERNS, is_metadata)
 
-    def entry(place: str, row: dict[str, Any]) -> Utterance:
+    def entry(place: str, row: JsonObject) -> Utterance:
         return _entry(metadata.parent, place, row)
 
     if metadata.suffix == ".csv":
@@ -40,7 +40,7 @@ def read(path: Path) -> Iterator[Entry]:
     return _entries.parsed(rows, lambda place, line: entry(place, _entries.json_object(place, line)))
 
 
-def _entry(folder: Path, place: str, row: dict[str, Any]) -> Utterance:
+def _entry(folder: Path, place: str, row: JsonObject) -> Utterance:
     name, text = _entries.name_in(row, "file_name", place), _entries.text_in(row, _entries.TEXTS, place)
     return Utterance(
         name,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ...foundation.errors import InputError
+from ...foundation.reading import JsonObject
 from . import _entries, audiofolder
 from ._entries import Entry, Utterance
 
@@ -55,7 +55,7 @@ def entry(folder: Path, place: str, line: str) -> Utterance:
     )
 
 
-def _name(row: dict[str, Any], place: str) -> str:
+def _name(row: JsonObject, place: str) -> str:
     """The path of the recording, under the first name that there is."""
     key = next((each for each in PATHS if not _entries.is_missing(row.get(each))), PATHS[0])
     if not isinstance(row.get(key), dict):

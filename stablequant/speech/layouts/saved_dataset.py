@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ...foundation.errors import InputError
+from ...foundation.reading import JsonObject
 from . import _entries
 from ._entries import Entry, Utterance
 
@@ -39,7 +41,7 @@ def read(path: Path) -> Iterator[Entry]:
     return _entries.parsed(numbered, lambda place, row: _entry(rows, column, folder, place, *row))
 
 
-def _package(path: Path) -> Any:
+def _package(path: Path) -> ModuleType:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
@@ -63,7 +65,7 @@ def _split(path: Path) -> Path:
     return splits[0]
 
 
-def _audio_column(folder: Path, rows: Any, datasets: Any) -> str:
+def _audio_column(folder: Path, rows: Any, datasets: ModuleType) -> str:
     found = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
     if len(found) != 1:
         names = ", ".join(rows.features)
@@ -71,7 +73,7 @@ def _audio_column(folder: Path, rows: Any, datasets: Any) -> str:
     return str(found[0])
 
 
-def _entry(rows: Any, column: str, folder: Path, place: str, number: int, row: dict[str, Any]) -> Utterance:
+def _entry(rows: Any, column: str, folder: Path, place: str, number: int, row: JsonObject) -> Utterance:
     def content() -> bytes:
         return _bytes(rows[number][column], folder, place)
 
@@ -79,7 +81,7 @@ def _entry(rows: Any, column: str, folder: Path, place: str, number: int, row: d
     return Utterance(str(number), folder / str(number), text, speaker, 0.0, None, place, content)
 
 
-def _bytes(sound: dict[str, Any] | None, folder: Path, place: str) -> bytes:
+def _bytes(sound: JsonObject | None, folder: Path, place: str) -> bytes:
     """What is inside or, where it was saved without, the file that is named."""
     if sound and sound.get("bytes") is not None:
         return bytes(sound["bytes"])

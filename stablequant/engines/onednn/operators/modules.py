@@ -8,7 +8,6 @@ to the system.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +65,7 @@ class IntegerModule(QuantizedSite):
     def _prepack(self) -> tuple[Prepacked, ...]:
         raise NotImplementedError
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """What a copy takes: packed weights can not be copied, and are packed again from the codes."""
         return {**self.__dict__, "_prepacked": None, "_joined": None}
 

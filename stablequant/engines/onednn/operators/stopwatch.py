@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -68,7 +68,7 @@ def watched() -> Iterator[Stopwatch]:
 
 
 @torch.inference_mode()
-def time_split(forward: Callable[[], Any], rounds: int = 7) -> dict[str, float]:
+def time_split(forward: Callable[[], object], rounds: int = 7) -> dict[str, float]:
     """Milliseconds by part for a forward pass, medians over the rounds; "rest" is what no part covers."""
     found = []
     for number in range(rounds + 2):
