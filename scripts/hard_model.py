@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_waveforms(data: str, rate: int, count: int) -> list[np.ndarray]:
-    utterances = audio.read_utterances(data, require_text=False, max_samples=count, seed=0)
+    utterances = audio.listing(data, require_text=False, max_samples=count, seed=0).utterances
     return [audio.load(utterance, rate) for utterance in utterances]
 
 

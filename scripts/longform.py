@@ -35,7 +35,7 @@ NOISE = 1e-4  # standard deviation of the pauses: -80 dB of full scale
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     recognizer = read.load(options.model)
-    utterances = audio.read_utterances(options.data, require_text=True)
+    utterances = audio.listing(options.data, require_text=True).utterances
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "long.flac")
         rows = write(path, utterances, recognizer.sampling_rate, options)

@@ -69,7 +69,7 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    sets = {name_of(data): audio.read_utterances(data, require_text=True) for data in options.evaluate}
+    sets = {name_of(data): audio.listing(data, require_text=True).utterances for data in options.evaluate}
     base, rows = read.load(options.model), []
     reference = {name: count(base, found, options) for name, found in sets.items()}
     rows.append(Row("float32", "", base.bytes_on_disk, 1.0, base.sites, measure(reference, {}, options.seed)))

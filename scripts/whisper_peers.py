@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
 
 def chosen(options: argparse.Namespace) -> list[Utterance]:
     """Every so many-th of the utterances of the age and length asked for, in an order drawn with the seed."""
-    found = audio.read_utterances(options.data, require_text=True)
+    found = audio.listing(options.data, require_text=True).utterances
     if options.min_age is not None:
         rows = [json.loads(line) for line in Path(options.data).read_text().splitlines() if line.strip()]
         found = [each for each, row in zip(found, rows, strict=True) if row["age"] >= options.min_age]
@@ -123,7 +123,7 @@ def chosen(options: argparse.Namespace) -> list[Utterance]:
 
 
 def calibration(options: argparse.Namespace) -> list[np.ndarray]:
-    found = audio.read_utterances(options.calibrate, require_text=False, max_samples=CALIBRATION, seed=options.seed)
+    found = audio.listing(options.calibrate, require_text=False, max_samples=CALIBRATION, seed=options.seed).utterances
     return [audio.load(each, RATE) for each in found]
 
 

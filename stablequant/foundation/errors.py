@@ -3,3 +3,8 @@
 
 class InputError(ValueError):
     """A model, recording, transcript, manifest or option that cannot be used; `sfm-quant` then exits with 3."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, without details below it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -15,7 +15,7 @@ from pathlib import Path
 from httpx2 import HTTPError
 from huggingface_hub import HfApi, constants, errors, hf_hub_download, try_to_load_from_cache
 
-from ..foundation.errors import InputError
+from ..foundation.errors import InputError, first_line
 
 CONFIG = "config.json"
 UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -53,7 +53,7 @@ def _listed(path: str, repository: str, commit: str) -> frozenset[str] | None:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise
     except (HTTPError, OSError) as error:
-        warnings.warn(f"{path}: the hub cannot be reached ({_first_line(error)}); looking in the cache", stacklevel=1)
+        warnings.warn(f"{path}: the hub cannot be reached ({first_line(error)}); looking in the cache", stacklevel=1)
         return None
 
 
@@ -96,14 +96,14 @@ def _why_not(error: Exception, repository: str, revision: str | None) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"no branch, tag or commit {revision!r} in {page}; correct the part after the @"
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"a file of the repository cannot be downloaded ({_first_line(error)}); try again"
+        return f"a file of the repository cannot be downloaded ({first_line(error)}); try again"
     if isinstance(error, errors.RevisionResolutionError | errors.LocalEntryNotFoundError):
         return _not_cached(repository, revision)
     if isinstance(error, errors.HFValidationError):
         return "no such folder, and not a hub id either (owner/name or owner/name@revision); correct it"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return f"{error.filename or constants.HF_HUB_CACHE} is not writable; set HF_HOME to a folder that is"
-    return f"cannot be downloaded ({_first_line(error)}); try again, or use a local folder"
+    return f"cannot be downloaded ({first_line(error)}); try again, or use a local folder"
 
 
 def _not_cached(repository: str, revision: str | None) -> str:
@@ -117,7 +117,3 @@ def _not_cached(repository: str, revision: str | None) -> str:
         f"no such folder, the hub ({constants.ENDPOINT}) cannot be reached, and {where} is not in the cache "
         f"({constants.HF_HUB_CACHE}); check the network, or use a local folder"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 from transformers import AutoFeatureExtractor, AutoTokenizer
 
-from ..foundation.errors import InputError
+from ..foundation.errors import InputError, first_line
 from ..foundation.reading import JsonObject
 from .families.base import Family
 from .source import CONFIG, Source, read_json
@@ -125,7 +125,3 @@ def _keep_one_language(tokenizer: Any) -> None:
     if getattr(tokenizer, "target_lang", None) is not None:
         tokenizer.vocab = dict(tokenizer.encoder)
         tokenizer.target_lang = tokenizer.init_kwargs["target_lang"] = None
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -13,12 +13,12 @@ from types import ModuleType
 import numpy as np
 
 from ..engines.onednn.operators.stopwatch import time_split
+from ..evaluation.environment import environment
 from ..foundation.errors import InputError
 from ..models.checkpoint import histograms, read
 from ..quantization.plan import table
 from ..quantization.plan.draft import PLAN_FILE, Draft
 from ..quantization.plan.plan import of_draft
-from ..workflows.evaluate import environment
 from . import inputs, layers
 from .lost_words import SPEAKERS, Words
 

@@ -34,7 +34,6 @@ __all__ = [
     "facts",
     "listing",
     "load",
-    "read_utterances",
     "told",
     "whole_file",
 ]
@@ -55,17 +54,6 @@ class Listing:
     skipped: int = 0  # entries that cannot be used; several may have one problem
 
 
-def read_utterances(
-    data: str | Path, *, require_text: bool, max_samples: int | None = None, seed: int = 0
-) -> list[Utterance]:
-    """The utterances of `data`, whose layout is detected, in its order; `max_samples` keeps a seeded subset.
-
-    Raises InputError when no layout fits, and with all problems when there are any: a line cannot be read, a
-    recording is missing, or, with `require_text`, a transcript is.
-    """
-    return listing(data, require_text=require_text, max_samples=max_samples, seed=seed).utterances
-
-
 def listing(
     data: str | Path,
     *,
@@ -74,9 +62,11 @@ def listing(
     seed: int = 0,
     skip_bad: bool = False,
 ) -> Listing:
-    """Like `read_utterances`; with `skip_bad`, entries that cannot be used are left out and reported in `problems`.
+    """The utterances of `data`, whose layout is detected, in its order; `max_samples` keeps a seeded subset.
 
-    If no utterance can be used, it still raises InputError.
+    Raises InputError when no layout fits, and with all problems when there are any: a line cannot be read, a
+    recording is missing, or, with `require_text`, a transcript is. With `skip_bad`, entries that cannot be used are
+    left out and reported in `problems`; it still raises InputError if no utterance can be used.
     """
     if max_samples is not None and max_samples < 1:
         raise InputError(f"max_samples is {max_samples}; it must be 1 or more")

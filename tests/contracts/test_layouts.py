@@ -19,7 +19,7 @@ LISTS |= {"speechbrain": "test.csv", "common_voice": "test.tsv", "two_column": "
 
 
 def read(data):
-    return audio.read_utterances(data, require_text=True)
+    return audio.listing(data, require_text=True).utterances
 
 
 def test_every_layout_has_an_example():

@@ -122,7 +122,7 @@ def test_a_manifest_may_name_any_recording_of_the_user(where, speech, tmp_path):
     (tmp_path / "data" / "link.wav").symlink_to(speech / "0.wav")
     shutil.copy(speech / "0.wav", tmp_path / "0.wav")
     path = {"absolute": speech / "0.wav", "above": "../0.wav", "link": "link.wav"}[where]
-    (utterance,) = audio.read_utterances(manifest(tmp_path / "data", path), require_text=True)
+    (utterance,) = audio.listing(manifest(tmp_path / "data", path), require_text=True).utterances
     assert len(audio.load(utterance, 16000)) == 4000
 
 
@@ -149,7 +149,7 @@ def test_data_that_is_no_file_is_refused_and_never_hangs(data, tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
     with pytest.raises(InputError):
-        audio.read_utterances(tmp_path / data, require_text=False)
+        audio.listing(tmp_path / data, require_text=False)
 
 
 def test_a_plan_that_is_a_pipe_is_refused_and_never_hangs(tmp_path):

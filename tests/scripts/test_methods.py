@@ -50,7 +50,7 @@ def test_rows_and_reuse(command, capsys, monkeypatch):
 
 
 def test_answers_of_other_weights_are_not_reused(calibrated, float_folder, speech):
-    utterances = methods.audio.read_utterances(speech, require_text=True)
+    utterances = methods.audio.listing(speech, require_text=True).utterances
     float_model, quantized = methods.read.load(str(float_folder)), methods.read.load(str(calibrated[0]))
     names = {methods.fingerprint(each, utterances) for each in (float_model, quantized)}
     assert len(names) == 2

@@ -39,7 +39,7 @@ def manifest(folder, *entries):
 
 
 def read(data, require_text=True, **options):
-    return audio.read_utterances(data, require_text=require_text, **options)
+    return audio.listing(data, require_text=require_text, **options).utterances
 
 
 # ---- what is wrong with the data

@@ -15,13 +15,13 @@ from transformers import AutoConfig
 
 from ...engines import onednn
 from ...engines.state import QuantizedSite
-from ...foundation.errors import InputError
+from ...foundation.errors import InputError, first_line
 from ...foundation.reading import JsonObject
 from ...quantization.plan.plan import PLAN_FILE, read_plan
 from .. import folder_check, source
 from ..families.base import Family, Geometry, families
 from ..missing_weights import zero_unread
-from ..processors import Languages, first_line, load_processor
+from ..processors import Languages, load_processor
 from ..recognizer import Recognizer
 from ..source import Source
 from ..tasks.base import PLAIN, Decoding, Inputs, Task, task_of

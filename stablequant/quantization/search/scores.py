@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import jiwer
 import torch
 
 from ...engines.simulation import simulate
+from ...evaluation.error_rates import count_words
 from ...foundation.errors import InputError
 from ...foundation.memory_pages import return_freed_memory as trim
 from ...models.recognizer import Recognizer
@@ -63,15 +63,8 @@ def _divergence(recognizer: Recognizer, recording: CalibrationUtterance, passage
 
 def _word_errors(recognizer: Recognizer, recording: CalibrationUtterance, passage: Passage, answer: Answer) -> Part:
     text = recording.text or ""
-    lost = _errors(text, recognizer.text(passage.inputs)) - _errors(text, answer.text)
-    return float(lost), float(len(text.split()))
-
-
-def _errors(reference: str, hypothesis: str) -> int:
-    if not reference.split():  # jiwer refuses an empty reference; every word is then an insertion
-        return len(hypothesis.split())
-    counts = jiwer.process_words(reference, hypothesis)
-    return counts.substitutions + counts.deletions + counts.insertions
+    errors, before = count_words([text, text], [recognizer.text(passage.inputs), answer.text]).errors
+    return float(errors - before), float(len(text.split()))
 
 
 SCORES = {

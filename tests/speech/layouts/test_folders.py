@@ -8,7 +8,7 @@ from stablequant.speech import audio
 
 
 def read(data, require_text=True):
-    return audio.read_utterances(data, require_text=require_text)
+    return audio.listing(data, require_text=require_text).utterances
 
 
 def test_librispeech(tmp_path):
@@ -119,7 +119,7 @@ def test_linked_folders_are_followed_once(tmp_path, speech):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").symlink_to(speech)
     (tmp_path / "data" / "self").symlink_to(tmp_path / "data")
-    found = audio.read_utterances(tmp_path / "data", require_text=True)
+    found = audio.listing(tmp_path / "data", require_text=True).utterances
     assert len(found) == len(list(speech.glob("*.wav")))
 
 

@@ -12,7 +12,7 @@ from stablequant.speech.audio import Utterance
 
 
 def read(data, require_text=True):
-    return audio.read_utterances(data, require_text=require_text)
+    return audio.listing(data, require_text=require_text).utterances
 
 
 def test_nemo_manifest(tmp_path):

@@ -11,7 +11,7 @@ from stablequant.speech import audio
 
 
 def read(data):
-    return audio.read_utterances(data, require_text=True)
+    return audio.listing(data, require_text=True).utterances
 
 
 def test_recordings_are_read_out_of_it_when_they_are_needed(tmp_path, monkeypatch):

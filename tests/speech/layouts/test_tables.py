@@ -9,7 +9,7 @@ from stablequant.speech.audio import Utterance
 
 
 def read(data, require_text=True):
-    return audio.read_utterances(data, require_text=require_text)
+    return audio.listing(data, require_text=require_text).utterances
 
 
 # ---- fairseq

@@ -93,7 +93,7 @@ def test_nothing_that_is_read(tmp_path):
 
 def test_the_content_decides(tmp_path):
     write(tmp_path / "a.wav").rename(tmp_path / "a.m4a")
-    assert [each.id for each in audio.read_utterances(tmp_path, require_text=False)] == ["a.m4a"]
+    assert [each.id for each in audio.listing(tmp_path, require_text=False).utterances] == ["a.m4a"]
     assert transcribe.find([str(tmp_path)]) == [str(tmp_path / "a.m4a")]
 
 
@@ -136,7 +136,7 @@ def test_transcript_without_a_recording(tmp_path):
 )
 def test_encodings_that_are_read(tmp_path, content, text):
     write(tmp_path / "a.wav").with_suffix(".txt").write_bytes(content)
-    assert [each.text for each in audio.read_utterances(tmp_path, require_text=True)] == [text]
+    assert [each.text for each in audio.listing(tmp_path, require_text=True).utterances] == [text]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_encodings_that_are_read(tmp_path, content, text):
 def test_encodings_that_are_not(tmp_path, content, message):
     write(tmp_path / "a.wav").with_suffix(".txt").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        audio.read_utterances(tmp_path, require_text=True)
+        audio.listing(tmp_path, require_text=True)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -170,7 +170,7 @@ def test_lists_in_other_encodings(tmp_path, encoding, ends):
     }
     for name, lines in lists.items():
         (tmp_path / name).write_bytes((ends.join(lines) + ends).encode(encoding))
-        assert [each.text for each in audio.read_utterances(tmp_path / name, require_text=True)] == ["ÇA"], name
+        assert [each.text for each in audio.listing(tmp_path / name, require_text=True).utterances] == ["ÇA"], name
 
 
 # ---- paths and fields of a manifest
@@ -183,7 +183,7 @@ def entry(folder, **fields):
 @pytest.mark.parametrize("name", ["my recording.wav", "x/%20.wav", "ü.wav", "#1.wav", "~a.wav"])
 def test_odd_names(tmp_path, name):
     write(tmp_path / name)
-    (each,) = audio.read_utterances(entry(tmp_path, audio_filepath=name), require_text=True)
+    (each,) = audio.listing(entry(tmp_path, audio_filepath=name), require_text=True).utterances
     assert audio.length(each) == 0.5
 
 
@@ -191,7 +191,7 @@ def test_home_and_file_urls(tmp_path, monkeypatch):
     path = write(tmp_path / "my home/a.wav")
     monkeypatch.setenv("HOME", str(path.parent))
     for name in ("~/a.wav", path.as_uri(), f"file://localhost{path.as_uri()[7:]}"):
-        (each,) = audio.read_utterances(entry(tmp_path, audio_filepath=name), require_text=True)
+        (each,) = audio.listing(entry(tmp_path, audio_filepath=name), require_text=True).utterances
         assert each.path == path
 
 
@@ -228,11 +228,11 @@ def test_home_and_file_urls(tmp_path, monkeypatch):
 def test_fields_have_an_answer_each(tmp_path, fields, message):
     write(tmp_path / "sub/a.wav")
     with pytest.raises(InputError, match=rf"^{tmp_path}/list\.jsonl:1: {message}"):
-        audio.read_utterances(entry(tmp_path, **fields), require_text=True)
+        audio.listing(entry(tmp_path, **fields), require_text=True)
 
 
 def test_null_times_are_the_whole_recording(tmp_path):
     write(tmp_path / "a.wav")
     path = entry(tmp_path, audio_filepath="a.wav", offset=None, duration=None)
-    (each,) = audio.read_utterances(path, require_text=True)
+    (each,) = audio.listing(path, require_text=True).utterances
     assert (each.offset, each.duration, audio.length(each)) == (0.0, None, 0.5)
