@@ -22,14 +22,13 @@ from ...quantization.plan.draft import PLAN_FILE, Draft, read_draft
 from ...quantization.plan.plan import Plan, of_draft
 from ..folder_check import check
 from ..source import SETTINGS, in_folder, read_json
-from . import histograms as evidence
-from . import read
+from . import histograms, read
 from .transformers_hook import StableQuantConfig
 from .value_checks import value_problems
 
 CONFIG_FILE = "config.json"
 NOT_HASHED = frozenset({CONFIG_FILE, "README.md"})  # people may write into the model card
-OPTIONAL = frozenset({evidence.FILE.as_posix()})  # a model is complete without them
+OPTIONAL = frozenset({histograms.FILE.as_posix()})  # a model is complete without them
 NOT_SETTINGS = frozenset({"quantization_config", "transformers_version", "_name_or_path"})
 
 

@@ -19,13 +19,13 @@ from torch import nn
 from ...engines import state
 from ...foundation import files
 from ...foundation.errors import InputError
-from ...foundation.memory_pages import drop_mapped as release
+from ...foundation.memory_pages import drop_mapped
 from ...quantization.numerics.weight_grid import QTensor
 from ...quantization.observation.histogram import Histogram
 from ...quantization.plan.plan import PLAN_FILE, Plan
 from ..recognizer import Recognizer
 from ..source import read_json
-from . import histograms as evidence
+from . import histograms
 from .card import model_card
 from .transformers_hook import StableQuantConfig, StableQuantizer, untie
 from .verify import checksums
@@ -101,7 +101,7 @@ def write(
     the plan, are stored as evidence. `complete` is called when everything is written and only the renaming is left.
     """
     for weight in recognizer.model.parameters():
-        release(weight)  # most are no longer needed, and writing takes memory too
+        drop_mapped(weight)  # most are no longer needed, and writing takes memory too
     model = quantized_model(recognizer.model, plan, weights)
     try:
         with files.workspace(out) as folder:
@@ -124,7 +124,7 @@ def _save(
     recognizer.processor.save_pretrained(folder)
     (folder / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8", errors="backslashreplace")
     if stats:
-        evidence.write(folder, stats)
+        histograms.write(folder, stats)
     (folder / "README.md").write_text(
         model_card(plan, recognizer, folder, name), encoding="utf-8", errors="backslashreplace"
     )

@@ -121,8 +121,8 @@ def quantize_weight(weight: Tensor, scale: Tensor, grid: Grid) -> Tensor:
 
 
 def sqnr_db(signal: float, noise: float) -> float | None:
-    """Signal to quantization noise in dB from the two powers; None where either is 0."""
-    return 10.0 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+    """Signal to quantization noise in dB, to three digits, from the two powers; None where either is 0."""
+    return round(10.0 * math.log10(signal / noise), 3) if signal > 0 and noise > 0 else None
 
 
 def _in_memory_order(x: Tensor) -> Tensor:

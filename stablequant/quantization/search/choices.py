@@ -74,7 +74,7 @@ class Choices:
             return choice
         noise = float(seen.noise(np.array([read.scale]), np.array([read.exact_zero]), read.grid)[0])
         share = round(seen.share_outside(read.low, read.high), 8)
-        ratio = rounded(sqnr_db(seen.power(), noise))
+        ratio = sqnr_db(seen.power(), noise)
         return replace(choice, measured=replace(choice.measured, clipped_share=share, input_sqnr_db=ratio))
 
     def group(self, bits: int) -> int | None:
@@ -110,7 +110,3 @@ def weight_choice(site: Site, format: WeightFormat, method: str, rounding: str) 
     columns = site.in_channels * site.kernel
     size = format.bytes(site.out_channels, columns)
     return WeightChoice(format, method, rounding, site.out_channels * columns, size)
-
-
-def rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

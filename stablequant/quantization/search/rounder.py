@@ -13,7 +13,6 @@ from ..numerics.weight_grid import QTensor, StoredWeight
 from ..plan.choice import Quantized
 from ..plan.plan import Plan
 from ..plan.site import Site, canonical_weight
-from .choices import rounded as three_digits
 from .float_passes import FloatPasses
 from .forward import CalibrationUtterance, Passages
 from .rounding_pass import round_layers
@@ -63,5 +62,5 @@ class Rounder:
         """The choice with the error of the rounded weight."""
         weight = canonical_weight(self.passages.recognizer.model.get_submodule(name))
         error = (rounded.dequantize() - weight).double().square().mean()
-        ratio = three_digits(sqnr_db(float(weight.double().square().mean()), float(error)))
+        ratio = sqnr_db(float(weight.double().square().mean()), float(error))
         return replace(choice, measured=replace(choice.measured, weight_sqnr_db=ratio))

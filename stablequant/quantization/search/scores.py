@@ -22,7 +22,7 @@ import torch
 from ...engines.simulation import simulate
 from ...evaluation.error_rates import count_words
 from ...foundation.errors import InputError
-from ...foundation.memory_pages import return_freed_memory as trim
+from ...foundation.memory_pages import return_freed_memory
 from ...models.recognizer import Recognizer
 from ...models.tasks.base import Answer, Part
 from ..numerics.reproducible import Reproducible
@@ -83,7 +83,7 @@ def run_trials(
     progress: Callable[[str], None],
 ) -> dict[str, Part]:
     """One recording's part of each trial's score, by key; `progress` is called with each key as it begins."""
-    trim()  # freed by the stage before
+    return_freed_memory()  # freed by the stage before
     recognizer, passage = passages.recognizer, passages.of(recording)
     model, repeats = recognizer.model, recognizer.task.repeats
     before = layers[: max(layers.index(trial.first) for trial in trials)]
@@ -94,7 +94,7 @@ def run_trials(
         raise InputError(
             f"{recording.key}: the model's output is NaN or infinite; its weights or the recording are damaged"
         )
-    trim()
+    return_freed_memory()
     parts = {}
     for trial in trials:
         progress(trial.key)
