@@ -22,6 +22,7 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
     "api",
     "report",
     "workflows",
+    "quantization.training",
     "quantization.planners",
     "quantization.search",
     "evaluation",

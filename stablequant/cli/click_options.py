@@ -83,7 +83,7 @@ def _parameter(of: Field[Any], hint: Any) -> Callable[[Command], Command]:
         )
     default = {"required": True} if required else {"default": of.default}
     return click.option(
-        flag(of.name),
+        shown.get("flag", flag(of.name)),
         of.name,
         type=_type(of, kinds),
         **default,

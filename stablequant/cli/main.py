@@ -20,9 +20,11 @@ from .evaluate import evaluate
 from .inspect import data, diff, inspect, verify
 from .outputs import example, system_sentence
 from .transcribe import transcribe
+from .tune import tune
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
-ADVICE_TO_RESUME = {"calibrate": "; run the same command with --resume to continue"}
+RESUMED = "; run the same command with --resume to continue"
+ADVICE_TO_RESUME = {"calibrate": RESUMED, "tune": RESUMED}
 
 
 class Failure(click.ClickException):
@@ -90,5 +92,5 @@ def main() -> None:
     """Quantize speech recognition models to integers, and measure the result."""
 
 
-for command in (calibrate, evaluate, transcribe, data, inspect, verify, diff):
+for command in (calibrate, tune, evaluate, transcribe, data, inspect, verify, diff):
     main.add_command(command)

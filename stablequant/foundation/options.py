@@ -18,6 +18,7 @@ from . import registry
 from .errors import InputError
 
 SCORES = ("logits", "wer")
+LOSSES = ("distill", "task", "both")
 TASKS = ("transcribe", "translate")
 FORMATS = ("txt", "json", "srt", "vtt")
 MOST_BEAMS = 64
@@ -227,6 +228,69 @@ class CalibrateOptions(Options):
             yield "threshold", "is only used by --method stable; leave it out"
         if not self.limits() and parse_scheme(self.scheme)[0] > 4:
             yield "group_size", f"is for weights of 4 bits and fewer, but --scheme is {self.scheme}"
+
+
+@dataclass(frozen=True)
+class TuneOptions(Options):
+    """What `sfm-quant tune` takes."""
+
+    model: str = _model()
+    data: str = _path("Recordings to train on: a manifest or folder. Transcripts are only for --loss.", metavar="DATA")
+    out: str = _path("Folder to write the quantized model to.", metavar="DIR")
+    dev: str | None = _path(
+        "Recordings that choose the best state.  [default: every tenth of DATA, held out]", None, metavar="DATA"
+    )
+    scheme: str = _option("Bits of weights and activations, such as w4a8, w3a8 or w2a8.", "w4a8")
+    avg_bits: float | None = _limit(
+        "Mix 8, 4, 3 and 2 bits so that weights have this average.", "BITS", least=2, most=8
+    )
+    target_compression: float | None = _limit(
+        "Mix bits so that the model is this many times smaller than its parameters in float32.", "RATIO", above=1
+    )
+    group_size: int | Literal["auto"] | None = _option(
+        "Weights that share a step: 32, 64, 128, or channel for a whole row. auto: as `sfm-quant calibrate`.",
+        "auto",
+        one_of=GROUP_SIZES,
+    )
+    start: str | None = _path(
+        "Start from this quantized folder of MODEL.  [default: calibrate first]", None, metavar="DIR", flag="--from"
+    )
+    loss: str = _option(
+        "What is learned: the float model's posteriors, the transcripts, or both.", "distill", one_of=LOSSES
+    )
+    steps: int | None = _option("Steps of four recordings, end to end.  [default: 300]", None, metavar="N", least=1)
+    minutes: float | None = _limit("Train for so long instead of a number of steps.", "M", above=0)
+    max_samples: int | None = _max_samples()
+    seed: int = _seed()
+    resume: bool = _option("Continue an interrupted run.", False)
+    target_lang: str | None = _target_lang()
+    language: str | None = _language()
+    skip_bad: bool = _skip_bad()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is not None and self.minutes is not None:
+            raise InputError("use only one of --steps, --minutes")
+        self.calibration(self.data, self.out)  # its checks
+
+    def calibration(self, data: str, out: str) -> CalibrateOptions:
+        """The options of the calibration that training starts from."""
+        limits = self.avg_bits is not None or self.target_compression is not None
+        names = ("model", "avg_bits", "target_compression", "group_size", "max_samples", "seed", "target_lang")
+        return CalibrateOptions(
+            data=data,
+            out=out,
+            scheme="w8a" + self.scheme.lower().rpartition("a")[2] if limits else self.scheme,
+            method="mse",  # ranges are learned from there
+            language=self.language,
+            skip_bad=self.skip_bad,
+            **{name: getattr(self, name) for name in names},
+        )
+
+    def refuse_ignored(self, given: Collection[str]) -> None:
+        for name in ("scheme", "avg_bits", "target_compression", "group_size"):
+            if self.start is not None and name in given:
+                raise InputError(f"{flag(name)} is already set in the folder of --from; leave it out")
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def calibrate(options: CalibrateOptions) -> JsonObject:
 
 def _calibrate(options: CalibrateOptions, planner: Planner) -> JsonObject:
     began = time.monotonic()
-    recognizer = _float_model(options)
+    recognizer = float_model(options.model, options.target_lang, options.language)
     planner.check(sites_of(recognizer))  # before the recordings are read, not after
     recordings, about = read_recordings(options, recognizer)
     fingerprint = _fingerprint(options, recognizer, recordings, about)
@@ -72,11 +72,12 @@ def _calibrate(options: CalibrateOptions, planner: Planner) -> JsonObject:
     return _summary(options, plan, recognizer, session.passes.spent, time.monotonic() - began)
 
 
-def _float_model(options: CalibrateOptions) -> Recognizer:
-    recognizer = read.load(options.model, options.target_lang, Decoding(options.language))
+def float_model(model: str, target_lang: str | None, language: str | None) -> Recognizer:
+    """The recogniser to be quantized; InputError if it is quantized already."""
+    recognizer = read.load(model, target_lang, Decoding(language))
     if recognizer.scheme != "float32":
         raise InputError(
-            f"{options.model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
+            f"{model}: already quantized ({recognizer.scheme}); calibrate the float model it was made from"
         )
     for remark in recognizer.remarks:
         warnings.warn(remark, stacklevel=1)

@@ -18,14 +18,18 @@ MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of 
 
 
 def read_recordings(
-    options: CalibrateOptions, recognizer: Recognizer
+    options: CalibrateOptions, recognizer: Recognizer, recordings: int | None = MAX_RECORDINGS, *, text: bool = False
 ) -> tuple[list[CalibrationUtterance], JsonObject]:
-    """The calibration recordings in the order of their names, and their description for the plan."""
-    rate, most = recognizer.sampling_rate, _most(options, recognizer.sampling_rate)
-    found, facts = _decoded(options, rate, most)
+    """The calibration recordings in the order of their names, and their description for the plan.
+
+    There are `recordings` at most, unless the options say otherwise. With `text`, each needs a transcript.
+    """
+    rate, text = recognizer.sampling_rate, text or options.needs_text()
+    most = None if text else int(MAX_SECONDS * rate)  # a transcript covers all of a recording
+    found, facts = _decoded(options, rate, most, options.max_samples or recordings, text)
     pairs = sorted(zip(found.utterances, facts, strict=True), key=lambda pair: pair[0].id)
     usable = [(utterance, each) for utterance, each in pairs if each.samples >= recognizer.min_samples]
-    usable = _within_window(usable, options, recognizer)
+    usable = _within_window(usable, options, recognizer, text)
     about = {
         "data": options.data,
         "recordings": len(usable),
@@ -43,15 +47,15 @@ def read_recordings(
             f"shorter than {1000 * recognizer.min_samples / rate:.0f} ms and {about['silent']} are silent"
         )
     read = partial(audio.load, sampling_rate=rate, most=most)
-    return [CalibrationUtterance(each.id, partial(read, each), each.text) for each, _ in usable], about
+    return [CalibrationUtterance(each.id, partial(read, each), each.text, of.samples) for each, of in usable], about
 
 
 def _within_window(
-    pairs: list[tuple[audio.Utterance, Facts]], options: CalibrateOptions, recognizer: Recognizer
+    pairs: list[tuple[audio.Utterance, Facts]], options: CalibrateOptions, recognizer: Recognizer, text: bool
 ) -> list[tuple[audio.Utterance, Facts]]:
     """Without recordings whose transcript is needed, and that are longer than a model's window."""
     window = recognizer.geometry.window
-    kept = [pair for pair in pairs if not (window and options.needs_text()) or pair[1].samples <= window]
+    kept = [pair for pair in pairs if not (window and text) or pair[1].samples <= window]
     if len(kept) < len(pairs):
         warnings.warn(
             f"{options.data}: {len(pairs) - len(kept)} recordings are longer than the {recognizer.longest:g} s that "
@@ -74,12 +78,14 @@ def held_out(
     return recordings[::2], recordings[1::2]
 
 
-def _decoded(options: CalibrateOptions, rate: int, most: int | None) -> tuple[audio.Listing, list[Facts]]:
+def _decoded(
+    options: CalibrateOptions, rate: int, most: int | None, recordings: int | None, text: bool
+) -> tuple[audio.Listing, list[Facts]]:
     """The usable part of the data; what is left out is reported now."""
     found = audio.listing(
         options.data,
-        require_text=options.needs_text(),
-        max_samples=options.max_samples or MAX_RECORDINGS,
+        require_text=text,
+        max_samples=recordings,
         seed=options.seed,
         skip_bad=options.skip_bad,
     )
@@ -87,8 +93,3 @@ def _decoded(options: CalibrateOptions, rate: int, most: int | None) -> tuple[au
     for sentence in audio.told(found.problems):
         warnings.warn(f"left out: {sentence}", stacklevel=1)
     return found, facts
-
-
-def _most(options: CalibrateOptions, rate: int) -> int | None:
-    """Samples of a recording that are used. A transcript covers all of it, so where one is needed nothing is cut."""
-    return None if options.needs_text() else int(MAX_SECONDS * rate)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
@@ -94,11 +95,13 @@ def write(
     out: Path,
     stats: Mapping[str, Histogram] | None = None,
     complete: Callable[[], None] = lambda: None,
+    records: Mapping[Path, str] = MappingProxyType({}),
 ) -> None:
     """Write the integer form of a float recogniser to the folder `out`, completely or not at all.
 
     The float model is not changed. An earlier stablequant model at `out` is replaced. `stats`, the histograms behind
-    the plan, are stored as evidence. `complete` is called when everything is written and only the renaming is left.
+    the plan, and `records`, texts by file, are stored as evidence. `complete` is called when everything is written and
+    only the renaming is left.
     """
     for weight in recognizer.model.parameters():
         drop_mapped(weight)  # most are no longer needed, and writing takes memory too
@@ -106,7 +109,7 @@ def write(
     try:
         with files.workspace(out) as folder:
             new = folder / "new"
-            _save(model, recognizer, plan, new, out.name, stats)
+            _save(model, recognizer, plan, new, out.name, stats, records)
             files.usual_modes(new)
             complete()
             files.swap(new, out)
@@ -117,7 +120,13 @@ def write(
 
 
 def _save(
-    model: Any, recognizer: Recognizer, plan: Plan, folder: Path, name: str, stats: Mapping[str, Histogram] | None
+    model: Any,
+    recognizer: Recognizer,
+    plan: Plan,
+    folder: Path,
+    name: str,
+    stats: Mapping[str, Histogram] | None,
+    records: Mapping[Path, str],
 ) -> None:
     """Every file of a model that will be called `name`; checksums last, in config.json."""
     model.save_pretrained(folder)
@@ -125,6 +134,9 @@ def _save(
     (folder / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8", errors="backslashreplace")
     if stats:
         histograms.write(folder, stats)
+    for path, text in records.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(
         model_card(plan, recognizer, folder, name), encoding="utf-8", errors="backslashreplace"
     )

@@ -118,6 +118,9 @@ class Task(Protocol):
     def divergence(self, answer: Answer, logits: Tensor) -> Part:
         """How far the logits of a changed model are from an answer; 0 for its own."""
 
+    def transcript_loss(self, network: Network, inputs: Inputs, text: str) -> Tensor:
+        """The loss () that the task is usually trained with, for each symbol of a transcript; with gradients."""
+
     def recognise(self, network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
         """What is spoken in several pieces, in one call where the engine can; InputError if output is not finite."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Answer, Forced, Inputs, Network, Part, Word, total_variation
@@ -56,6 +57,21 @@ def answer(network: Network, logits: Tensor, forced: Forced | None) -> Answer:
 def divergence(answer: Answer, logits: Tensor) -> Part:
     """Frames that change, and the symbols that are written."""
     return total_variation(answer.logits, logits), float(answer.written)
+
+
+def transcript_loss(network: Network, inputs: Inputs, text: str) -> Tensor:
+    """CTC's; 0 where a transcript has more symbols than the recording has frames."""
+    symbols = torch.tensor([network.tokenizer(text).input_ids])
+    found = logits(network.model, inputs, None).log_softmax(-1)
+    return F.ctc_loss(
+        found[:, None],
+        symbols,
+        torch.tensor([len(found)]),
+        torch.tensor([symbols.shape[1]]),
+        blank=network.tokenizer.pad_token_id,
+        reduction="sum",
+        zero_infinity=True,
+    ) / max(1, symbols.shape[1])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...foundation.errors import InputError
@@ -79,6 +80,16 @@ def answer(network: Network, logits: Tensor, forced: Forced | None) -> Answer:
 def divergence(answer: Answer, logits: Tensor) -> Part:
     """Tokens that change, and all tokens."""
     return total_variation(answer.logits, logits), float(answer.written)
+
+
+def transcript_loss(network: Network, inputs: Inputs, text: str) -> Tensor:
+    """Cross-entropy of the tokens of a transcript, after those that the model starts with, and of the end."""
+    with torch.no_grad():
+        prompt = _prompts(network, _encoded(network.model, inputs), whisper_tokens.tokens(network))
+    written = network.tokenizer(" " + text.strip(), add_special_tokens=False).input_ids
+    ids = torch.cat([prompt, torch.tensor([written], dtype=torch.int64)], 1)
+    found = logits(network.model, inputs, Forced(ids, prompt.shape[1]))
+    return F.cross_entropy(found, torch.tensor([*written, network.tokenizer.eos_token_id]))
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def _search(values: Tensor, weights: Tensor, groups: Groups) -> tuple[Tensor, Te
     steps = torch.ones_like(low)
     offsets, errors = torch.zeros_like(steps), torch.full_like(steps, float("inf"))
     for share in SHARES:
-        step = _whole_steps(share * (high - low) / groups.top, groups)
+        step = whole_steps(share * (high - low) / groups.top, groups)
         offset, error = _offset_and_error(values, weights, step, (low + high) / 2, groups)
         wins = error < errors
         for best, tried in ((steps, step), (offsets, offset), (errors, error)):
@@ -85,7 +85,7 @@ def _search(values: Tensor, weights: Tensor, groups: Groups) -> tuple[Tensor, Te
     return steps, offsets, errors
 
 
-def _whole_steps(steps: Tensor, groups: Groups) -> Tensor:
+def whole_steps(steps: Tensor, groups: Groups) -> Tensor:
     """The nearest steps that fit in int8; even ones where the points lie at odd half steps."""
     stride = 2 if groups.top % 2 and not groups.asymmetric else 1
     return (steps / stride).round_().clamp_(1, 2 * LARGEST // groups.top // stride).mul_(stride)

@@ -61,6 +61,9 @@ class WeightFormat(Protocol):
         the output if inputs were uncorrelated.
         """
 
+    def whole(self, steps: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps and offsets (out, groups) that a grid of this format can have and that are nearest, as floats."""
+
     def bytes(self, rows: int, columns: int) -> int:
         """Bytes on disk of the codes and all scales of a weight (rows, columns)."""
 

@@ -23,6 +23,7 @@ class CalibrationUtterance:
     key: str
     read: Callable[[], np.ndarray]  # (samples,) float32 at the model's rate
     text: str | None
+    samples: int = 0  # of the waveform, where that is known
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,13 @@ class Packed(Groups):
         """The grid of least squared error; the step of a group is its range, so that no range method is asked."""
         return self.grid(*weight_fit.fit(weight, self, importance), weight.shape[1])
 
+    def whole(self, steps: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest steps and offsets (out, groups) that a grid can have, as floats."""
+        steps = weight_fit.whole_steps(steps, self)
+        if not self.asymmetric:
+            return steps, (-steps * self.top / 2).floor()
+        return steps, offsets.round().clamp(-LARGEST).minimum(LARGEST - steps * self.top)
+
     def bytes(self, rows: int, columns: int) -> int:
         of_a_group = 2 if self.asymmetric else 1
         return packed_bytes(rows * columns, self.bits) + rows * (4 + of_a_group * self.count(columns))

@@ -47,6 +47,10 @@ class Rows:
         grid = signed_grid(self.bits)
         return self.grid(symmetric_scale(limits(weight, grid), grid), weight.shape[1])
 
+    def whole(self, steps: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Always the same."""
+        return torch.ones_like(steps), torch.full_like(offsets, -(self.top // 2))
+
     def bytes(self, rows: int, columns: int) -> int:
         return rows * columns + 4 * rows
 

@@ -1,0 +1,1 @@
+"""Training of low bits: the forward pass is that of the engine, gradients pass straight through the rounding."""

@@ -1,0 +1,33 @@
+"""The settings of training. Rates are in units of the grids, so that the defaults suit models of any size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Rates of AdamW, lengths, and what is kept."""
+
+    weight_rate: float = 1e-3  # of a master weight end to end, in steps of its grid
+    layer_rate: float = 3e-3  # of a master weight, layer by layer
+    step_rate: float = 1e-4  # of scales and steps (logarithms) and offsets (in steps)
+    range_rate: float = 1e-4  # of the scales of inputs (logarithms)
+    bias_rate: float = 3e-5  # of biases and norms
+    momentum: tuple[float, float] = (0.9, 0.99)
+    warm_up: float = 0.1  # share of the steps
+    final: float = 0.05  # of the rates, at the last step
+    layer_steps: int = 150  # for each layer
+    layer_batch: int = 2  # recordings in one of them
+    layer_recordings: int = 48  # whose inputs of a layer are kept; every fifth only checks
+    steps: int = 300  # end to end
+    batch: int = 4  # recordings in one of them
+    checks: int = 10  # evaluations on the development set, evenly spread
+    patience: int = 4  # checks without a better one, after which training ends
+    transcripts: float = 0.3  # weight of the task's own loss beside the distance to the float model
+
+    def factor(self, progress: float) -> float:
+        """Of the rates, when a share of the training is done: linear warm-up, then a cosine."""
+        cosine = self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+        return cosine * min(1.0, progress / self.warm_up) if self.warm_up else cosine

@@ -1,0 +1,119 @@
+"""The model that is trained: a copy of the float model whose sites compute as a plan says, with gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ...models import checkpoint
+from ...models.recognizer import Recognizer
+from ..numerics.weight_grid import QTensor
+from ..plan.choice import Quantized
+from .inputs import TrainedInput
+from .settings import TuneSettings
+from .weights import TrainedWeight
+
+
+@dataclass(frozen=True)
+class TrainedSite:
+    """A site of the student."""
+
+    choice: Quantized
+    weight: TrainedWeight
+    input: TrainedInput
+
+
+class Student:
+    """A trained copy of a float model, the teacher; `choices` and `weights` are where training starts.
+
+    Trained are the weights and grids of quantized sites, the scales of their inputs, and vectors: biases and norms.
+    """
+
+    def __init__(self, teacher: Recognizer, choices: Mapping[str, Quantized], weights: Mapping[str, QTensor]) -> None:
+        self.teacher = teacher
+        self.recognizer = replace(teacher, model=copy.deepcopy(teacher.model))
+        self.recognizer.model.requires_grad_(False)
+        self.sites = {name: self._site(name, choice, weights[name]) for name, choice in choices.items()}
+        self.vectors = {
+            name: each.requires_grad_() for name, each in self.recognizer.model.named_parameters() if each.ndim == 1
+        }
+
+    def _site(self, name: str, choice: Quantized, start: QTensor) -> TrainedSite:
+        if choice.input is None:
+            raise ValueError(f"{name}: a site with inputs in float cannot be stored")
+        module = self.recognizer.model.get_submodule(name)
+        site = TrainedSite(choice, TrainedWeight(module.weight.requires_grad_(), start), TrainedInput(choice.input))
+        module.register_forward_pre_hook(lambda _module, inputs: (site.input(inputs[0]), *inputs[1:]))
+        return site
+
+    def optimizer(self, settings: TuneSettings, rate: float, layer: str | None = None) -> torch.optim.AdamW:
+        """For everything, or for one layer; `rate` is that of master weights. The rates are those at full height."""
+        sites = [site for name, site in self.sites.items() if layer is None or _within(name, layer)]
+        vectors = [each for name, each in self.vectors.items() if layer is None or _within(name, layer)]
+        grids = [each for site in sites for each in (site.weight.scale, site.weight.steps, site.weight.offsets)]
+        groups = [
+            {"params": [site.weight.master for site in sites], "lr": rate},
+            {"params": [each for each in grids if each.requires_grad], "lr": settings.step_rate},
+            {"params": [site.input.factor for site in sites], "lr": settings.range_rate},
+            {"params": vectors, "lr": settings.bias_rate},
+        ]
+        kept = [{**group, "full": group["lr"]} for group in groups if group["params"]]
+        return torch.optim.AdamW(kept, betas=settings.momentum, weight_decay=0.0)
+
+    def place(self, layer: str | None = None) -> None:
+        """Write the quantized weights into the model, and forget all gradients."""
+        for name, site in self.sites.items():
+            if layer is None or _within(name, layer):
+                site.weight.place()
+
+    def collect(self, layer: str | None = None) -> None:
+        """Turn the gradients of quantized weights into those of what is trained."""
+        for name, site in self.sites.items():
+            if layer is None or _within(name, layer):
+                site.weight.collect()
+
+    def quantized(self) -> tuple[dict[str, Quantized], dict[str, QTensor]]:
+        """Choices and weights as they are now."""
+        choices = {name: replace(site.choice, input=site.input.chosen()) for name, site in self.sites.items()}
+        return choices, {name: site.weight.quantized() for name, site in self.sites.items()}
+
+    def trained(self) -> Recognizer:
+        """The teacher with the student's biases and norms: what is written, beside the quantized sites."""
+        model = checkpoint.shallow_copy(self.teacher.model)
+        for name, value in self.vectors.items():
+            path, _, last = name.rpartition(".")
+            setattr(model.get_submodule(path), last, nn.Parameter(value.detach().clone(), requires_grad=False))
+        return replace(self.teacher, model=model)
+
+    def state(self, layer: str | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Everything that training changes, by name."""
+        for name, site in self.sites.items():
+            if layer is None or _within(name, layer):
+                for kind, part in (("weight", site.weight), ("input", site.input)):
+                    yield from ((f"{name}.{kind}.{each}", tensor) for each, tensor in part.named_parameters())
+        yield from ((name, each) for name, each in self.vectors.items() if layer is None or _within(name, layer))
+
+    def snapshot(self, layer: str | None = None) -> dict[str, Tensor]:
+        """A copy of the state."""
+        return {name: tensor.detach().clone() for name, tensor in self.state(layer)}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor], layer: str | None = None) -> None:
+        """Go back to a snapshot."""
+        for name, tensor in self.state(layer):
+            tensor.copy_(state[name])
+        self.place(layer)
+
+    def layers(self, names: Collection[str]) -> list[str]:
+        """Those of some layers that compute a site with few bits themselves, so that they can be trained alone."""
+        coarse = [name for name, site in self.sites.items() if site.choice.weight.format.coarse]
+        return [layer for layer in names if any(_within(name, layer) for name in coarse)]
+
+
+def _within(name: str, layer: str) -> bool:
+    """Whether a parameter or module lies in a layer, or is it."""
+    return name == layer or name.startswith(layer + ".")
