@@ -106,7 +106,7 @@ class LayerTraining:
     @torch.no_grad()
     def _examples(self, layer: str) -> list[Example]:
         found = []
-        chosen = self.lessons.recordings[: self.settings.layer_recordings]
+        chosen = self.lessons.batch(0, min(self.settings.layer_recordings, len(self.lessons.recordings)))
         for number, recording in enumerate(
             progress.bar(chosen, desc=f"inputs of {layer}", unit="recording", leave=False)
         ):
