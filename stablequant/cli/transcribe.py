@@ -31,7 +31,8 @@ def transcribe(options: TranscribeOptions) -> None:
 
     MODEL is a folder or a hub id, float or quantized. AUDIO is files of any length, folders (all recordings in them,
     sorted) or - for a recording on standard input. Prints one line per recording: its path, a tab and the text. One
-    that cannot be read is reported on stderr and skipped, and the exit code is 3.
+    that cannot be read is reported on stderr and skipped, and the exit code is 3. One that is too short for the model
+    has an empty text, and a warning says so.
     """
     quiet()
     from ..models.checkpoint import read
@@ -55,6 +56,8 @@ def transcribe(options: TranscribeOptions) -> None:
             unreadable += 1
             click.echo(f"Error: {found}", err=True)
         else:
+            if found.warning:
+                click.echo(f"Warning: {path}: {found.warning}", err=True)
             line = _shown(path, found, options.format)
             click.echo(line.encode(errors="backslashreplace"), nl=not subtitled)  # a file name may be no UTF-8
     if unreadable:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Transcript:
     duration: float  # seconds
     text: str
     words: tuple[Word, ...] | None = None  # from the start of the recording; None: not asked for
+    warning: str | None = None  # what a reader of the text should know; None: nothing
 
     def to_json(self) -> dict[str, Any]:
         """A line of a NeMo manifest."""
@@ -104,12 +105,20 @@ def _answer(recognizer: Recognizer, waiting: list[Pending], words: bool) -> Iter
         if not isinstance(sound, np.ndarray):
             yield path, sound
             continue
-        spoken = next(answers) if len(sound) >= recognizer.min_samples else []
+        seconds = len(sound) / recognizer.sampling_rate
+        if len(sound) < recognizer.min_samples:
+            yield path, replace(_transcript(path, seconds, [], words), warning=_too_short(recognizer, seconds))
+            continue
+        spoken = next(answers)
         if isinstance(spoken, InputError):
             yield path, InputError(f"{path}: {spoken}")
             continue
-        parts = [_said(recognizer, stretch, words) for stretch in spoken]
-        yield path, _transcript(path, len(sound) / recognizer.sampling_rate, parts, words)
+        yield path, _transcript(path, seconds, [_said(recognizer, stretch, words) for stretch in spoken], words)
+
+
+def _too_short(recognizer: Recognizer, seconds: float) -> str:
+    least = 1000 * recognizer.min_samples / recognizer.sampling_rate
+    return f"too short to recognise ({1000 * seconds:.3g} ms; the model needs {least:.3g} ms), so its text is empty"
 
 
 def _recognised(recognizer: Recognizer, waveforms: list[np.ndarray]) -> Iterator[list[Stretch] | InputError]:

@@ -136,8 +136,9 @@ def test_transcribe_from_the_shell(model, data):
     first, second = done.stdout.splitlines()  # what cannot be read keeps nothing from being answered
     assert first.startswith(f"{data / 'a.wav'}\t")
     assert second == f"{data / 'short.wav'}\t"
-    reason, summary = done.stderr.splitlines()
+    reason, warning, summary = done.stderr.splitlines()
     assert reason == f"Error: {data / 'nothing.wav'}: no such recording; correct the path"
+    assert warning.startswith(f"Warning: {data / 'short.wav'}: too short to recognise (10 ms; the model needs 25 ms)")
     assert summary == "Error: 1 of 3 recordings could not be read"
 
 

@@ -169,6 +169,7 @@ def test_silence_noise_and_next_to_nothing(recognizer, tmp_path):
     )
     assert all(isinstance(each.text, str) for each in answers.values())
     assert answers["shorter"].text == ""
+    assert [name for name, each in answers.items() if each.warning] == ["shorter"]
     assert [answers[name].duration for name in ("short", "whole")] == [0.01, 1.0]
 
 
