@@ -551,7 +551,10 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
     assert given == [CalibrateOptions("m", "d", "o", max_samples=9)]
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
     assert "4.0 MB -> 1.0 MB, 4.00 times smaller (8.00 times smaller than its parameters in float32)" in done.stdout
-    assert "layers clipped before the range was chosen: 1 of 2" in done.stdout
-    assert "score: 6.50 points of what differs\n" in done.stdout
-    assert "on 40 held-out words: +2.50 points" in done.stdout
+    assert "layers whose largest inputs were left out of the range, as outliers: 1 of 2" in done.stdout
+    score = "score: 6.500 points of what differs; lower is better, 0 = same as the float model\n"
+    assert score in done.stdout
+    assert "change of the word error rate on 40 held-out words: +2.50 points" in done.stdout
+    assert "took 1 s; `sfm-quant inspect o` shows" in done.stdout
+    assert "float passes" not in done.stdout, "the word of a search, not of its user"
     assert json.loads((tmp_path / "c.json").read_text()) == result

@@ -25,7 +25,7 @@ __all__ = ["check", "unwritable"]
 
 AUTO_CLASS = "AutoModelForCTC"
 HEAD = "ForCTC"
-UNIT = "frames that change for 100 symbols (total variation)"
+UNIT = "changed frames per 100 output symbols"
 TAG = "ctc"
 TOKENIZER = "Wav2Vec2CTCTokenizer"
 PROCESSOR = "Wav2Vec2Processor"

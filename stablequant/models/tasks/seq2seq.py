@@ -24,7 +24,7 @@ from .whisper_tokens import Tokens
 
 AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
 HEAD = "ForConditionalGeneration"
-UNIT = "tokens that change for 100 (total variation)"
+UNIT = "changed tokens per 100 output tokens"
 TAG = "seq2seq"
 TOKENIZER = "WhisperTokenizer"
 PROCESSOR = "WhisperProcessor"

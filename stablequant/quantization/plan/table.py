@@ -32,11 +32,15 @@ def summary(plan: Draft) -> Iterable[str]:
     """What was quantized and on what it was calibrated, a line each."""
     about = plan.calibration
     yield f"{plan.scheme}, method {plan.method}: {plan.quantized} of {len(plan.sites)} sites quantized"
-    if {"recordings", "seconds", "float_passes"} <= about.keys():
-        audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s of audio"
-        yield f"calibrated on {audio}; {about['float_passes']} float passes"
+    if {"recordings", "seconds"} <= about.keys():
+        yield f"calibrated on {about['recordings']} recordings, {about['seconds']:.0f} s of audio"
     if {"whole_model", "unit"} <= plan.score.keys():
-        yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
+        yield score_sentence(plan.score["whole_model"], plan.score["unit"])
+
+
+def score_sentence(points: float, unit: str) -> str:
+    """The score of a whole plan, for people who do not know scores."""
+    return f"score: {points:.3f} {unit}; lower is better, 0 = same as the float model"
 
 
 def _layers(plan: Draft) -> Iterable[str]:

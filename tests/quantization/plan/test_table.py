@@ -12,7 +12,7 @@ def test_every_layer_and_every_site_has_its_line(calibrated):
     plan = read_draft(calibrated[0] / "plan.json")
     assert lines[0].startswith("w8a8, method stable: 21 of 22 sites quantized")
     assert "4 recordings" in lines[1]
-    assert f"{plan.score['whole_model']:.3f} {plan.score['unit']}" in lines[2]
+    assert lines[2].startswith(f"score: {plan.score['whole_model']:.3f} {plan.score['unit']}; lower is better, 0 = ")
     starts = [line.split(" ")[0] for line in lines]
     for name in (*plan.layers, *plan.sites):
         assert name in starts
