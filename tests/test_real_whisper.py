@@ -43,7 +43,7 @@ def quantized(tmp_path_factory):
 
 def test_the_words_of_real_recordings(quantized):
     recognizer = read.load(quantized)
-    assert recognizer.sites == {"integer": 67, "simulated": 0, "float": 0}
+    assert recognizer.sites == {"integer": 67, "simulated": 0, "float": 3}, "the table of tokens and the positions"
     assert recognizer.notices == ()
     waves = [audio.load(audio.whole_file(str(SPEECH / "audio" / name)), 16000) for name in EXPECTED]
     found = [normalizer("english")(each.text) for each in recognizer.recognise(waves)]

@@ -46,7 +46,8 @@ def _table(result: dict[str, Any], score: str) -> Iterator[str]:
     layers, clipped = {site["layer"] for site in sites}, {site["layer"] for site in sites if site.get("clip_percent")}
     quantized = sum("reason" not in site for site in sites)  # one that stays in float says why
     before, after = result["bytes_before"], result["bytes_after"]
-    yield f"{result['scheme']}, {result['method']}: {quantized} of {len(sites)} sites quantized"
+    how = f"{result['scheme']}, {result['method']}"
+    yield f"{how}: {quantized} of {len(sites)} sites quantized (a site is a module with weights)"
     yield (
         f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller "
         f"({result['bytes_float32'] / after:.2f} times smaller than its parameters in float32)"

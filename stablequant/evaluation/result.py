@@ -181,6 +181,13 @@ def _with_interval(value: float | None, interval: Interval | None, form: str = "
     return _known(value, form) + ends
 
 
+def _sites(counts: dict[str, int]) -> str:
+    """As calibrate and inspect count them."""
+    simulated = counts.get("simulated", 0)
+    slower = f", {simulated} of them without integer kernels" if simulated else ""
+    return f"{counts['integer'] + simulated} of {sum(counts.values())}{slower}"
+
+
 ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ("path", lambda each: each.path),
     ("scheme", lambda each: each.scheme),
@@ -198,7 +205,7 @@ ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ("latency ms, p50 / p95", lambda each: f"{each.latency_ms['p50']:.1f} / {each.latency_ms['p95']:.1f}"),
     ("MB on disk", lambda each: f"{each.bytes_on_disk / 1e6:.2f}"),
     ("peak memory, MB", lambda each: f"{each.peak_rss_bytes / 1e6:.0f}" if each.peak_rss_bytes else "unknown"),
-    ("sites", lambda each: ", ".join(f"{count} {kind}" for kind, count in each.sites.items() if count)),
+    ("sites quantized", lambda each: _sites(each.sites)),
 )
 
 

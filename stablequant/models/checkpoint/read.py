@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from ...engines import onednn
-from ...engines.state import QuantizedSite
+from ...engines.state import QuantizedSite, TableOf
 from ...foundation.errors import InputError
 from ...quantization.plan.plan import PLAN_FILE, read_plan
 from .. import folder_check, source
@@ -63,7 +63,7 @@ def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) 
         path=path,
         scheme=scheme,
         sampling_rate=rate,
-        sites=_count_sites(model),
+        sites=_count_sites(model, family),
         geometry=geometry,
         notices=() if scheme == "float32" else onednn.notices(model.hf_quantizer.reasons, path),
         bytes_on_disk=size,
@@ -203,9 +203,10 @@ def _languages(path: str, languages: Languages) -> Iterator[str]:
         yield f"{path}: recognises the language {languages.chosen}{others}"
 
 
-def _count_sites(model: nn.Module) -> dict[str, int]:
+def _count_sites(model: nn.Module, family: Family) -> dict[str, int]:
+    """How many sites run how; together they are those of the plan, where a table of tokens is one of its own."""
     quantized = sum(isinstance(module, QuantizedSite) for module in model.modules())
     fast = sum(isinstance(module, onednn.IntegerModule) for module in model.modules())
     integer = 0 if onednn.kernels.way() == "float" else fast
-    floating = sum(isinstance(module, nn.Linear | nn.Conv1d) for module in model.modules())
-    return {"integer": integer, "simulated": quantized - integer, "float": floating}
+    tables = sum(isinstance(module, TableOf) for module in model.modules())
+    return {"integer": integer, "simulated": quantized - integer, "float": len(family.sites(model)) + tables}

@@ -24,7 +24,7 @@ from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
 from stablequant.models.checkpoint import read, transformers_hook
 from stablequant.models.families.base import families
-from stablequant.quantization.plan.plan import Plan
+from stablequant.quantization.plan.plan import Plan, read_plan
 
 writing = importlib.import_module("stablequant.models.checkpoint.write")  # the package has a function of that name
 WAVE = torch.from_numpy(tiny.wave(7))[None]
@@ -74,6 +74,7 @@ def test_models_load_gives_the_same(calibrated):
     recognizer = read.load(str(calibrated[0]))
     assert recognizer.scheme == "w8a8"
     assert recognizer.sites["integer"] == len(tiny.integer_sites(recognizer.model)) == 21
+    assert sum(recognizer.sites.values()) == len(read_plan(calibrated[0]).sites), "counted as the plan counts them"
     model = AutoModelForCTC.from_pretrained(calibrated[0])
     assert torch.equal(
         tiny.logits(recognizer, tiny.wave(7)), logits(model, recognizer.inputs(tiny.wave(7))["input_values"])[0]
