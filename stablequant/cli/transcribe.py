@@ -39,15 +39,15 @@ def transcribe(options: TranscribeOptions) -> None:
     from ..models.tasks.base import Decoding
     from ..workflows.transcribe import find, transcribe_files
 
-    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
-    recognizer = read.load(options.model, options.target_lang, decoding)
-    for remark in recognizer.remarks:
-        click.echo(f"Warning: {remark}", err=True)
     paths, unreadable, subtitled = find(options.recordings), 0, options.format in ("srt", "vtt")
     if subtitled and len(paths) > 1:
         raise InputError(
             f"--format {options.format} writes subtitles of one recording, not of {len(paths)}; run it once for each"
         )
+    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
+    recognizer = read.load(options.model, options.target_lang, decoding)
+    for remark in recognizer.remarks:
+        click.echo(f"Warning: {remark}", err=True)
     answers = transcribe_files(recognizer, paths, words=options.words or subtitled)
     for number, (path, found) in enumerate(answers, 1):
         if number == len(paths):

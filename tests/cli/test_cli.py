@@ -182,6 +182,12 @@ def test_transcribe_standard_input(model, data):
     assert set(heard) == {"audio_filepath", "duration", "text"}
 
 
+def test_subtitles_of_several_recordings_are_refused_before_the_model_is_loaded(data):
+    done = invoke("transcribe", "no model", data, "--format", "srt")
+    assert done.exit_code == 3
+    assert done.stderr == "Error: --format srt writes subtitles of one recording, not of 3; run it once for each\n"
+
+
 def test_transcribe_a_long_recording(model, tmp_path, shell):
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 70 * 16000), 16000)
     done = shell("transcribe", model, tmp_path / "long.wav", "--json")

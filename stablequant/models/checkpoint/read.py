@@ -27,6 +27,7 @@ from ..tasks.base import PLAIN, Decoding, Inputs, Task, task_of
 from . import transformers_hook  # noqa: F401  (registers the format with transformers)
 
 AGAIN = "; copy the model again"
+GENERATION = "generation_config.json"
 PROBE = 8000  # samples: enough for a frame of every family, its adapter included
 
 
@@ -44,6 +45,7 @@ def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) 
     folder_check.check(files)
     size = files.bytes_on_disk()  # before transformers may add to the folder
     config, task = _config(files, known)
+    _refuse(files, config, task, decoding)  # before the weights are read: what the user typed is known to be wrong
     family, geometry = _built(path, config, known)
     scheme = _scheme(path, config)
     plan = _calibration(files) if scheme != "float32" else {}
@@ -97,6 +99,15 @@ def _config(files: Source, known: Mapping[str, Family]) -> tuple[Any, Task]:
     config.output_attentions = config.output_hidden_states = False
     config._attn_implementation = None  # the default of this machine, not the kernel that the folder was trained with
     return config, task
+
+
+def _refuse(files: Source, config: Any, task: Task, decoding: Decoding) -> None:
+    """InputError for choices of decoding that the model does not have."""
+    generation = source.read_json(files.folder / GENERATION) if GENERATION in files.names else {}
+    try:
+        task.refuse(decoding, config, generation)
+    except InputError as error:
+        raise InputError(f"{files.name}: {error}") from error
 
 
 def _built(path: str, config: Any, known: Mapping[str, Family]) -> tuple[Family, Geometry]:

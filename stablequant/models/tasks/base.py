@@ -100,6 +100,12 @@ class Task(Protocol):
     TOKENIZER: str  # the class of transformers where no file of a model names one
     PROCESSOR: str  # the class of transformers that joins feature extractor and tokenizer
 
+    def refuse(self, decoding: Decoding, config: Any, generation: Mapping[str, Any]) -> None:
+        """InputError for choices that a model with this config.json and generation_config.json does not have.
+
+        It is asked before the weights are read; what only the tokenizer shows is left to `check`.
+        """
+
     def check(self, name: str, network: Network) -> Iterator[str]:
         """Remarks on a loaded model, which are corrected in it; InputError if its parts cannot belong together."""
 

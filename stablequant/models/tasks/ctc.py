@@ -9,7 +9,7 @@ between symbols, and a threshold would mean something else for every vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Answer, Forced, Inputs, Network, Part, Word, total_variation
+from ...foundation.errors import InputError
+from .base import PLAIN, Answer, Decoding, Forced, Inputs, Network, Part, Word, total_variation
 from .ctc_vocabulary import check, unwritable
 from .ctc_words import alphabet, best, decode, words
 
@@ -30,6 +31,14 @@ TAG = "ctc"
 TOKENIZER = "Wav2Vec2CTCTokenizer"
 PROCESSOR = "Wav2Vec2Processor"
 ENOUGH = 10  # frames of agreement on either side; more do not make a join better
+
+
+def refuse(decoding: Decoding, config: Any, generation: Mapping[str, Any]) -> None:
+    """InputError for all choices: greedy decoding has none."""
+    if decoding != PLAIN:
+        raise InputError(
+            "--language, --task and --beam-size are for models like Whisper, not for CTC models; leave them out"
+        )
 
 
 def forced(network: Network, inputs: Inputs) -> None:

@@ -10,7 +10,7 @@ Decoding (decoding.py) writes what transformers' `generate` writes, but costs le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...foundation.errors import InputError
 from . import decoding, whisper_alignment, whisper_tokens
-from .base import NOT_FINITE, Answer, Forced, Inputs, Network, Part, Spoken, Word, total_variation
+from .base import NOT_FINITE, Answer, Decoding, Forced, Inputs, Network, Part, Spoken, Word, total_variation
 from .whisper_tokens import Tokens
 
 AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
@@ -30,15 +30,15 @@ TOKENIZER = "WhisperTokenizer"
 PROCESSOR = "WhisperProcessor"
 
 
+def refuse(decoding: Decoding, config: Any, generation: Mapping[str, Any]) -> None:
+    """InputError for a language or task that the model does not have."""
+    _refuse(decoding, whisper_tokens.named_languages(config, generation))
+
+
 def check(name: str, network: Network) -> Iterator[str]:
     """InputError for a tokenizer or options that the model has no tokens for."""
-    wanted = network.decoding
     try:
-        found = whisper_tokens.tokens(network)
-        if wanted.language is not None:
-            whisper_tokens.language(wanted.language, found)
-        if wanted.translate and not found.tasks:
-            raise InputError("the model recognises English only; leave out --task")
+        _refuse(network.decoding, whisper_tokens.tokens(network).languages)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     if len(network.tokenizer) > network.model.config.vocab_size:
@@ -128,6 +128,13 @@ def missing_head(parameter: str) -> bool:
     return False
 
 
+def _refuse(wanted: Decoding, languages: Collection[str]) -> None:
+    if wanted.language is not None:
+        whisper_tokens.language(wanted.language, languages)
+    if wanted.translate and not languages:
+        raise InputError("the model recognises English only; leave out --task")
+
+
 def _encoded(model: Any, inputs: Inputs) -> Tensor:
     """The encoder's states (pieces, steps, channels); InputError where they are not finite."""
     states: Tensor = model.get_encoder()(**inputs).last_hidden_state
@@ -146,7 +153,7 @@ def _prompts(network: Network, states: Tensor, found: Tokens) -> Tensor:
         if chosen is None:
             spoken = _languages(decoding.decoder(network, states).step(start), found)
         else:
-            spoken = torch.full_like(start, found.languages[whisper_tokens.language(chosen, found)])
+            spoken = torch.full_like(start, found.languages[whisper_tokens.language(chosen, found.languages)])
         translate = network.decoding.translate or getattr(settings, "task", None) == "translate"
         task = found.tasks["translate" if translate else "transcribe"]
         columns += [spoken, torch.full_like(start, task)]
