@@ -1,9 +1,11 @@
 """A quantized folder as it is written, read back by transformers, and damaged in every way that we know of."""
 
+import copy
 import errno
 import importlib
 import json
 import os
+import pickle
 import shutil
 import stat
 import subprocess
@@ -15,7 +17,7 @@ import tiny
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCTC
+from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq
 
 from stablequant.engines import onednn
 from stablequant.engines.base import Lowered
@@ -68,6 +70,69 @@ def test_from_pretrained_gives_the_model_in_memory_bit_for_bit(family, form, bit
     model.save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+CASTS = {
+    "to dtype": lambda m: m.to(torch.bfloat16),
+    "to dtype by name": lambda m: m.to(dtype=torch.float16),
+    "bfloat16": lambda m: m.bfloat16(),
+    "half": lambda m: m.half(),
+    "double": lambda m: m.double(),
+    "inside another module": lambda m: torch.nn.Sequential(m).to(torch.bfloat16),
+    "a part": lambda m: m.base_model.bfloat16(),
+    "a layer": lambda m: m.base_model.encoder.layers.half(),
+    "a site": lambda m: m.base_model.encoder.layers[0].get_submodule(FEED_FORWARD[m.config.model_type]).half(),
+    "another device": lambda m: m.to("meta"),
+}
+FEED_FORWARD = {"wav2vec2": "feed_forward.output_dense", "whisper": "fc2"}
+LOADED = pytest.mark.parametrize(("family", "form"), [("wav2vec2", "base"), ("whisper", "english")])
+
+
+def loaded(family, form, tmp_path):
+    auto = AutoModelForSpeechSeq2Seq if family == "whisper" else AutoModelForCTC
+    return auto.from_pretrained(written(tmp_path, family, form)[1])
+
+
+@LOADED
+def test_a_cast_is_refused_at_once(family, form, tmp_path):
+    model = loaded(family, form, tmp_path)
+    expected, state = tiny.forward(model, tiny.wave(7)), copy.deepcopy(model.state_dict())
+    for name, cast in CASTS.items():
+        with pytest.raises(
+            ValueError, match=r"not supported for quantized|a quantized model (has its dtypes|runs on)"
+        ):
+            cast(model)
+        for key, tensor in model.state_dict().items():
+            assert tensor.dtype == state[key].dtype, f"{key} was changed by {name}"
+    assert torch.equal(tiny.forward(model.to(torch.float32).cpu(), tiny.wave(7)), expected), "what changes nothing"
+
+
+@LOADED
+def test_a_copy_of_a_loaded_model_is_one_of_its_own(family, form, tmp_path):
+    model = loaded(family, form, tmp_path)
+    with torch.inference_mode():
+        expected = tiny.forward(model, tiny.wave(7))
+        twin = copy.deepcopy(model)
+        assert torch.equal(tiny.forward(twin, tiny.wave(7)), expected)
+        for site in twin.modules():
+            if isinstance(site, onednn.IntegerModule):
+                site.codes.zero_()
+                site.prepare()
+        assert not torch.equal(tiny.forward(twin, tiny.wave(7)), expected)
+        assert torch.equal(tiny.forward(model, tiny.wave(7)), expected)
+    with pytest.raises(ValueError, match="cannot be cast"):
+        twin.bfloat16()
+
+
+@LOADED
+def test_a_loaded_model_is_not_pickled(family, form, tmp_path):
+    """Its parts run by methods of the engine, which a pickle would lose: that must not show when it is read."""
+    model = loaded(family, form, tmp_path)
+    for write in (pickle.dumps, lambda model: torch.save(model, tmp_path / "m.pt")):
+        with pytest.raises(
+            TypeError, match="cannot be pickled; write it with save_pretrained, and read it with from_"
+        ):
+            write(model)
 
 
 def test_models_load_gives_the_same(calibrated):
