@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
 from stablequant.models.checkpoint import read, transformers_hook
+from stablequant.models.checkpoint.card import model_card
 from stablequant.models.families.base import families
 from stablequant.quantization.plan.plan import Plan, read_plan
 
@@ -487,3 +489,26 @@ def test_the_card_tells_what_was_done(calibrated, float_folder):
     assert "| sites on integer grids | 21 of 22 |" in body
     assert "| calibration | 4 recordings, 1 s of audio |" in body
     assert f"| weights on disk | {(calibrated[0] / 'model.safetensors').stat().st_size:,} bytes |" in body
+
+
+CARDS = {  # path as it was given, commit: the float model in the text, in the head, and as a baseline
+    "a folder": ("/home/me/models/base", None, "base", None, "FLOAT"),
+    "the folder that one is in": (".", None, Path.cwd().name, None, "FLOAT"),
+    "a model of the hub": ("owner/name", "c0ffee", "owner/name", "owner/name", "owner/name@c0ffee"),
+    "a branch of one": ("owner/name@dev", "c0ffee", "owner/name@dev", "owner/name", "owner/name@c0ffee"),
+}
+
+
+@pytest.mark.parametrize(("path", "commit", "base", "head", "baseline"), CARDS.values(), ids=CARDS)
+def test_the_card_names_no_folder_of_this_machine(path, commit, base, head, baseline, tmp_path):
+    recognizer = tiny.recognizer(tmp_path=tmp_path)
+    remark = f"{path}: has a language model (5.arpa)"
+    told = replace(recognizer, path=path, revision=commit, remarks=(remark,), target_lang=None)
+    plan, _ = plan_for(recognizer.model)
+    card = model_card(plan, told, tmp_path, "q")
+    assert f"`sfm-quant eval q --data DATA --baseline {baseline}`" in card
+    assert f"\nMade by stablequant (`sfm-quant calibrate --method max`) from `{base}`.\n" in card
+    assert (f"base_model: {head}\n" in card) == ("base_model" in card) == (head is not None)
+    assert f"\n{base}: has a language model (5.arpa).\n" in card
+    assert "/home/me" not in card
+    assert ("where this was made, it was named" in card) == (commit is None)
