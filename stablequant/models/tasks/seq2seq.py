@@ -20,6 +20,7 @@ from torch import Tensor
 from ...foundation.errors import InputError
 from . import decoding, whisper_alignment, whisper_tokens
 from .base import NOT_FINITE, Answer, Decoding, Forced, Inputs, Network, Part, Spoken, Word, total_variation
+from .decoding import Begun
 from .whisper_tokens import Tokens
 
 AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
@@ -51,9 +52,10 @@ def check(name: str, network: Network) -> Iterator[str]:
 
 def forced(network: Network, inputs: Inputs) -> Forced:
     """The prompt and the tokens that the model writes."""
-    states = _encoded(network.model, inputs)
-    prompt = _prompts(network, states, whisper_tokens.tokens(network))
-    [written] = decoding.greedy(network, states, prompt)
+    found = whisper_tokens.tokens(network)
+    begun = _begun(network, _encoded(network.model, inputs), found)
+    [written] = decoding.greedy(begun, found)
+    prompt = begun.prompts
     return Forced(torch.cat([prompt, torch.tensor([written], dtype=torch.int64)], 1), prompt.shape[1])
 
 
@@ -102,15 +104,18 @@ class Written:
 
 
 def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
-    """The tokens of each piece, all pieces in one batch."""
+    """The tokens of each piece: greedily of all pieces in one batch, with beams of one after another."""
     if not inputs:
         return []
     together = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
-    states = _encoded(network.model, together)
-    prompts = _prompts(network, states, whisper_tokens.tokens(network))
-    write = decoding.greedy if network.decoding.beams == 1 else decoding.beam_search
-    found = write(network, states, prompts)
-    return [Written(prompts[n : n + 1], tuple(each), network, inputs[n]) for n, each in enumerate(found)]
+    states, found, width = _encoded(network.model, together), whisper_tokens.tokens(network), network.decoding.beams
+    if width == 1:
+        begun = _begun(network, states, found)
+        answers = list(zip(begun.prompts.split(1), decoding.greedy(begun, found), strict=True))
+    else:
+        searches = (_begun(network, each, found) for each in states.split(1))
+        answers = [(each.prompts, decoding.beam_search(each, found, width)) for each in searches]
+    return [Written(prompt, tuple(text), network, each) for (prompt, text), each in zip(answers, inputs, strict=True)]
 
 
 def joined(left: Spoken, right: Spoken, seconds: float) -> Spoken:
@@ -143,21 +148,25 @@ def _encoded(model: Any, inputs: Inputs) -> Tensor:
     return states
 
 
-def _prompts(network: Network, states: Tensor, found: Tokens) -> Tensor:
-    """The tokens that each piece starts with, (pieces, n)."""
+def _begun(network: Network, states: Tensor, found: Tokens) -> Begun:
+    """The decoder on states (pieces, steps, channels) with the tokens that each piece starts with.
+
+    Where it has to detect the language, it has read the first of them, and goes on from there.
+    """
+    running, read = decoding.decoder(network, states), 0
     start = torch.full((len(states), 1), found.start)
     columns = [start]
     if found.languages:
         settings = network.model.generation_config
         chosen = network.decoding.language or getattr(settings, "language", None)
         if chosen is None:
-            spoken = _languages(decoding.decoder(network, states).step(start), found)
+            spoken, read = _languages(running.step(start), found), 1
         else:
             spoken = torch.full_like(start, found.languages[whisper_tokens.language(chosen, found.languages)])
         translate = network.decoding.translate or getattr(settings, "task", None) == "translate"
         task = found.tasks["translate" if translate else "transcribe"]
         columns += [spoken, torch.full_like(start, task)]
-    return torch.cat([*columns, torch.full_like(start, found.no_timestamps)], 1)
+    return Begun(running, torch.cat([*columns, torch.full_like(start, found.no_timestamps)], 1), read)
 
 
 def _languages(logits: Tensor, found: Tokens) -> Tensor:

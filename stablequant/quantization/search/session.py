@@ -23,7 +23,7 @@ from ..observation import collect
 from ..observation.histogram import Histogram
 from ..plan.choice import Choice, InFloat, LayerChoice
 from ..plan.plan import Plan
-from ..plan.site import Site
+from ..plan.site import Site, layers_of
 from .choices import Choices
 from .float_passes import FloatPasses
 from .forward import CalibrationUtterance, Passages
@@ -101,7 +101,15 @@ def begin(
         for site in discovered
     )
     probe = _probe_subset(recordings, options)
-    passes = FloatPasses(sites, histograms, spent=len(recordings) / len(probe))
+    score = SCORES[options.score]
+    decoder = frozenset(filter(recognizer.task.repeats, layers_of(sites)))
+    written = len(recordings) + len(held_out) if decoder else 0  # each once, for the tokens that every model follows
+    passes = FloatPasses(
+        sites,
+        histograms,
+        spent=(len(recordings) + written) / len(probe),
+        repeated=decoder if score.writes else frozenset(),
+    )
     return SearchSession(
         recognizer=recognizer,
         options=options,
@@ -109,7 +117,7 @@ def begin(
         sites=sites,
         histograms=histograms,
         choices=Choices(sites, histograms, options),
-        trials=Trials(passages, sites, probe, held_out, SCORES[options.score], resume, passes),
+        trials=Trials(passages, sites, probe, held_out, score, resume, passes),
         passes=passes,
         roundings=Roundings(passages, sites, recordings, len(probe), Path(options.out), passes),
     )
