@@ -94,7 +94,7 @@ def begin(
 ) -> SearchSession:
     """The session after the pass over all recordings; sites that no recording reached stay in float, with a reason."""
     discovered = recognizer.family.sites(recognizer.model)
-    passages = Passages(recognizer)
+    passages = Passages(recognizer, resume)
     histograms = _observed(passages, discovered, recordings, resume)
     sites = tuple(
         site if site.reason or site.name in histograms else replace(site, reason="no calibration recording reaches it")
