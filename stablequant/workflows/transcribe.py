@@ -37,8 +37,12 @@ class Transcript:
 
     def to_json(self) -> dict[str, Any]:
         """A line of a NeMo manifest."""
-        shown = {**asdict(self), "words": None if self.words is None else [each._asdict() for each in self.words]}
+        shown = {**asdict(self), "words": None if self.words is None else [*map(_entry, self.words)]}
         return {key: value for key, value in shown.items() if value is not None}
+
+
+def _entry(word: Word) -> dict[str, Any]:
+    return {"word": word.word, "start": word.start, "end": word.end}
 
 
 Transcribed = tuple[str, "Transcript | InputError"]  # path, and what is said or why it cannot be read
@@ -138,7 +142,9 @@ def _said(recognizer: Recognizer, stretch: Stretch, words: bool) -> tuple[str, l
     """The text of a stretch, and its words in the recording: of a long one no more is kept."""
     begin = stretch.start / recognizer.sampling_rate
     found = stretch.spoken.words() if words else ()
-    return stretch.spoken.text, [Word(w, round(begin + start, 3), round(begin + end, 3)) for w, start, end in found]
+    return stretch.spoken.text, [
+        word._replace(start=round(begin + word.start, 3), end=round(begin + word.end, 3)) for word in found
+    ]
 
 
 def _transcript(path: str, seconds: float, parts: Sequence[tuple[str, list[Word]]], words: bool) -> Transcript:

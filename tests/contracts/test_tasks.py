@@ -11,7 +11,7 @@ import transformers
 
 from stablequant.foundation import registry
 from stablequant.foundation.errors import InputError
-from stablequant.models.tasks.base import PLAIN, Decoding, Network, task_of
+from stablequant.models.tasks.base import PLAIN, Decoding, Network, task_of, text_of
 
 EXAMPLES = {"ctc": ("wav2vec2", "base"), "seq2seq": ("whisper", "multilingual")}  # of each file, a tiny model
 
@@ -77,10 +77,10 @@ def test_words_joined_by_spaces_are_the_text_and_lie_one_after_another(case):
     _, recognizer, *_ = case
     [spoken] = recognizer.recognise([tiny.wave(1)])
     words = list(spoken.words())
-    assert " ".join(each.word for each in words) == spoken.text
+    assert text_of(words) == " ".join(each.word for each in words) == spoken.text, "letters, which have spaces"
     times = [time for each in words for time in (each.start, each.end)]
-    assert all(each.start <= each.end for each in words)
-    assert all(a.start <= b.start for a, b in pairwise(words))
+    assert all(each.start < each.end for each in words)
+    assert all(a.end <= b.start for a, b in pairwise(words))
     assert 0 <= min(times) <= max(times) <= 1.0
 
 

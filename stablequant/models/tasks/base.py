@@ -72,11 +72,17 @@ class Answer:
 
 
 class Word(NamedTuple):
-    """A word with its times in seconds."""
+    """A word with its times in seconds; of a text without spaces, as of Chinese, one or a few characters."""
 
     word: str
     start: float
     end: float
+    joined: bool = False  # to the one before, without a space
+
+
+def text_of(words: Iterable[Word]) -> str:
+    """The text that words are of; the first one follows nothing."""
+    return "".join(each.word if each.joined else f" {each.word}" for each in words).removeprefix(" ")
 
 
 class Spoken(Protocol):
@@ -87,7 +93,7 @@ class Spoken(Protocol):
         """Its text, with one space between words."""
 
     def words(self) -> Iterable[Word]:
-        """Its words, with times from the start of the piece."""
+        """Its words in order, with times from the start of the piece; `text_of` gives their text."""
 
 
 class Task(Protocol):

@@ -83,7 +83,7 @@ class Symbols:
         """From the first frame of each to the one after its last."""
         step = self.network.step_seconds
         for span in words(self.symbols, alphabet(self.network.tokenizer)):
-            yield Word(span.word, span.first * step, span.end * step)
+            yield Word(span.word, span.first * step, span.end * step, span.joined)
 
 
 def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Symbols]:
