@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..foundation.options import CalibrateOptions
+from ..foundation.tables import score_sentence
 from .click_options import takes
 from .outputs import deliver, example, force_option, json_option, quiet
 
@@ -33,15 +34,17 @@ def calibrate(options: CalibrateOptions, json_file: str | None) -> None:
     """
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # see reproducible.py; it has to be set before torch is imported
     quiet()
-    from ..quantization.plan.table import score_sentence
     from ..workflows.calibrate import calibrate as run
 
     result = run(options)
-    score = score_sentence(result["score"]["whole_model"], result["score"]["unit"])
-    deliver("\n".join(_table(result, score)), json.dumps(result, indent=1, allow_nan=False) + "\n", json_file)
+    deliver(_table(result), json.dumps(result, indent=1, allow_nan=False) + "\n", json_file)
 
 
-def _table(result: dict[str, Any], score: str) -> Iterator[str]:
+def _table(result: dict[str, Any]) -> str:
+    return "\n".join(_lines(result))
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
     sites = result["sites"]
     layers, clipped = {site["layer"] for site in sites}, {site["layer"] for site in sites if site.get("clip_percent")}
     quantized = sum("reason" not in site for site in sites)  # one that stays in float says why
@@ -56,6 +59,6 @@ def _table(result: dict[str, Any], score: str) -> Iterator[str]:
     if held_out := result.get("held_out"):
         change = f"{held_out['wer_increase']:+.2f} points"
         yield f"change of the word error rate on {held_out['words']} held-out words: {change}"
-    yield score
+    yield score_sentence(result["score"]["whole_model"], result["score"]["unit"])
     folder = Path(result["plan"]).parent
     yield f"took {result['seconds']:.0f} s; `sfm-quant inspect {folder}` shows the choices and the reasons"

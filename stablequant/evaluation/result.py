@@ -221,7 +221,8 @@ def sentences(result: Result) -> Iterator[str]:
     """What the table does not show: the data, the difference, the limits and the warnings, one line each."""
     data = result.data
     rare = "" if data.rare_words is None else f" ({data.rare_words} rare)"
-    about = f"{data.words} words{rare} in {data.utterances} utterances, {data.audio_seconds:.1f} s"
+    utterances = "utterance" if data.utterances == 1 else "utterances"
+    about = f"{data.words} words{rare} in {data.utterances} {utterances}, {data.audio_seconds:.1f} s"
     alone = (
         "a 95 % interval needs more than one utterance" if result.model.wer_ci95 is None else "[ ] are 95 % intervals"
     )

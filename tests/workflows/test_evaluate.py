@@ -270,7 +270,7 @@ def test_one_utterance_has_no_intervals(bench, tmp_path):
     ):
         assert [written[part][name] for name in names] == [None] * len(names)
     shown = table(found)
-    assert "2 words (2 rare) in 1 utterances, 1.0 s; a 95 % interval needs more than one utterance" in shown
+    assert "2 words (2 rare) in 1 utterance, 1.0 s; a 95 % interval needs more than one utterance" in shown
     assert "[" not in shown
     assert any(
         "min_speedup 1.5 is held against one utterance, so chance may decide" in each for each in found.warnings

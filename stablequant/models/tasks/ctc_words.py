@@ -4,8 +4,8 @@ A symbol is spoken where it first comes; repeats and blanks after it belong to i
 own `output_word_offsets` splits at the word delimiter only, so it is wrong for vocabularies whose symbols are words.
 Here a word is, as the vocabulary has it, what stands between two delimiters, or what starts with a symbol that starts
 with a space. Where there is neither (phonemes, Chinese characters) the tokenizer's text decides: each symbol where it
-writes spaces between them, else all of them. So the words, joined by spaces, always are the text. A word of a script
-that has no spaces is given in parts, each of whole symbols.
+writes spaces between them, else all of them. So the words always are those of the text. A word of a
+script that has no spaces is given in parts, each of whole symbols.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...foundation.errors import InputError
-from ...foundation.tables import columns
+from ...foundation.tables import columns, score_sentence
 from .choice import LayerChoice
 from .draft import PLAN_FILE, Draft, read_draft
 from .entry import Entry
@@ -52,11 +52,6 @@ def summary(plan: Draft) -> Iterable[str]:
         yield f"calibrated on {about['recordings']} recordings, {about['seconds']:.0f} s of audio"
     if {"whole_model", "unit"} <= plan.score.keys():
         yield score_sentence(plan.score["whole_model"], plan.score["unit"])
-
-
-def score_sentence(points: float, unit: str) -> str:
-    """The score of a whole plan, for people who do not know scores."""
-    return f"score: {points:.3f} {unit}; lower is better, 0 = same as the float model"
 
 
 def _layers(plan: Draft) -> Iterable[str]:
