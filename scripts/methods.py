@@ -47,7 +47,7 @@ class Measured:
     """A model on one evaluation set; `worse` is the difference from the float model."""
 
     wer_percent: float
-    wer_ci95: Interval
+    wer_ci95: Interval | None
     errors: int
     worse: Comparison | None = None
 
@@ -230,12 +230,15 @@ def words_table(rows: list[Row], names: list[str]) -> Iterator[str]:
 
 
 def cell(found: Measured) -> str:
-    low, high = found.wer_ci95
-    wer = f"{found.wer_percent:.2f} [{low:.2f}, {high:.2f}]"
+    wer = f"{found.wer_percent:.2f}{spread(found.wer_ci95, '.2f')}"
     if found.worse is None:
         return f"{wer} | "
-    low, high = found.worse.ci95
-    return f"{wer} | {found.worse.points:+.2f} [{low:+.2f}, {high:+.2f}], p {found.worse.p_value:.2g}"
+    p = "" if found.worse.p_value is None else f", p {found.worse.p_value:.2g}"
+    return f"{wer} | {found.worse.points:+.2f}{spread(found.worse.ci95, '+.2f')}{p}"
+
+
+def spread(interval: Interval | None, form: str) -> str:
+    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def report(rows: list[Row], sets: dict[str, list[Utterance]], options: argparse.Namespace) -> None:

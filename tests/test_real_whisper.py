@@ -43,8 +43,18 @@ def quantized(tmp_path_factory):
 
 def test_the_words_of_real_recordings(quantized):
     recognizer = read.load(quantized)
-    assert recognizer.sites == {"integer": 67, "simulated": 0, "float": 0}
+    assert recognizer.sites == {"integer": 67, "simulated": 0, "float": 3}, "the table of tokens and the positions"
     assert recognizer.notices == ()
     waves = [audio.load(audio.whole_file(str(SPEECH / "audio" / name)), 16000) for name in EXPECTED]
     found = [normalizer("english")(each.text) for each in recognizer.recognise(waves)]
     assert found == [normalizer("english")(text) for text in EXPECTED.values()]
+
+
+def test_a_word_after_a_comma_and_a_pause_begins_where_it_is_heard(quantized):
+    """In the recording the pauses end at 4.44 and 5.80 s, by its loudness."""
+    recognizer = read.load(quantized)
+    for name, word, begins in (("LJ001-0001.flac", "differs", 4.44), ("LJ001-0012.flac", "setting", 5.80)):
+        [spoken] = recognizer.recognise([audio.load(audio.whole_file(str(SPEECH / "audio" / name)), 16000)])
+        words = spoken.words()
+        assert next(each.start for each in words if each.word == word) == pytest.approx(begins, abs=0.15)
+        assert all(each.start < each.end for each in words)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
 from ..foundation.options import CalibrateOptions
 from ..foundation.reading import JsonObject
+from ..foundation.tables import score_sentence
 from .click_options import takes
 from .outputs import deliver, example, force_option, json_option, quiet
 
@@ -38,19 +41,24 @@ def calibrate(options: CalibrateOptions, json_file: str | None) -> None:
 
 
 def _table(result: JsonObject) -> str:
+    return "\n".join(_lines(result))
+
+
+def _lines(result: JsonObject) -> Iterator[str]:
     sites = result["sites"]
-    clipped = {site["layer"] for site in sites if site.get("clip_percent")}
-    held_out = result.get("held_out")
+    layers, clipped = {site["layer"] for site in sites}, {site["layer"] for site in sites if site.get("clip_percent")}
     quantized = sum("reason" not in site for site in sites)  # one that stays in float says why
     before, after = result["bytes_before"], result["bytes_after"]
-    return "\n".join(
-        [
-            f"{result['scheme']}, {result['method']}: {quantized} of {len(sites)} sites quantized",
-            f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller "
-            f"({result['bytes_float32'] / after:.2f} times smaller than its parameters in float32)",
-            f"layers clipped before the range was chosen: {len(clipped)} of {len({site['layer'] for site in sites})}",
-            *([f"on {held_out['words']} held-out words: {held_out['wer_increase']:+.2f} points"] if held_out else []),
-            f"score: {result['score']['whole_model']:.2f} {result['score']['unit']}",
-            f"{result['float_passes']} float passes, {result['seconds']:.0f} s; plan: {result['plan']}",
-        ]
+    how = f"{result['scheme']}, {result['method']}"
+    yield f"{how}: {quantized} of {len(sites)} sites quantized (a site is a module with weights)"
+    yield (
+        f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller "
+        f"({result['bytes_float32'] / after:.2f} times smaller than its parameters in float32)"
     )
+    yield f"layers whose largest inputs were left out of the range, as outliers: {len(clipped)} of {len(layers)}"
+    if held_out := result.get("held_out"):
+        change = f"{held_out['wer_increase']:+.2f} points"
+        yield f"change of the word error rate on {held_out['words']} held-out words: {change}"
+    yield score_sentence(result["score"]["whole_model"], result["score"]["unit"])
+    folder = Path(result["plan"]).parent
+    yield f"took {result['seconds']:.0f} s; `sfm-quant inspect {folder}` shows the choices and the reasons"

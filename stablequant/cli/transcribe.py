@@ -31,22 +31,23 @@ def transcribe(options: TranscribeOptions) -> None:
 
     MODEL is a folder or a hub id, float or quantized. AUDIO is files of any length, folders (all recordings in them,
     sorted) or - for a recording on standard input. Prints one line per recording: its path, a tab and the text. One
-    that cannot be read is reported on stderr and skipped, and the exit code is 3.
+    that cannot be read is reported on stderr and skipped, and the exit code is 3. One that is too short for the model
+    has an empty text, and a warning says so.
     """
     quiet()
     from ..models.checkpoint import read
     from ..models.tasks.base import Decoding
     from ..workflows.transcribe import find, transcribe_files
 
-    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
-    recognizer = read.load(options.model, options.target_lang, decoding)
-    for remark in recognizer.remarks:
-        click.echo(f"Warning: {remark}", err=True)
     paths, unreadable, subtitled = find(options.recordings), 0, options.format in ("srt", "vtt")
     if subtitled and len(paths) > 1:
         raise InputError(
             f"--format {options.format} writes subtitles of one recording, not of {len(paths)}; run it once for each"
         )
+    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
+    recognizer = read.load(options.model, options.target_lang, decoding)
+    for remark in recognizer.remarks:
+        click.echo(f"Warning: {remark}", err=True)
     answers = transcribe_files(recognizer, paths, words=options.words or subtitled)
     for number, (path, found) in enumerate(answers, 1):
         if number == len(paths):
@@ -55,6 +56,8 @@ def transcribe(options: TranscribeOptions) -> None:
             unreadable += 1
             click.echo(f"Error: {found}", err=True)
         else:
+            if found.warning:
+                click.echo(f"Warning: {path}: {found.warning}", err=True)
             line = _shown(path, found, options.format)
             click.echo(line.encode(errors="backslashreplace"), nl=not subtitled)  # a file name may be no UTF-8
     if unreadable:

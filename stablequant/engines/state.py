@@ -14,8 +14,10 @@ same from `input_grid` and `integer_weight`, where every zero point is whole.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,13 @@ from ..quantization.numerics.integer_grid import Grid, fake_quantize, unsigned_g
 from ..quantization.numerics.weight_grid import QTensor, WeightFormat
 from ..quantization.plan.choice import Choice, InputChoice, Quantized
 from ..quantization.weight_formats.rows import INT8
+
+CAST = (
+    "a quantized model has its dtypes already (integers, and float32 between them) and cannot be cast to another; use "
+    "it as it is"
+)
+MOVED = "a quantized model runs on the CPU only; leave it there, in a pipeline with device='cpu'"
+PICKLED = "a quantized model cannot be pickled; write it with save_pretrained, and read it with from_pretrained"
 
 
 @dataclass(frozen=True)
@@ -161,9 +170,37 @@ class QuantizedSite(nn.Module):
             return F.linear(x, weight, self.bias)
         return F.conv1d(x, weight, self.bias, form.stride, form.padding, form.dilation, form.groups)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(PICKLED)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuantizedSite:
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes."""
+        return dict(self.__dict__)
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.prepare()
+
+
+def keep_as_it_is(model: nn.Module) -> None:
+    """Let `.to`, `.bfloat16` and the like refuse a quantized model, or a part of one, before they have changed any."""
+    for module in model.modules():
+        if any(isinstance(each, QuantizedSite) for each in module.modules()):
+            vars(module)["_apply"] = types.MethodType(_applied, module)
+
+
+def _applied(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    probe = fn(torch.zeros(1))
+    if probe.dtype != torch.float32:
+        raise ValueError(CAST)
+    if probe.device.type != "cpu":
+        raise ValueError(MOVED)
+    return type(self)._apply(self, fn, recurse)
 
 
 class TableOf(nn.Module):

@@ -50,21 +50,20 @@ def count_rare(references: Sequence[str], hypotheses: Sequence[str], rare: froze
     return Counts(*rows)
 
 
-def recall(counts: Counts, seed: int = 0) -> tuple[float, Interval] | None:
+def recall(counts: Counts, seed: int = 0) -> tuple[float, Interval | None] | None:
     """% of the rare words that were recognised, with its 95 % interval; None if there are none."""
     if not (units := int(counts.units.sum())):
         return None
-    low, high = error_rates.interval(counts, seed)
-    return 100 * int(counts.hits.sum()) / units, (100 - high, 100 - low)
+    missed = error_rates.interval(counts, seed)
+    return 100 * int(counts.hits.sum()) / units, missed and (100 - missed[1], 100 - missed[0])
 
 
-def gain(counts: Counts, other: Counts, seed: int = 0) -> tuple[float, Interval] | None:
+def gain(counts: Counts, other: Counts, seed: int = 0) -> tuple[float, Interval | None] | None:
     """The recall minus the other's, in points, with its interval by the paired bootstrap; None without rare words."""
     if not counts.units.any():
         return None
     missed = error_rates.compare(counts, other, seed)
-    low, high = missed.ci95
-    return 0.0 - missed.points, (0.0 - high, 0.0 - low)
+    return 0.0 - missed.points, missed.ci95 and (0.0 - missed.ci95[1], 0.0 - missed.ci95[0])
 
 
 def _once(word: str, times: Counter[str]) -> bool:

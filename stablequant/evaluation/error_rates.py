@@ -4,7 +4,8 @@ Intervals come from the bootstrap over utterances (Bisani & Ney, "Bootstrap esti
 performance evaluation", ICASSP 2004): draw as many utterances as there are, with replacement, add up their errors and
 words, divide; the 2.5th and 97.5th percentiles of 10,000 such rates are the interval. Two systems are compared on the
 same draws (paired), which cancels what makes an utterance hard for both. Utterances of one speaker are not
-independent: with few speakers the intervals are too narrow.
+independent: with few speakers the intervals are too narrow. All draws of one utterance are that utterance: it says
+nothing of others, so there is no interval then, and no p-value.
 """
 
 from __future__ import annotations
@@ -111,20 +112,20 @@ class Comparison:
     """How much worse a system is than another, on the same utterances."""
 
     points: float  # error rate minus the other's, in percent of the units
-    ci95: Interval
-    p_value: float
+    ci95: Interval | None  # None for one utterance, as the next
+    p_value: float | None
 
 
 @dataclass(frozen=True)
 class Ratio:
     value: float
-    ci95: Interval
+    ci95: Interval | None
 
 
-def interval(counts: Counts, seed: int = 0) -> Interval:
-    """95 % interval of `counts.percent()`. One utterance alone gives an interval of no width: it says nothing."""
-    errors, units = _resampled(np.stack([counts.errors, counts.units]), seed)
-    return _ci95(_percent(errors, units))
+def interval(counts: Counts, seed: int = 0) -> Interval | None:
+    """95 % interval of `counts.percent()`."""
+    columns = np.stack([counts.errors, counts.units])
+    return _ci95(_percent(*_resampled(columns, seed))) if _several(columns) else None
 
 
 def compare(counts: Counts, other: Counts, seed: int = 0) -> Comparison:
@@ -135,9 +136,11 @@ def compare(counts: Counts, other: Counts, seed: int = 0) -> Comparison:
     """
     more = counts.errors - other.errors
     units = counts.units
+    points = 100 * int(more.sum()) / int(units.sum())
+    if not _several(np.stack([counts.errors, other.errors, units])):
+        return Comparison(points, None, None)
     differences = _percent(*_resampled(np.stack([more, units]), seed))
     tails = 1 + np.array([(differences <= 0).sum(), (differences >= 0).sum()])
-    points = 100 * int(more.sum()) / int(units.sum())
     return Comparison(points, _ci95(differences), min(1.0, float(2 * tails.min() / (len(differences) + 1))))
 
 
@@ -147,8 +150,16 @@ Numbers = Sequence[float] | np.ndarray
 def ratio(numerators: Numbers, denominators: Numbers, seed: int = 0) -> Ratio:
     """Sum over sum, as of seconds per utterance for a speed-up, with its 95 % spread over utterances."""
     columns = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)])
+    value = float(columns[0].sum() / columns[1].sum())
+    if not _several(columns):
+        return Ratio(value, None)
     above, below = _resampled(columns, seed)
-    return Ratio(float(columns[0].sum() / columns[1].sum()), _ci95(above / below))
+    return Ratio(value, _ci95(above / below))
+
+
+def _several(columns: np.ndarray) -> bool:
+    """Whether more than one utterance of columns (rows, n) counts: draws of a single one are all the same."""
+    return int(columns.any(0).sum()) > 1
 
 
 def _resampled(columns: np.ndarray, seed: int) -> np.ndarray:

@@ -27,7 +27,7 @@ class Measured:
     scheme: str
     bytes_on_disk: int
     wer_percent: float
-    wer_ci95: Interval
+    wer_ci95: Interval | None  # None for one utterance, as every interval
     cer_percent: float
     substitutions: int  # of words, as the next two
     deletions: int
@@ -53,10 +53,10 @@ class Delta:
     """The model against the baseline."""
 
     wer_percent_points: float
-    wer_ci95: Interval
-    p_value: float
+    wer_ci95: Interval | None
+    p_value: float | None  # None likewise
     speedup: float
-    speedup_ci95: Interval
+    speedup_ci95: Interval | None
     speedup_packed: float  # each model in its faster way
     compression: float  # bytes of the baseline's files over the model's
     compression_float32: float  # bytes of the baseline's parameters in float32 over the model's files
@@ -168,10 +168,6 @@ def cells(result: Result) -> list[list[str]]:
     return rows
 
 
-def _signed(interval: Interval) -> str:
-    return f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
-
-
 def _known(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
 
@@ -181,10 +177,17 @@ def _with_interval(value: float | None, interval: Interval | None, form: str = "
     return _known(value, form) + ends
 
 
+def _sites(counts: dict[str, int]) -> str:
+    """As calibrate and inspect count them."""
+    integer, simulated = (counts.get(kind, 0) for kind in ("integer", "simulated"))
+    slower = f", {simulated} of them without integer kernels" if simulated else ""
+    return f"{integer + simulated} of {sum(counts.values())}{slower}"
+
+
 ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ("path", lambda each: each.path),
     ("scheme", lambda each: each.scheme),
-    ("WER %", lambda each: f"{each.wer_percent:.2f} [{each.wer_ci95[0]:.2f}, {each.wer_ci95[1]:.2f}]"),
+    ("WER %", lambda each: _with_interval(each.wer_percent, each.wer_ci95)),
     ("sub / del / ins", lambda each: f"{each.substitutions} / {each.deletions} / {each.insertions}"),
     (
         "deletions / insertions, %",
@@ -198,16 +201,16 @@ ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ("latency ms, p50 / p95", lambda each: f"{each.latency_ms['p50']:.1f} / {each.latency_ms['p95']:.1f}"),
     ("MB on disk", lambda each: f"{each.bytes_on_disk / 1e6:.2f}"),
     ("peak memory, MB", lambda each: f"{each.peak_rss_bytes / 1e6:.0f}" if each.peak_rss_bytes else "unknown"),
-    ("sites", lambda each: ", ".join(f"{count} {kind}" for kind, count in each.sites.items() if count)),
+    ("sites quantized", lambda each: _sites(each.sites)),
 )
 
 
 DELTA_ROWS: tuple[tuple[str, Callable[[Delta], str]], ...] = (
-    ("WER increase, points", lambda delta: f"{delta.wer_percent_points:+.2f} {_signed(delta.wer_ci95)}"),
-    ("p-value", lambda delta: f"{delta.p_value:.2g}"),
+    ("WER increase, points", lambda delta: _with_interval(delta.wer_percent_points, delta.wer_ci95, "+.2f")),
+    ("p-value", lambda delta: _known(delta.p_value, ".2g")),
     ("rare words, points", lambda delta: _with_interval(delta.rare_recall_points, delta.rare_recall_ci95, "+.2f")),
     ("more looping outputs", lambda delta: _known(delta.more_looping, "+d")),
-    ("speed-up", lambda delta: f"{delta.speedup:.2f} [{delta.speedup_ci95[0]:.2f}, {delta.speedup_ci95[1]:.2f}]"),
+    ("speed-up", lambda delta: _with_interval(delta.speedup, delta.speedup_ci95)),
     ("speed-up, batched", lambda delta: f"{delta.speedup_packed:.2f}"),
     ("times smaller, files", lambda delta: f"{delta.compression:.2f}"),
     ("times smaller than float32 parameters", lambda delta: f"{delta.compression_float32:.2f}"),
@@ -218,8 +221,12 @@ def sentences(result: Result) -> Iterator[str]:
     """What the table does not show: the data, the difference, the limits and the warnings, one line each."""
     data = result.data
     rare = "" if data.rare_words is None else f" ({data.rare_words} rare)"
-    about = f"{data.words} words{rare} in {data.utterances} utterances, {data.audio_seconds:.1f} s"
-    yield f"{about}; [ ] are 95 % intervals"
+    utterances = "utterance" if data.utterances == 1 else "utterances"
+    about = f"{data.words} words{rare} in {data.utterances} {utterances}, {data.audio_seconds:.1f} s"
+    alone = (
+        "a 95 % interval needs more than one utterance" if result.model.wer_ci95 is None else "[ ] are 95 % intervals"
+    )
+    yield f"{about}; {alone}"
     yield "batched: several utterances in one call, if the model can do that (a float one cannot) and it is faster"
     yield from (gate_sentence(each, gate) for each in result.models for gate in each.gates)
     yield from (f"warning: {warning}" for warning in result.warnings)

@@ -1,4 +1,4 @@
-"""Rows of text as a table for the terminal."""
+"""Rows of text as a table for the terminal, and a sentence that two of them have."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def columns(rows: Sequence[Sequence[str]], align: str = "") -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def score_sentence(points: float, unit: str) -> str:
+    """The score of a whole plan, for people who do not know scores."""
+    return f"score: {points:.3f} {unit}; lower is better, 0 = same as the float model"

@@ -172,7 +172,7 @@ class Words:
         words, points, ci95 = int(counts[0].units.sum()), None, None
         if words and len(counts) > 1:
             worse = error_rates.compare(counts[-1], counts[0])
-            points, ci95 = worse.points, worse.ci95 if len(places) > 1 else None
+            points, ci95 = worse.points, worse.ci95
         return Group(name, len(places), words, tuple(each.percent() for each in counts), points, ci95)
 
 

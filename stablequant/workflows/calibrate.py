@@ -114,10 +114,22 @@ def _fingerprint(
         **{key: getattr(options, key) for key in keep},
         **({} if options.plan is None else {"plan": edited.read(options.plan).wanted.to_json()}),
         **({} if options.language is None else {"language": options.language}),
+        **_writing(recognizer),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
         "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them
     }
+
+
+def _writing(recognizer: Recognizer) -> JsonObject:
+    """The settings by which a model writes the tokens that every model follows."""
+    settings = getattr(recognizer.model, "generation_config", None)
+    found = {} if settings is None else settings.to_diff_dict()
+    return (
+        {"generation": {name: value for name, value in found.items() if name != "transformers_version"}}
+        if found
+        else {}
+    )
 
 
 def _summary(

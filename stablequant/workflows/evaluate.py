@@ -305,16 +305,19 @@ def _wide_intervals(compared: tuple[Compared, ...]) -> Iterator[str]:
     """A warning for each limit on speed that chance may decide, not the model."""
     for each in compared:
         for gate in each.gates:
-            if gate.name == "min_speedup" and each.delta and _inside(gate.limit, each.delta.speedup_ci95):
-                low, high = each.delta.speedup_ci95
+            if gate.name == "min_speedup" and each.delta and (why := _by_chance(gate.limit, each.delta.speedup_ci95)):
                 yield (
-                    f"{each.model.path}: min_speedup {gate.limit:g} is inside the confidence interval of the speed-up "
-                    f"[{low:.2f}, {high:.2f}], so chance may decide; measure more utterances on a quiet machine"
+                    f"{each.model.path}: min_speedup {gate.limit:g} is {why}, so chance may decide; measure more "
+                    "utterances on a quiet machine"
                 )
 
 
-def _inside(limit: float, interval: error_rates.Interval) -> bool:
-    return interval[0] < limit < interval[1]
+def _by_chance(limit: float, interval: error_rates.Interval | None) -> str | None:
+    """Why chance may decide a limit; None if it is clear."""
+    if interval is None:
+        return "held against one utterance"
+    low, high = interval
+    return f"inside the confidence interval of the speed-up [{low:.2f}, {high:.2f}]" if low < limit < high else None
 
 
 def _prediction(timed: TimedUtterance, options: EvaluateOptions) -> Prediction:

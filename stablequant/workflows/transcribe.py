@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,16 @@ class Transcript:
     duration: float  # seconds
     text: str
     words: tuple[Word, ...] | None = None  # from the start of the recording; None: not asked for
+    warning: str | None = None  # what a reader of the text should know; None: nothing
 
     def to_json(self) -> dict[str, Any]:
         """A line of a NeMo manifest."""
-        shown = {**asdict(self), "words": None if self.words is None else [each._asdict() for each in self.words]}
+        shown = {**asdict(self), "words": None if self.words is None else [*map(_entry, self.words)]}
         return {key: value for key, value in shown.items() if value is not None}
+
+
+def _entry(word: Word) -> dict[str, Any]:
+    return {"word": word.word, "start": word.start, "end": word.end}
 
 
 Transcribed = tuple[str, "Transcript | InputError"]  # path, and what is said or why it cannot be read
@@ -104,12 +109,20 @@ def _answer(recognizer: Recognizer, waiting: list[Pending], words: bool) -> Iter
         if not isinstance(sound, np.ndarray):
             yield path, sound
             continue
-        spoken = next(answers) if len(sound) >= recognizer.min_samples else []
+        seconds = len(sound) / recognizer.sampling_rate
+        if len(sound) < recognizer.min_samples:
+            yield path, replace(_transcript(path, seconds, [], words), warning=_too_short(recognizer, seconds))
+            continue
+        spoken = next(answers)
         if isinstance(spoken, InputError):
             yield path, InputError(f"{path}: {spoken}")
             continue
-        parts = [_said(recognizer, stretch, words) for stretch in spoken]
-        yield path, _transcript(path, len(sound) / recognizer.sampling_rate, parts, words)
+        yield path, _transcript(path, seconds, [_said(recognizer, stretch, words) for stretch in spoken], words)
+
+
+def _too_short(recognizer: Recognizer, seconds: float) -> str:
+    least = 1000 * recognizer.min_samples / recognizer.sampling_rate
+    return f"too short to recognise ({1000 * seconds:.3g} ms; the model needs {least:.3g} ms), so its text is empty"
 
 
 def _recognised(recognizer: Recognizer, waveforms: list[np.ndarray]) -> Iterator[list[Stretch] | InputError]:
@@ -129,7 +142,9 @@ def _said(recognizer: Recognizer, stretch: Stretch, words: bool) -> tuple[str, l
     """The text of a stretch, and its words in the recording: of a long one no more is kept."""
     begin = stretch.start / recognizer.sampling_rate
     found = stretch.spoken.words() if words else ()
-    return stretch.spoken.text, [Word(w, round(begin + start, 3), round(begin + end, 3)) for w, start, end in found]
+    return stretch.spoken.text, [
+        word._replace(start=round(begin + word.start, 3), end=round(begin + word.end, 3)) for word in found
+    ]
 
 
 def _transcript(path: str, seconds: float, parts: Sequence[tuple[str, list[Word]]], words: bool) -> Transcript:

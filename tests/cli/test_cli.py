@@ -136,8 +136,9 @@ def test_transcribe_from_the_shell(model, data):
     first, second = done.stdout.splitlines()  # what cannot be read keeps nothing from being answered
     assert first.startswith(f"{data / 'a.wav'}\t")
     assert second == f"{data / 'short.wav'}\t"
-    reason, summary = done.stderr.splitlines()
+    reason, warning, summary = done.stderr.splitlines()
     assert reason == f"Error: {data / 'nothing.wav'}: no such recording; correct the path"
+    assert warning.startswith(f"Warning: {data / 'short.wav'}: too short to recognise (10 ms; the model needs 25 ms)")
     assert summary == "Error: 1 of 3 recordings could not be read"
 
 
@@ -179,6 +180,12 @@ def test_transcribe_standard_input(model, data):
     heard = json.loads(done.stdout)
     assert (heard["audio_filepath"], heard["duration"]) == ("-", 0.3)
     assert set(heard) == {"audio_filepath", "duration", "text"}
+
+
+def test_subtitles_of_several_recordings_are_refused_before_the_model_is_loaded(data):
+    done = invoke("transcribe", "no model", data, "--format", "srt")
+    assert done.exit_code == 3
+    assert done.stderr == "Error: --format srt writes subtitles of one recording, not of 3; run it once for each\n"
 
 
 def test_transcribe_a_long_recording(model, tmp_path, shell):
@@ -550,7 +557,10 @@ def test_calibrate_passes_its_options_and_prints_the_sizes(monkeypatch, tmp_path
     assert given == [CalibrateOptions("m", "d", "o", max_samples=9)]
     assert "w8a8, stable: 1 of 2 sites quantized" in done.stdout
     assert "4.0 MB -> 1.0 MB, 4.00 times smaller (8.00 times smaller than its parameters in float32)" in done.stdout
-    assert "layers clipped before the range was chosen: 1 of 2" in done.stdout
-    assert "score: 6.50 points of what differs\n" in done.stdout
-    assert "on 40 held-out words: +2.50 points" in done.stdout
+    assert "layers whose largest inputs were left out of the range, as outliers: 1 of 2" in done.stdout
+    score = "score: 6.500 points of what differs; lower is better, 0 = same as the float model\n"
+    assert score in done.stdout
+    assert "change of the word error rate on 40 held-out words: +2.50 points" in done.stdout
+    assert "took 1 s; `sfm-quant inspect o` shows" in done.stdout
+    assert "float passes" not in done.stdout, "the word of a search, not of its user"
     assert json.loads((tmp_path / "c.json").read_text()) == result

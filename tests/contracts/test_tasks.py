@@ -11,7 +11,7 @@ import transformers
 
 from stablequant.foundation import registry
 from stablequant.foundation.errors import InputError
-from stablequant.models.tasks.base import Network, task_of
+from stablequant.models.tasks.base import PLAIN, Decoding, Network, task_of, text_of
 
 EXAMPLES = {"ctc": ("wav2vec2", "base"), "seq2seq": ("whisper", "multilingual")}  # of each file, a tiny model
 
@@ -77,10 +77,10 @@ def test_words_joined_by_spaces_are_the_text_and_lie_one_after_another(case):
     _, recognizer, *_ = case
     [spoken] = recognizer.recognise([tiny.wave(1)])
     words = list(spoken.words())
-    assert " ".join(each.word for each in words) == spoken.text
+    assert text_of(words) == " ".join(each.word for each in words) == spoken.text, "letters, which have spaces"
     times = [time for each in words for time in (each.start, each.end)]
-    assert all(each.start <= each.end for each in words)
-    assert all(a.start <= b.start for a, b in pairwise(words))
+    assert all(each.start < each.end for each in words)
+    assert all(a.end <= b.start for a, b in pairwise(words))
     assert 0 <= min(times) <= max(times) <= 1.0
 
 
@@ -101,6 +101,19 @@ def test_only_a_decoder_has_layers_that_repeat(case):
 def test_a_model_of_its_own_is_checked_without_a_remark(case):
     task, recognizer, *_ = case
     assert list(task.check("m", recognizer.network)) == []
+
+
+def test_choices_that_a_model_does_not_have_show_in_its_settings(case):
+    """So that they are refused before the weights are read."""
+    task, recognizer, *_ = case
+    config, plain = recognizer.model.config, {}
+    task.refuse(PLAIN, config, plain)
+    for wanted in (Decoding("klingon"), Decoding(translate=True)):
+        with pytest.raises(InputError, match="leave"):
+            task.refuse(wanted, config, plain)
+    if not config.is_encoder_decoder:
+        with pytest.raises(InputError, match="--beam-size are for models like Whisper"):
+            task.refuse(Decoding(beams=2), config, plain)
 
 
 def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(case):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stablequant.evaluation import error_rates
+from stablequant.evaluation import beyond_wer, error_rates
 from stablequant.evaluation.error_rates import Counts
 from stablequant.foundation.options import NORMALIZERS
 
@@ -151,12 +151,30 @@ def test_ratio_spread_matches_all_draws():
 
 
 def test_draws_of_empty_references_only_are_left_out():
-    low, high = error_rates.interval(counts([0, 1], [0, 2]))
-    assert (low, high) == (50.0, 50.0)
+    assert error_rates.interval(counts([0, 1, 1], [0, 2, 2])) == (50.0, 50.0)
+
+
+@pytest.mark.parametrize("empty", [0, 1, 3], ids=lambda n: f"{n} that are empty and heard so")
+def test_one_utterance_has_no_interval(empty):
+    """All its draws are the same: [x, x] would look certain."""
+    one, other = counts([1, *[0] * empty], [4, *[0] * empty]), counts([2, *[0] * empty], [4, *[0] * empty])
+    assert error_rates.interval(one) is None
+    assert error_rates.compare(other, one) == error_rates.Comparison(25.0, None, None)
+    assert error_rates.ratio([0.4], [0.1]) == error_rates.Ratio(pytest.approx(4.0), None)
+
+
+def test_rare_words_of_one_utterance_have_no_interval():
+    one, other = counts([1, 0, 0], [4, 0, 0]), counts([2, 0, 0], [4, 0, 0])
+    assert beyond_wer.recall(one) == (75.0, None)
+    assert beyond_wer.gain(one, other) == (25.0, None)
+
+
+def test_two_utterances_that_agree_have_an_interval_of_no_width():
+    assert error_rates.interval(counts([1, 1], [4, 4])) == (25.0, 25.0)
 
 
 @settings(max_examples=10)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(5, 9)), min_size=1, max_size=30), st.integers(0, 2**32))
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(5, 9)), min_size=2, max_size=30), st.integers(0, 2**32))
 def test_interval_lies_within_the_rates_of_single_utterances_and_repeats(pairs, seed):
     errors, units = zip(*pairs, strict=True)
     low, high = error_rates.interval(counts(errors, units), seed)

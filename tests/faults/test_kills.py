@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+import tiny
 from damage import seeds
 
 from stablequant.models.checkpoint.verify import problems
@@ -14,11 +15,13 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FILES = ("plan.json", "model.safetensors", "config.json")
 
 
-@pytest.fixture(scope="module", params=["w8a8", "w4a8"])
+@pytest.fixture(scope="module", params=["wav2vec2 w8a8", "wav2vec2 w4a8", "whisper w8a8"])
 def whole(request, shell, float_folder, speech, tmp_path_factory):
     """(arguments without --out, the model that they give, seconds that it takes)"""
+    family, scheme = request.param.split()
     out = tmp_path_factory.mktemp("whole") / "q"
-    arguments = ["calibrate", float_folder, "--data", speech, "--threshold", "-1", "--scheme", request.param]
+    model = float_folder if family == "wav2vec2" else tiny.save(out.with_name("float"), family, "multilingual")
+    arguments = ["calibrate", model, "--data", speech, "--threshold", "-1", "--scheme", scheme]
     began = time.monotonic()
     done = shell(*arguments, "--out", out)
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from transformers import (
 from stablequant.foundation.errors import InputError
 from stablequant.models.checkpoint import read
 from stablequant.models.tasks import ctc_words
+from stablequant.models.tasks.base import text_of
 
 LETTERS = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
 LANGUAGES = {"eng": (*LETTERS[:5], *"ABC"), "deu": (*LETTERS[:5], *"ABÄÖÜ")}
@@ -140,14 +141,14 @@ VOCABULARIES = {
 
 
 @pytest.mark.parametrize(("symbols", "options"), VOCABULARIES.values(), ids=VOCABULARIES)
-def test_words_joined_by_spaces_are_the_text(symbols, options, tmp_path):
+def test_words_are_those_of_the_text(symbols, options, tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({each: place for place, each in enumerate(symbols)}))
     letters = ctc_words.alphabet(Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), **options))
 
     @given(st.lists(st.integers(0, len(symbols) - 1), max_size=30))
     def holds(path):
         words = ctc_words.words(np.array(path, int), letters)
-        assert " ".join(each.word for each in words) == ctc_words.decode(np.array(path, int), letters.tokenizer)
+        assert text_of(words) == ctc_words.decode(np.array(path, int), letters.tokenizer)
         assert all(0 <= each.first < each.end <= len(path) for each in words)
         assert all(a.first <= b.first for a, b in pairwise(words))
 

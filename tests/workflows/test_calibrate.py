@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.models import checkpoint
+from stablequant.models.recognizer import Recognizer
 from stablequant.quantization.observation import collect
 from stablequant.quantization.plan.plan import Plan
 from stablequant.quantization.search import session, trials
@@ -135,6 +136,37 @@ def test_statistics_that_were_saved_are_not_gathered_again(calibrated, float_fol
     monkeypatch.setattr(collect, "histogram_of", None)
     calibrate(options(float_folder, speech, tmp_path / "q", resume=True))
     assert same_model(calibrated[0], tmp_path / "q")
+
+
+@pytest.mark.parametrize(("where", "calls"), [("collect.histogram_of", 60), ("trials.run_trials", 5)])
+def test_tokens_that_a_decoder_has_written_are_not_written_again(where, calls, speech, tmp_path, monkeypatch):
+    """The slowest step of a small Whisper. A resumed run writes those of the recordings that are left."""
+    folder = tiny.save(tmp_path / "float", "whisper", "multilingual")
+    written, plain = [], Recognizer.forced
+    monkeypatch.setattr(Recognizer, "forced", lambda *args: (written.append(1), plain(*args))[1])
+    calibrate(options(folder, speech, tmp_path / "whole"))
+    assert len(written) == 4, "each recording once"
+    module, name = where.split(".")
+    with monkeypatch.context() as broken:
+        interrupt_after(broken, {"collect": collect, "trials": trials}[module], name, calls)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(options(folder, speech, tmp_path / "q"))
+    assert len(written) > 4
+    calibrate(options(folder, speech, tmp_path / "q", resume=True))
+    assert len(written) == 8
+    assert same_model(tmp_path / "whole", tmp_path / "q")
+
+
+def test_other_settings_of_writing_are_another_calibration(speech, tmp_path, monkeypatch):
+    folder = tiny.save(tmp_path / "float", "whisper", "english")
+    with monkeypatch.context() as broken:
+        interrupt_after(broken, trials, "run_trials", 0)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(options(folder, speech, tmp_path / "q"))
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "suppress_tokens": [1]}))
+    with pytest.raises(InputError, match="started with another model, other recordings or other options"):
+        calibrate(options(folder, speech, tmp_path / "q", resume=True))
 
 
 CHANGES = {

@@ -16,6 +16,7 @@ from stablequant.foundation.options import EvaluateOptions
 from stablequant.models.checkpoint import read
 from stablequant.models.families.base import Geometry
 from stablequant.models.tasks import ctc
+from stablequant.report import inputs
 from stablequant.speech import audio, waveforms
 from stablequant.workflows import evaluate
 
@@ -255,6 +256,27 @@ def test_one_model_alone(bench):
     assert (found.baseline, found.delta, found.gates) == (None, None, ())
     assert found.passed
     assert "baseline" not in table(found)
+
+
+def test_one_utterance_has_no_intervals(bench, tmp_path):
+    """An interval of no width would look certain."""
+    (tmp_path / "one").mkdir()
+    options = EvaluateOptions("ours", write_data(tmp_path / "one", UTTERANCES[:1]), "float", min_speedup=1.5)
+    found = evaluate.evaluate(options)
+    written = json.loads(found.to_json())
+    for part, names in (
+        ("model", ["wer_ci95", "rare_recall_ci95"]),
+        ("delta", ["wer_ci95", "p_value", "speedup_ci95"]),
+    ):
+        assert [written[part][name] for name in names] == [None] * len(names)
+    shown = table(found)
+    assert "2 words (2 rare) in 1 utterance, 1.0 s; a 95 % interval needs more than one utterance" in shown
+    assert "[" not in shown
+    assert any(
+        "min_speedup 1.5 is held against one utterance, so chance may decide" in each for each in found.warnings
+    )
+    (tmp_path / "result.json").write_text(found.to_json())
+    assert inputs.evaluation(str(tmp_path / "result.json"))["lines"][0] in shown, "the report reads it"
 
 
 def test_json_has_the_fields_of_the_contract(bench):

@@ -17,6 +17,7 @@ from stablequant.models.families.base import Geometry
 from stablequant.models.recognizer import Recognizer
 from stablequant.models.tasks import ctc
 from stablequant.models.tasks.base import Word
+from stablequant.speech.subtitles import subtitles
 from stablequant.workflows.transcribe import Transcript, find, transcribe_files
 
 RATE = 16000
@@ -65,6 +66,7 @@ def test_answers_come_in_order_and_in_groups(recognizer, tmp_path, monkeypatch):
         zip(paths, [1.0, 2.0, 0.01, 5.0, 1.0], strict=True)
     )
     assert [each.text for each in found] == ["A", "A", "", "A", "A"]
+    assert [bool(each.warning) for each in found] == [False, False, True, False, False]
     assert recognizer.calls == [[16000, 32000], [80000], [16000]]
 
 
@@ -78,7 +80,8 @@ def test_what_cannot_be_read_keeps_its_place(recognizer, tmp_path):
 
 def test_nothing_to_hear(recognizer, tmp_path):
     (path,) = write(tmp_path, a=0.01)
-    assert list(transcribe_files(recognizer, [path], words=True)) == [(path, Transcript(path, 0.01, "", ()))]
+    short = "too short to recognise (10 ms; the model needs 25 ms), so its text is empty"
+    assert list(transcribe_files(recognizer, [path], words=True)) == [(path, Transcript(path, 0.01, "", (), short))]
     assert list(transcribe_files(recognizer, [])) == []
     assert recognizer.calls == []
 
@@ -89,6 +92,13 @@ def test_words_have_times(recognizer, tmp_path):
     assert heard.words == (Word("A", 1.0, 2.0),)
     assert heard.to_json()["words"] == [{"word": "A", "start": 1.0, "end": 2.0}]
     assert "words" not in next(transcribe_files(recognizer, [str(tmp_path / "a.wav")]))[1].to_json()
+
+
+def test_parts_of_a_text_without_spaces_are_words_of_the_json_and_lines_of_subtitles():
+    parts = tuple(Word(each, n, n + 1, n > 0) for n, each in enumerate("你好。"))
+    written = Transcript("a.wav", 3.0, "你好。", parts).to_json()
+    assert written["words"][1] == {"word": "好", "start": 1, "end": 2}
+    assert "你好。" in subtitles(parts, "srt")
 
 
 def test_long_recording_is_heard_in_pieces_with_times_of_the_whole(recognizer, tmp_path):

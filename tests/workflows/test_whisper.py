@@ -1,6 +1,7 @@
 """A tiny Whisper from its float folder to text, through the real commands; transformers reads what they write."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
 
 from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import problems
+from stablequant.quantization.plan.plan import read_plan
 from stablequant.workflows.transcribe import transcribe_files
 
 LIMIT = 400  # seconds of a command, on a busy machine
@@ -106,7 +108,7 @@ def test_words_and_subtitles(quantized, sounds):
     lines = command("transcribe", quantized, sounds, "--json", "--words").splitlines()
     for line in map(json.loads, lines):
         assert " ".join(each["word"] for each in line["words"]) == line["text"]
-        assert all(0 <= each["start"] <= each["end"] <= 1 for each in line["words"])
+        assert all(0 <= each["start"] < each["end"] <= 1 for each in line["words"])
     assert "-->" in command("transcribe", quantized, sounds / "1.wav", "--format", "srt")
 
 
@@ -125,6 +127,10 @@ def test_eval_compares_with_the_float_model(quantized, whisper, sounds, tmp_path
     assert found["decoding"] == {"language": None, "task": "transcribe", "beam_size": 1}
     assert "speedup" in found["delta"]
     assert str(whisper) in shown
+    sites = read_plan(quantized).sites
+    assert sum(found["model"]["sites"].values()) == sum(found["baseline"]["sites"].values()) == len(sites)
+    assert re.search(rf"sites quantized +35 of {len(sites)} +0 of {len(sites)}\n", shown)
+    assert f"35 of {len(sites)} sites quantized" in command("inspect", quantized)
 
 
 def test_inspect_and_verify(quantized):
@@ -169,6 +175,7 @@ def test_silence_noise_and_next_to_nothing(recognizer, tmp_path):
     )
     assert all(isinstance(each.text, str) for each in answers.values())
     assert answers["shorter"].text == ""
+    assert [name for name, each in answers.items() if each.warning] == ["shorter"]
     assert [answers[name].duration for name in ("short", "whole")] == [0.01, 1.0]
 
 

@@ -33,8 +33,9 @@ model = {auto_class}.from_pretrained("{name}")
 ```
 
 `plan.json` lists the range of every site and the reason for it. To measure word error rate and speed on your own
-recordings: `sfm-quant eval {name} --data DATA --baseline {base}`.
+recordings: `sfm-quant eval {name} --data DATA --baseline {baseline}`{where}.
 """
+LOCAL = ", where FLOAT is the folder of the float model; where this was made, it was named `{base}`"
 
 
 def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> str:
@@ -44,10 +45,13 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
     inputs = "inputs in float" if first.input is None else f"{first.input.bits}-bit inputs"
     selected = [name for name, layer in plan.layers.items() if layer.selected]
     whole = plan.score.get("whole_model")
+    hub_id, local = recognizer.path.partition("@")[0], recognizer.revision is None  # a folder here means nothing there
+    base = Path(recognizer.path).resolve().name if local else recognizer.path
     return TEMPLATE.format(
-        base=Path(recognizer.path).name if Path(recognizer.path).exists() else recognizer.path,
-        # a field of the hub, where a folder on this machine means nothing
-        base_model="" if Path(recognizer.path).exists() else f"base_model: {recognizer.path}\n",
+        base=base,
+        base_model="" if local else f"base_model: {hub_id}\n",
+        baseline="FLOAT" if local else f"{hub_id}@{recognizer.revision}",
+        where=LOCAL.format(base=base) if local else "",
         name=name,
         tag=recognizer.task.TAG,
         auto_class=recognizer.task.AUTO_CLASS,
@@ -60,7 +64,12 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
         recordings=plan.calibration["recordings"],
         seconds=plan.calibration["seconds"],
         language="" if recognizer.target_lang is None else f"| language | {recognizer.target_lang} |\n",
-        remarks="".join(f"\n{each}.\n" for each in recognizer.remarks),
+        remarks="".join(f"\n{_renamed(each, recognizer.path, base)}.\n" for each in recognizer.remarks),
         score="not measured" if whole is None else f"{whole:.3f} {plan.score['unit']}",
         weights=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
     )
+
+
+def _renamed(remark: str, path: str, base: str) -> str:
+    """A remark that begins with the path of the model, without the folders of this machine."""
+    return base + remark[len(path) :] if remark.startswith(f"{path}: ") else remark

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from ...engines import onednn
-from ...engines.state import QuantizedSite
+from ...engines.state import QuantizedSite, TableOf
 from ...foundation.errors import InputError, first_line
 from ...foundation.reading import JsonObject
 from ...quantization.plan.plan import PLAN_FILE, read_plan
@@ -28,6 +28,7 @@ from ..tasks.base import PLAIN, Decoding, Inputs, Task, task_of
 from . import transformers_hook  # noqa: F401  (registers the format with transformers)
 
 AGAIN = "; copy the model again"
+GENERATION = "generation_config.json"
 PROBE = 8000  # samples: enough for a frame of every family, its adapter included
 
 
@@ -45,6 +46,7 @@ def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) 
     folder_check.check(files)
     size = files.bytes_on_disk()  # before transformers may add to the folder
     config, task = _config(files, known)
+    _refuse(files, config, task, decoding)  # before the weights are read: what the user typed is known to be wrong
     family, geometry = _built(path, config, known)
     scheme = _scheme(path, config)
     plan = _calibration(files) if scheme != "float32" else {}
@@ -64,7 +66,7 @@ def load(path: str, target_lang: str | None = None, decoding: Decoding = PLAIN) 
         path=path,
         scheme=scheme,
         sampling_rate=rate,
-        sites=_count_sites(model),
+        sites=_count_sites(model, family),
         geometry=geometry,
         notices=() if scheme == "float32" else onednn.notices(model.hf_quantizer.reasons, path),
         bytes_on_disk=size,
@@ -98,6 +100,15 @@ def _config(files: Source, known: Mapping[str, Family]) -> tuple[Any, Task]:
     config.output_attentions = config.output_hidden_states = False
     config._attn_implementation = None  # the default of this machine, not the kernel that the folder was trained with
     return config, task
+
+
+def _refuse(files: Source, config: Any, task: Task, decoding: Decoding) -> None:
+    """InputError for choices of decoding that the model does not have."""
+    generation = source.read_json(files.folder / GENERATION) if GENERATION in files.names else {}
+    try:
+        task.refuse(decoding, config, generation)
+    except InputError as error:
+        raise InputError(f"{files.name}: {error}") from error
 
 
 def _built(path: str, config: Any, known: Mapping[str, Family]) -> tuple[Family, Geometry]:
@@ -204,9 +215,10 @@ def _languages(path: str, languages: Languages) -> Iterator[str]:
         yield f"{path}: recognises the language {languages.chosen}{others}"
 
 
-def _count_sites(model: nn.Module) -> dict[str, int]:
+def _count_sites(model: nn.Module, family: Family) -> dict[str, int]:
+    """How many sites run how; together they are those of the plan, where a table of tokens is one of its own."""
     quantized = sum(isinstance(module, QuantizedSite) for module in model.modules())
     fast = sum(isinstance(module, onednn.IntegerModule) for module in model.modules())
     integer = 0 if onednn.kernels.way() == "float" else fast
-    floating = sum(isinstance(module, nn.Linear | nn.Conv1d) for module in model.modules())
-    return {"integer": integer, "simulated": quantized - integer, "float": floating}
+    tables = sum(isinstance(module, TableOf) for module in model.modules())
+    return {"integer": integer, "simulated": quantized - integer, "float": len(family.sites(model)) + tables}

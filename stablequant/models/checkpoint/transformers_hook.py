@@ -109,6 +109,7 @@ class StableQuantizer(HfQuantizer):
                 module.check(name)
         lowered = ENGINE.lower(model)
         self.reasons = lowered.reasons
+        state.keep_as_it_is(lowered.model)
         return lowered.model
 
     def is_serializable(self, *_: Any, **__: Any) -> bool:

@@ -5,6 +5,7 @@ SHARED = (
     "ctc_vocabulary",
     "ctc_words",
     "decoding",
+    "unspaced",
     "whisper_alignment",
     "whisper_tokens",
 )  # not tasks, but shared or used by them

@@ -72,11 +72,17 @@ class Answer:
 
 
 class Word(NamedTuple):
-    """A word with its times in seconds."""
+    """A word with its times in seconds; of a text without spaces, as of Chinese, one or a few characters."""
 
     word: str
     start: float
     end: float
+    joined: bool = False  # to the one before, without a space
+
+
+def text_of(words: Iterable[Word]) -> str:
+    """The text that words are of; the first one follows nothing."""
+    return "".join(each.word if each.joined else f" {each.word}" for each in words).removeprefix(" ")
 
 
 class Spoken(Protocol):
@@ -87,7 +93,7 @@ class Spoken(Protocol):
         """Its text, with one space between words."""
 
     def words(self) -> Iterable[Word]:
-        """Its words, with times from the start of the piece."""
+        """Its words in order, with times from the start of the piece; `text_of` gives their text."""
 
 
 class Task(Protocol):
@@ -99,6 +105,12 @@ class Task(Protocol):
     TAG: str  # of a model card
     TOKENIZER: str  # the class of transformers where no file of a model names one
     PROCESSOR: str  # the class of transformers that joins feature extractor and tokenizer
+
+    def refuse(self, decoding: Decoding, config: Any, generation: Mapping[str, Any]) -> None:
+        """InputError for choices that a model with this config.json and generation_config.json does not have.
+
+        It is asked before the weights are read; what only the tokenizer shows is left to `check`.
+        """
 
     def check(self, name: str, network: Network) -> Iterator[str]:
         """Remarks on a loaded model, which are corrected in it; InputError if its parts cannot belong together."""

@@ -9,7 +9,7 @@ between symbols, and a threshold would mean something else for every vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Answer, Forced, Inputs, Network, Part, Word, total_variation
+from ...foundation.errors import InputError
+from .base import PLAIN, Answer, Decoding, Forced, Inputs, Network, Part, Word, total_variation
 from .ctc_vocabulary import check, unwritable
 from .ctc_words import alphabet, best, decode, words
 
@@ -26,11 +27,19 @@ __all__ = ["check", "unwritable"]
 
 AUTO_CLASS = "AutoModelForCTC"
 HEAD = "ForCTC"
-UNIT = "frames that change for 100 symbols (total variation)"
+UNIT = "changed frames per 100 output symbols"
 TAG = "ctc"
 TOKENIZER = "Wav2Vec2CTCTokenizer"
 PROCESSOR = "Wav2Vec2Processor"
 ENOUGH = 10  # frames of agreement on either side; more do not make a join better
+
+
+def refuse(decoding: Decoding, config: Any, generation: Mapping[str, Any]) -> None:
+    """InputError for all choices: greedy decoding has none."""
+    if decoding != PLAIN:
+        raise InputError(
+            "--language, --task and --beam-size are for models like Whisper, not for CTC models; leave them out"
+        )
 
 
 def forced(network: Network, inputs: Inputs) -> None:
@@ -90,7 +99,7 @@ class Symbols:
         """From the first frame of each to the one after its last."""
         step = self.network.step_seconds
         for span in words(self.symbols, alphabet(self.network.tokenizer)):
-            yield Word(span.word, span.first * step, span.end * step)
+            yield Word(span.word, span.first * step, span.end * step, span.joined)
 
 
 def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Symbols]:

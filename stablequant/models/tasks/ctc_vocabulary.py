@@ -7,18 +7,13 @@ from typing import Any
 from unicodedata import normalize
 
 from ...foundation.errors import InputError
-from .base import PLAIN, Network
+from .base import Network
 
 SHOWN = 5  # symbols in a message
 
 
 def check(name: str, network: Network) -> Iterator[str]:
     """Remarks on mismatches between tokenizer and head that can be tolerated; InputError for the others."""
-    if network.decoding != PLAIN:
-        raise InputError(
-            f"{name}: --language, --task and --beam-size are for models like Whisper, not for CTC models; leave them "
-            "out"
-        )
     yield from _symbols(name, network.tokenizer, network.model.config.vocab_size)
     yield from _blanks(name, network.model, network.tokenizer)
 

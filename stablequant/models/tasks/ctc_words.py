@@ -4,7 +4,8 @@ A symbol is spoken where it first comes; repeats and blanks after it belong to i
 own `output_word_offsets` splits at the word delimiter only, so it is wrong for vocabularies whose symbols are words.
 Here a word is, as the vocabulary has it, what stands between two delimiters, or what starts with a symbol that starts
 with a space. Where there is neither (phonemes, Chinese characters) the tokenizer's text decides: each symbol where it
-writes spaces between them, else all of them. So the words, joined by spaces, always are the text.
+writes spaces between them, else all of them. So the words always are those of the text. A word of a
+script that has no spaces is given in parts, each of whole symbols.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ...foundation.errors import InputError
 from .base import NOT_FINITE
+from .unspaced import cuts
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Span:
     word: str
     first: int
     end: int  # the frame after its last
+    joined: bool = False  # to the one before, without a space
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,31 @@ def alphabet(tokenizer: Any) -> Alphabet:
 
 
 def words(symbols: np.ndarray, letters: Alphabet) -> list[Span]:
-    """The words of symbols (frames,), in order: those of its text, so that joined by spaces they are the text."""
+    """The words of symbols (frames,), in order, as they are in its text."""
     found = (Span(decode(symbols[a:b], letters.tokenizer).strip(), a, b) for a, b in _spans(symbols, letters))
     spans = [each for each in found if each.word]
     spoken = decode(symbols, letters.tokenizer).split()
-    return spans if [each.word for each in spans] == spoken else list(_joined(spoken, spans))
+    whole = spans if [each.word for each in spans] == spoken else list(_joined(spoken, spans))
+    return [part for each in whole for part in _parts(each, symbols, letters)]
+
+
+def _parts(span: Span, symbols: np.ndarray, letters: Alphabet) -> Iterator[Span]:
+    """A word cut where its script allows that, if its symbols spell it."""
+    places = cuts(span.word)
+    runs = list(_runs(symbols[span.first : span.end], letters.blank, span.first)) if places else []
+    texts = [decode(symbols[a:b], letters.tokenizer) for a, b in runs]
+    if not places or "".join(texts) != span.word:
+        yield span
+        return
+    begins = [n for n in range(len(runs)) if n == 0 or len("".join(texts[:n])) in places]
+    for n, after in pairwise([*begins, len(runs)]):
+        yield Span("".join(texts[n:after]), runs[n][0], runs[after - 1][1], n > 0 or span.joined)
+
+
+def _runs(symbols: np.ndarray, blank: int, start: int) -> Iterator[tuple[int, int]]:
+    """(first frame, frame after the last) of each symbol that is not blank; the first of the frames is `start`."""
+    changes = [0, *(np.flatnonzero(np.diff(symbols)) + 1).tolist(), len(symbols)]
+    yield from ((start + a, start + b) for a, b in pairwise(changes) if symbols[a] != blank)
 
 
 def _joined(spoken: Iterable[str], spans: list[Span]) -> Iterator[Span]:

@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from ...foundation.errors import InputError
-from . import whisper_tokens
 from .base import NOT_FINITE, Decoder, Network
 from .whisper_tokens import Tokens
 
@@ -46,11 +45,19 @@ class ModelDecoder:
             self._cache.reorder_cache(rows)
 
 
-def greedy(network: Network, states: Tensor, prompts: Tensor) -> list[list[int]]:
-    """The most likely token at every step after prompts (pieces, n), until the end or the longest text."""
-    found, running = whisper_tokens.tokens(network), decoder(network, states)
-    written: list[list[int]] = [[] for _ in states]
-    alive, ids = list(range(len(states))), prompts
+class Begun(NamedTuple):
+    """A decoder at the start of the texts of some pieces."""
+
+    running: Decoder
+    prompts: Tensor  # (pieces, n)
+    read: int  # tokens of the prompts that it has read already
+
+
+def greedy(begun: Begun, found: Tokens) -> list[list[int]]:
+    """The most likely token at every step after the prompts, until the end or the longest text."""
+    running, prompts = begun.running, begun.prompts
+    written: list[list[int]] = [[] for _ in prompts]
+    alive, ids = list(range(len(prompts))), prompts[:, begun.read :]
     for length in range(prompts.shape[1], found.longest):
         logits = _allowed(_finite(running.step(ids)), found, first=length == prompts.shape[1])
         best = logits.argmax(-1).tolist()
@@ -73,20 +80,16 @@ class Beam(NamedTuple):
     tokens: tuple[int, ...]
 
 
-def beam_search(network: Network, states: Tensor, prompts: Tensor) -> list[list[int]]:
-    """The best of `network.decoding.beams` texts of each piece after prompts (pieces, n), one piece after another."""
-    return [_search(network, states[n : n + 1], prompts[n : n + 1]) for n in range(len(states))]
-
-
-def _search(network: Network, states: Tensor, prompt: Tensor) -> list[int]:
-    found, running, width = whisper_tokens.tokens(network), decoder(network, states), network.decoding.beams
-    beams, finished, ids = [Beam(0.0, ())], [], prompt
-    for length in range(1, found.longest - prompt.shape[1] + 1):
+def beam_search(begun: Begun, found: Tokens, width: int) -> list[int]:
+    """The best of `width` texts of one piece after its prompt."""
+    running, room = begun.running, found.longest - begun.prompts.shape[1]
+    beams, finished, ids = [Beam(0.0, ())], [], begun.prompts[:, begun.read :]
+    for length in range(1, room + 1):
         probable = _allowed(_finite(running.step(ids)).log_softmax(-1), found, first=length == 1)
         total = probable + torch.tensor([each.score for each in beams])[:, None]
         scores, places = total.flatten().topk(min(2 * width, total.numel()))
         rows, tokens = places // total.shape[1], places % total.shape[1]
-        ends = (tokens == found.end) | (length == found.longest - prompt.shape[1])
+        ends = (tokens == found.end) | (length == room)
         finished += [
             Beam(float(scores[n]) / length, (*beams[rows[n]].tokens, int(tokens[n])))
             for n in range(min(width, len(scores)))

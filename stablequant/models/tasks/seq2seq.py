@@ -10,7 +10,7 @@ Decoding (decoding.py) writes what transformers' `generate` writes, but costs le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,26 +20,27 @@ from torch import Tensor
 
 from ...foundation.errors import InputError
 from . import decoding, whisper_alignment, whisper_tokens
-from .base import NOT_FINITE, Answer, Forced, Inputs, Network, Part, Spoken, Word, total_variation
+from .base import NOT_FINITE, Answer, Decoding, Forced, Inputs, Network, Part, Spoken, Word, total_variation
+from .decoding import Begun
 from .whisper_tokens import Tokens
 
 AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
 HEAD = "ForConditionalGeneration"
-UNIT = "tokens that change for 100 (total variation)"
+UNIT = "changed tokens per 100 output tokens"
 TAG = "seq2seq"
 TOKENIZER = "WhisperTokenizer"
 PROCESSOR = "WhisperProcessor"
 
 
+def refuse(decoding: Decoding, config: Any, generation: Mapping[str, Any]) -> None:
+    """InputError for a language or task that the model does not have."""
+    _refuse(decoding, whisper_tokens.named_languages(config, generation))
+
+
 def check(name: str, network: Network) -> Iterator[str]:
     """InputError for a tokenizer or options that the model has no tokens for."""
-    wanted = network.decoding
     try:
-        found = whisper_tokens.tokens(network)
-        if wanted.language is not None:
-            whisper_tokens.language(wanted.language, found)
-        if wanted.translate and not found.tasks:
-            raise InputError("the model recognises English only; leave out --task")
+        _refuse(network.decoding, whisper_tokens.tokens(network).languages)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     if len(network.tokenizer) > network.model.config.vocab_size:
@@ -52,9 +53,10 @@ def check(name: str, network: Network) -> Iterator[str]:
 
 def forced(network: Network, inputs: Inputs) -> Forced:
     """The prompt and the tokens that the model writes."""
-    states = _encoded(network.model, inputs)
-    prompt = _prompts(network, states, whisper_tokens.tokens(network))
-    [written] = decoding.greedy(network, states, prompt)
+    found = whisper_tokens.tokens(network)
+    begun = _begun(network, _encoded(network.model, inputs), found)
+    [written] = decoding.greedy(begun, found)
+    prompt = begun.prompts
     return Forced(torch.cat([prompt, torch.tensor([written], dtype=torch.int64)], 1), prompt.shape[1])
 
 
@@ -85,7 +87,8 @@ def divergence(answer: Answer, logits: Tensor) -> Part:
 def transcript_loss(network: Network, inputs: Inputs, text: str) -> Tensor:
     """Cross-entropy of the tokens of a transcript, after those that the model starts with, and of the end."""
     with torch.no_grad():
-        prompt = _prompts(network, _encoded(network.model, inputs), whisper_tokens.tokens(network))
+        states = _encoded(network.model, inputs)
+        prompt = _begun(network, states, whisper_tokens.tokens(network)).prompts
     written = network.tokenizer(" " + text.strip(), add_special_tokens=False).input_ids
     ids = torch.cat([prompt, torch.tensor([written], dtype=torch.int64)], 1)
     found = logits(network.model, inputs, Forced(ids, prompt.shape[1]))
@@ -113,15 +116,18 @@ class Written:
 
 
 def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
-    """The tokens of each piece, all pieces in one batch."""
+    """The tokens of each piece: greedily of all pieces in one batch, with beams of one after another."""
     if not inputs:
         return []
     together = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
-    states = _encoded(network.model, together)
-    prompts = _prompts(network, states, whisper_tokens.tokens(network))
-    write = decoding.greedy if network.decoding.beams == 1 else decoding.beam_search
-    found = write(network, states, prompts)
-    return [Written(prompts[n : n + 1], tuple(each), network, inputs[n]) for n, each in enumerate(found)]
+    states, found, width = _encoded(network.model, together), whisper_tokens.tokens(network), network.decoding.beams
+    if width == 1:
+        begun = _begun(network, states, found)
+        answers = list(zip(begun.prompts.split(1), decoding.greedy(begun, found), strict=True))
+    else:
+        searches = (_begun(network, each, found) for each in states.split(1))
+        answers = [(each.prompts, decoding.beam_search(each, found, width)) for each in searches]
+    return [Written(prompt, tuple(text), network, each) for (prompt, text), each in zip(answers, inputs, strict=True)]
 
 
 def joined(left: Spoken, right: Spoken, seconds: float) -> Spoken:
@@ -139,6 +145,13 @@ def missing_head(parameter: str) -> bool:
     return False
 
 
+def _refuse(wanted: Decoding, languages: Collection[str]) -> None:
+    if wanted.language is not None:
+        whisper_tokens.language(wanted.language, languages)
+    if wanted.translate and not languages:
+        raise InputError("the model recognises English only; leave out --task")
+
+
 def _encoded(model: Any, inputs: Inputs) -> Tensor:
     """The encoder's states (pieces, steps, channels); InputError where they are not finite."""
     states: Tensor = model.get_encoder()(**inputs).last_hidden_state
@@ -147,21 +160,25 @@ def _encoded(model: Any, inputs: Inputs) -> Tensor:
     return states
 
 
-def _prompts(network: Network, states: Tensor, found: Tokens) -> Tensor:
-    """The tokens that each piece starts with, (pieces, n)."""
+def _begun(network: Network, states: Tensor, found: Tokens) -> Begun:
+    """The decoder on states (pieces, steps, channels) with the tokens that each piece starts with.
+
+    Where it has to detect the language, it has read the first of them, and goes on from there.
+    """
+    running, read = decoding.decoder(network, states), 0
     start = torch.full((len(states), 1), found.start)
     columns = [start]
     if found.languages:
         settings = network.model.generation_config
         chosen = network.decoding.language or getattr(settings, "language", None)
         if chosen is None:
-            spoken = _languages(decoding.decoder(network, states).step(start), found)
+            spoken, read = _languages(running.step(start), found), 1
         else:
-            spoken = torch.full_like(start, found.languages[whisper_tokens.language(chosen, found)])
+            spoken = torch.full_like(start, found.languages[whisper_tokens.language(chosen, found.languages)])
         translate = network.decoding.translate or getattr(settings, "task", None) == "translate"
         task = found.tasks["translate" if translate else "transcribe"]
         columns += [spoken, torch.full_like(start, task)]
-    return torch.cat([*columns, torch.full_like(start, found.no_timestamps)], 1)
+    return Begun(running, torch.cat([*columns, torch.full_like(start, found.no_timestamps)], 1), read)
 
 
 def _languages(logits: Tensor, found: Tokens) -> Tensor:

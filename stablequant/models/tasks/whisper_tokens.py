@@ -5,7 +5,7 @@ They are those of generation_config.json; where a folder has none, or an old one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +34,7 @@ class Tokens:
 def tokens(network: Network) -> Tokens:
     """The tokens of a model; InputError if it has no start token, as of another tokenizer."""
     settings, tokenizer = network.model.generation_config, network.tokenizer
-    multilingual = getattr(settings, "is_multilingual", None)
-    if multilingual is None:
-        multilingual = network.model.config.vocab_size >= MULTILINGUAL
+    multilingual = _multilingual(getattr(settings, "is_multilingual", None), network.model.config)
     codes = sorted(set(TO_LANGUAGE_CODE.values())) if multilingual else []
     languages = {code: place for code in codes if (place := _number(tokenizer, f"<|{code}|>")) is not None}
     tasks = {task: _number(tokenizer, f"<|{task}|>") for task in ("transcribe", "translate")} if multilingual else {}
@@ -57,17 +55,38 @@ def tokens(network: Network) -> Tokens:
     )
 
 
-def language(name: str, found: Tokens) -> str:
-    """The code of a language, which may be written as a code or in English; InputError if the model has no such."""
-    plain = name.lower().removeprefix("<|").removesuffix("|>")
+def language(name: str, known: Collection[str]) -> str:
+    """The code of a language, written as a code or in English; InputError if it is not among the known codes.
+
+    A model of English only knows none.
+    """
+    plain = _bare(name.lower())
     code = TO_LANGUAGE_CODE.get(plain, plain)
-    if not found.languages and code == "en":
+    if not known and code == "en":
         return code
-    if not found.languages:
+    if not known:
         raise InputError("the model recognises English only; leave out --language")
-    if code not in found.languages:
-        raise InputError(f"no language {name!r}; there are {', '.join(sorted(found.languages))}")
+    if code not in known:
+        raise InputError(f"no language {name!r}; there are {', '.join(sorted(known))}")
     return code
+
+
+def named_languages(config: Any, generation: Mapping[str, Any]) -> frozenset[str]:
+    """The codes of the languages that a model has by its config.json and generation_config.json."""
+    if not _multilingual(generation.get("is_multilingual"), config):
+        return frozenset()
+    named = generation.get("lang_to_id")
+    return frozenset(map(_bare, named) if isinstance(named, Mapping) and named else TO_LANGUAGE_CODE.values())
+
+
+def _multilingual(told: Any, config: Any) -> bool:
+    """Whether a model has languages: as its settings tell, or by the size of its vocabulary."""
+    return bool(config.vocab_size >= MULTILINGUAL if told is None else told)
+
+
+def _bare(token: str) -> str:
+    """The name in <|name|>."""
+    return token.removeprefix("<|").removesuffix("|>")
 
 
 def _within(numbers: Sequence[int] | None, network: Network) -> tuple[int, ...]:

@@ -6,10 +6,26 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...foundation.errors import InputError
-from ...foundation.tables import columns
+from ...foundation.tables import columns, score_sentence
 from .choice import LayerChoice
 from .draft import PLAN_FILE, Draft, read_draft
 from .entry import Entry
+
+OF_LAYERS = ("probe", "selected", "removed %")
+LEGEND = (
+    ("site", "a module with weights, and what was chosen for it; one that stays in float says why"),
+    ("probe", "score of the model with only this layer quantized, by its smallest and largest inputs"),
+    ("selected", "whether that was too much (--threshold), so that a better range was searched"),
+    ("removed %", "inputs that were left out as outliers before the range was chosen; the search found how many"),
+    ("bits", "w8a8: weights of 8 bits, inputs of 8 bits; g64: 64 weights share a scale; z: they also have an offset"),
+    ("method", "how the range of the inputs was found"),
+    ("low, high", "the range of the inputs; what lies outside becomes the nearest end"),
+    (
+        "clipped %",
+        "inputs outside the range; several per cent are normal behind GELU, whose small negative values are cut",
+    ),
+    ("SQNR dB", "inputs against the error of their quantization; higher is better, 20 dB is an error of a tenth"),
+)
 
 
 def plan_table(folder: str) -> str:
@@ -32,11 +48,10 @@ def summary(plan: Draft) -> Iterable[str]:
     """What was quantized and on what it was calibrated, a line each."""
     about = plan.calibration
     yield f"{plan.scheme}, method {plan.method}: {plan.quantized} of {len(plan.sites)} sites quantized"
-    if {"recordings", "seconds", "float_passes"} <= about.keys():
-        audio = f"{about['recordings']} recordings, {about['seconds']:.0f} s of audio"
-        yield f"calibrated on {audio}; {about['float_passes']} float passes"
+    if {"recordings", "seconds"} <= about.keys():
+        yield f"calibrated on {about['recordings']} recordings, {about['seconds']:.0f} s of audio"
     if {"whole_model", "unit"} <= plan.score.keys():
-        yield f"the whole plan scores {plan.score['whole_model']:.3f} {plan.score['unit']}"
+        yield score_sentence(plan.score["whole_model"], plan.score["unit"])
 
 
 def _layers(plan: Draft) -> Iterable[str]:
@@ -53,10 +68,8 @@ def _layer(name: str, layer: LayerChoice) -> tuple[str, ...]:
 def _sites(plan: Draft) -> Iterable[str]:
     head = ("site", "bits", "bytes", "method", "low", "high", "clipped %", "SQNR dB")
     yield from columns([head, *((name, *_site(entry)) for name, entry in plan.sites.items())], "<>>>>>>>")
-    yield "bits: w of weights, a of inputs; g64: groups of 64 weights share a step; z: groups also have an offset."
-    if plan.layers:
-        yield "removed %: share of the largest values that was removed before the range was searched."
-    yield "clipped %: values outside [low, high]; several per cent are usually the end of GELU's short tail."
+    yield ""
+    yield from columns(LEGEND if plan.layers else [row for row in LEGEND if row[0] not in OF_LAYERS])
 
 
 def _site(entry: Entry) -> tuple[str, ...]:

@@ -12,20 +12,29 @@ from ..plan.site import Site, layers_of
 
 @dataclass
 class FloatPasses:
-    """The passes spent so far, and the cost of a pass that starts at a layer."""
+    """The passes spent so far, and the cost of a trial.
+
+    Where models write text of their own for the score, every trial computes the layers in `repeated`, a decoder's,
+    whichever it changes.
+    """
 
     sites: tuple[Site, ...]
     histograms: Mapping[str, Histogram]
     spent: float = 0.0
+    repeated: frozenset[str] = frozenset()
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """Layers with something to quantize, in forward order."""
-        return layers_of(tuple(site for site in self.sites if site.reason is None))
+        """Layers with something to quantize, in forward order: a table of tokens is where it is first looked up."""
+        open_layers = {site.layer for site in self.sites if site.reason is None}
+        return tuple(layer for layer in layers_of(self.sites) if layer in open_layers)
 
     def suffix(self, layer: str) -> float:
-        """Share of the multiply-adds of a float pass that lies in a layer and after it."""
-        return sum(list(self.shares.values())[self.layers.index(layer) :])
+        """Share of the multiply-adds of a float pass that a trial computes whose first layer this is."""
+        first = self.layers.index(layer)
+        outputs = {site.layer for site in self.sites if not site.name.startswith(site.layer)}  # of a table: come last
+        computed = {*self.layers[first:], *self.repeated, *outputs}
+        return sum(share for each, share in self.shares.items() if each in computed)
 
     @cached_property
     def shares(self) -> dict[str, float]:

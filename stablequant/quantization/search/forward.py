@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from ...models.recognizer import Recognizer
 from ...models.tasks.base import Forced, Inputs
 from ..numerics.reproducible import Reproducible
+from .resume import ResumeState
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Passages:
     """The recordings of a float model."""
 
     recognizer: Recognizer
+    resume: ResumeState | None = None  # keeps the tokens for a resumed run: writing them costs as much as a pass
     _forced: dict[str, Forced | None] = field(default_factory=dict)
 
     def of(self, recording: CalibrationUtterance) -> Passage:
@@ -47,7 +50,18 @@ class Passages:
         waveform = recording.read()
         inputs = self.recognizer.inputs(waveform)
         if recording.key not in self._forced:
-            with Reproducible():
-                self._forced[recording.key] = self.recognizer.forced(inputs)
+            self._forced[recording.key] = self._known(recording.key) or self._found(recording.key, inputs)
         window = self.recognizer.geometry.window
         return Passage(inputs, self._forced[recording.key], window or len(waveform))
+
+    def _known(self, key: str) -> Forced | None:
+        """What an earlier run found."""
+        stored = None if self.resume is None else self.resume.tokens(key)
+        return stored and Forced(torch.tensor([stored[0]]), stored[1])
+
+    def _found(self, key: str, inputs: Inputs) -> Forced | None:
+        with Reproducible():
+            found = self.recognizer.forced(inputs)
+        if found is not None and self.resume is not None:
+            self.resume.add_tokens(key, found.ids[0].tolist(), found.prompt)
+        return found

@@ -1,8 +1,9 @@
 """The partial results of a calibration, on disk next to its output, so that `--resume` can continue from them.
 
-A calibration is a fixed sequence of small results (statistics after each recording, parts of scores), each of which
-depends only on the inputs. They are stored as they come; a resumed run reads instead of computing, and so ends with
-the same plan. A fingerprint ties them to their inputs. They are removed when the model has been written.
+A calibration is a fixed sequence of small results (the tokens that the float model writes, statistics after each
+recording, parts of scores), each of which depends only on the inputs. They are stored as they come; a resumed run
+reads instead of computing, and so ends with the same plan. A fingerprint ties them to their inputs. They are removed
+when the model has been written.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from ..observation.histogram import Histogram
 
 Parts = Mapping[str, Sequence[float]]  # by trial, its numerator and denominator on one recording
 
-FILES = ("fingerprint.json", "scores.jsonl", "stats.npz")
+FILES = ("fingerprint.json", "scores.jsonl", "stats.npz", "tokens.jsonl")
 AGAIN = "leave out --resume to start the calibration again"
 
 
@@ -38,12 +40,45 @@ def _content(fingerprint: JsonObject) -> bytes:
     return json.dumps(fingerprint, sort_keys=True).encode()
 
 
+class Lines:
+    """A file of JSON lines {"key": key, field: value}, which grows; the last one may have been cut off."""
+
+    def __init__(self, path: Path, field: str) -> None:
+        self._path, self._field = path, field
+        self._values: dict[str, Any] = {}
+
+    def read(self) -> None:
+        """What is there, and nothing behind the line that was being written when a run stopped."""
+        rows = []
+        for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else ():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        try:
+            self._values = {row["key"]: row[self._field] for row in rows}
+        except (TypeError, KeyError) as error:
+            raise InputError(f"{self._path}: damaged; {AGAIN}") from error
+        files.write(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def get(self, key: str) -> Any:
+        """The value of a key; None if there is none."""
+        return self._values.get(key)
+
+    def add(self, key: str, value: Any) -> None:
+        """Store a value, at once."""
+        self._values[key] = value
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, self._field: value}) + "\n")
+
+
 class ResumeState:
-    """A folder with the fingerprint of the inputs, the statistics and the parts of scores."""
+    """A folder with the fingerprint of the inputs, the tokens, the statistics and the parts of scores."""
 
     def __init__(self, folder: Path, fingerprint: JsonObject, resume: bool) -> None:
         self.folder = folder
-        self._scores_file = folder / "scores.jsonl"
+        self._scores = Lines(folder / "scores.jsonl", "parts")
+        self._tokens = Lines(folder / "tokens.jsonl", "tokens")
         self._stats_file = folder / "stats.npz"
         _check_ours(folder)
         if resume and not folder.exists():
@@ -56,7 +91,8 @@ class ResumeState:
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
         self._open(fingerprint)
-        self._scores = self._read_scores()
+        self._scores.read()
+        self._tokens.read()
 
     def _open(self, fingerprint: JsonObject) -> None:
         path = self.folder / "fingerprint.json"
@@ -72,29 +108,26 @@ class ResumeState:
         with files.replaced(path) as partial:
             partial.write_bytes(content)
 
-    def _read_scores(self) -> dict[str, Parts]:
-        lines = self._scores_file.read_text(encoding="utf-8").splitlines() if self._scores_file.is_file() else []
-        rows = []
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:  # the line that was being written when the run stopped
-                break
-        try:
-            scores = {row["key"]: row["parts"] for row in rows}
-        except (TypeError, KeyError) as error:
-            raise InputError(f"{self._scores_file}: damaged; {AGAIN}") from error
-        files.write(self._scores_file, "".join(json.dumps(row) + "\n" for row in rows))
-        return scores
-
     def scores(self, key: str) -> Parts | None:
         """The parts of scores stored under a key; None if that work is still to be done."""
-        return self._scores.get(key)
+        found: Parts | None = self._scores.get(key)
+        return found
 
     def add_scores(self, key: str, parts: Parts) -> None:
-        self._scores[key] = parts
-        with self._scores_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "parts": parts}) + "\n")
+        self._scores.add(key, parts)
+
+    def tokens(self, key: str) -> tuple[list[int], int] | None:
+        """The tokens that the float model writes for a recording, and how many are the prompt; None if not known."""
+        if (found := self._tokens.get(key)) is None:
+            return None
+        try:
+            [*ids], prompt = found
+            return [int(each) for each in ids], int(prompt)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.folder / 'tokens.jsonl'}: damaged; {AGAIN}") from error
+
+    def add_tokens(self, key: str, ids: list[int], prompt: int) -> None:
+        self._tokens.add(key, [ids, prompt])
 
     def stats(self) -> tuple[int, dict[str, Histogram]]:
         """How many recordings the statistics hold, and the statistics."""

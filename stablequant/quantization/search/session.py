@@ -25,7 +25,7 @@ from ..observation import collect
 from ..observation.histogram import Histogram
 from ..plan.choice import Choice, InFloat, LayerChoice
 from ..plan.plan import Plan
-from ..plan.site import Site
+from ..plan.site import Site, layers_of
 from .choices import Choices
 from .float_passes import FloatPasses
 from .forward import CalibrationUtterance, Passages
@@ -101,14 +101,22 @@ def begin(
     held_out: Sequence[CalibrationUtterance] = (),
 ) -> SearchSession:
     """The session after the pass over all recordings; sites that no recording reached stay in float, with a reason."""
-    found, passages = sites_of(recognizer), Passages(recognizer)
+    found, passages = sites_of(recognizer), Passages(recognizer, resume)
     histograms = _observed(passages, found, recordings, resume)
     sites = tuple(
         site if site.reason or site.name in histograms else replace(site, reason="no calibration recording reaches it")
         for site in found
     )
     probe = _probe_subset(recordings, options)
-    passes = FloatPasses(sites, histograms, spent=len(recordings) / len(probe))
+    score = SCORES[options.score]
+    decoder = frozenset(filter(recognizer.task.repeats, layers_of(sites)))
+    written = len(recordings) + len(held_out) if decoder else 0  # each once, for the tokens that every model follows
+    passes = FloatPasses(
+        sites,
+        histograms,
+        spent=(len(recordings) + written) / len(probe),
+        repeated=decoder if score.writes else frozenset(),
+    )
     return SearchSession(
         recognizer=recognizer,
         options=options,
@@ -116,7 +124,7 @@ def begin(
         sites=sites,
         histograms=histograms,
         choices=Choices(sites, histograms, options),
-        trials=Trials(passages, sites, probe, held_out, SCORES[options.score], resume, passes),
+        trials=Trials(passages, sites, probe, held_out, score, resume, passes),
         passes=passes,
         rounder=Rounder(passages, sites, recordings, len(probe), Path(options.out), passes),
     )

@@ -1,13 +1,16 @@
 """A quantized folder as it is written, read back by transformers, and damaged in every way that we know of."""
 
+import copy
 import errno
 import importlib
 import json
 import os
+import pickle
 import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ import tiny
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCTC
+from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq
 
 from stablequant.engines import onednn
 from stablequant.engines.base import Lowered
@@ -23,8 +26,9 @@ from stablequant.foundation import files
 from stablequant.foundation.errors import InputError
 from stablequant.models import checkpoint
 from stablequant.models.checkpoint import read, transformers_hook
+from stablequant.models.checkpoint.card import model_card
 from stablequant.models.families.base import families
-from stablequant.quantization.plan.plan import Plan
+from stablequant.quantization.plan.plan import Plan, read_plan
 
 writing = importlib.import_module("stablequant.models.checkpoint.write")  # the package has a function of that name
 WAVE = torch.from_numpy(tiny.wave(7))[None]
@@ -70,10 +74,74 @@ def test_from_pretrained_gives_the_model_in_memory_bit_for_bit(family, form, bit
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
+CASTS = {
+    "to dtype": lambda m: m.to(torch.bfloat16),
+    "to dtype by name": lambda m: m.to(dtype=torch.float16),
+    "bfloat16": lambda m: m.bfloat16(),
+    "half": lambda m: m.half(),
+    "double": lambda m: m.double(),
+    "inside another module": lambda m: torch.nn.Sequential(m).to(torch.bfloat16),
+    "a part": lambda m: m.base_model.bfloat16(),
+    "a layer": lambda m: m.base_model.encoder.layers.half(),
+    "a site": lambda m: m.base_model.encoder.layers[0].get_submodule(FEED_FORWARD[m.config.model_type]).half(),
+    "another device": lambda m: m.to("meta"),
+}
+FEED_FORWARD = {"wav2vec2": "feed_forward.output_dense", "whisper": "fc2"}
+LOADED = pytest.mark.parametrize(("family", "form"), [("wav2vec2", "base"), ("whisper", "english")])
+
+
+def loaded(family, form, tmp_path):
+    auto = AutoModelForSpeechSeq2Seq if family == "whisper" else AutoModelForCTC
+    return auto.from_pretrained(written(tmp_path, family, form)[1])
+
+
+@LOADED
+def test_a_cast_is_refused_at_once(family, form, tmp_path):
+    model = loaded(family, form, tmp_path)
+    expected, state = tiny.forward(model, tiny.wave(7)), copy.deepcopy(model.state_dict())
+    for name, cast in CASTS.items():
+        with pytest.raises(
+            ValueError, match=r"not supported for quantized|a quantized model (has its dtypes|runs on)"
+        ):
+            cast(model)
+        for key, tensor in model.state_dict().items():
+            assert tensor.dtype == state[key].dtype, f"{key} was changed by {name}"
+    assert torch.equal(tiny.forward(model.to(torch.float32).cpu(), tiny.wave(7)), expected), "what changes nothing"
+
+
+@LOADED
+def test_a_copy_of_a_loaded_model_is_one_of_its_own(family, form, tmp_path):
+    model = loaded(family, form, tmp_path)
+    with torch.inference_mode():
+        expected = tiny.forward(model, tiny.wave(7))
+        twin = copy.deepcopy(model)
+        assert torch.equal(tiny.forward(twin, tiny.wave(7)), expected)
+        for site in twin.modules():
+            if isinstance(site, onednn.IntegerModule):
+                site.codes.zero_()
+                site.prepare()
+        assert not torch.equal(tiny.forward(twin, tiny.wave(7)), expected)
+        assert torch.equal(tiny.forward(model, tiny.wave(7)), expected)
+    with pytest.raises(ValueError, match="cannot be cast"):
+        twin.bfloat16()
+
+
+@LOADED
+def test_a_loaded_model_is_not_pickled(family, form, tmp_path):
+    """Its parts run by methods of the engine, which a pickle would lose: that must not show when it is read."""
+    model = loaded(family, form, tmp_path)
+    for write in (pickle.dumps, lambda model: torch.save(model, tmp_path / "m.pt")):
+        with pytest.raises(
+            TypeError, match="cannot be pickled; write it with save_pretrained, and read it with from_"
+        ):
+            write(model)
+
+
 def test_models_load_gives_the_same(calibrated):
     recognizer = read.load(str(calibrated[0]))
     assert recognizer.scheme == "w8a8"
     assert recognizer.sites["integer"] == len(tiny.integer_sites(recognizer.model)) == 21
+    assert sum(recognizer.sites.values()) == len(read_plan(calibrated[0]).sites), "counted as the plan counts them"
     model = AutoModelForCTC.from_pretrained(calibrated[0])
     assert torch.equal(
         tiny.logits(recognizer, tiny.wave(7)), logits(model, recognizer.inputs(tiny.wave(7))["input_values"])[0]
@@ -421,3 +489,26 @@ def test_the_card_tells_what_was_done(calibrated, float_folder):
     assert "| sites on integer grids | 21 of 22 |" in body
     assert "| calibration | 4 recordings, 1 s of audio |" in body
     assert f"| weights on disk | {(calibrated[0] / 'model.safetensors').stat().st_size:,} bytes |" in body
+
+
+CARDS = {  # path as it was given, commit: the float model in the text, in the head, and as a baseline
+    "a folder": ("/home/me/models/base", None, "base", None, "FLOAT"),
+    "the folder that one is in": (".", None, Path.cwd().name, None, "FLOAT"),
+    "a model of the hub": ("owner/name", "c0ffee", "owner/name", "owner/name", "owner/name@c0ffee"),
+    "a branch of one": ("owner/name@dev", "c0ffee", "owner/name@dev", "owner/name", "owner/name@c0ffee"),
+}
+
+
+@pytest.mark.parametrize(("path", "commit", "base", "head", "baseline"), CARDS.values(), ids=CARDS)
+def test_the_card_names_no_folder_of_this_machine(path, commit, base, head, baseline, tmp_path):
+    recognizer = tiny.recognizer(tmp_path=tmp_path)
+    remark = f"{path}: has a language model (5.arpa)"
+    told = replace(recognizer, path=path, revision=commit, remarks=(remark,), target_lang=None)
+    plan, _ = plan_for(recognizer.model)
+    card = model_card(plan, told, tmp_path, "q")
+    assert f"`sfm-quant eval q --data DATA --baseline {baseline}`" in card
+    assert f"\nMade by stablequant (`sfm-quant calibrate --method max`) from `{base}`.\n" in card
+    assert (f"base_model: {head}\n" in card) == ("base_model" in card) == (head is not None)
+    assert f"\n{base}: has a language model (5.arpa).\n" in card
+    assert "/home/me" not in card
+    assert ("where this was made, it was named" in card) == (commit is None)

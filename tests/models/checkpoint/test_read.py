@@ -18,11 +18,43 @@ from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint import read
 from stablequant.models.families import wav2vec2
 from stablequant.models.tasks import ctc_words
+from stablequant.models.tasks.base import PLAIN, Decoding
 from stablequant.speech import audio
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.transcribe import transcribe_files
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
+
+
+USAGE = {  # by a file of settings alone
+    "language for CTC": ("wav2vec2", "base", None, Decoding("de"), "not for CTC models; leave them out"),
+    "beams for CTC": ("wav2vec2", "base", None, Decoding(beams=5), "not for CTC models; leave them out"),
+    "translation for CTC": ("wav2vec2", "base", None, Decoding(translate=True), "not for CTC models; leave them out"),
+    "adapter for CTC": ("wav2vec2", "base", "deu", PLAIN, "has no language adapters; leave out --target-lang"),
+    "adapter for Whisper": (
+        "whisper",
+        "multilingual",
+        "deu",
+        PLAIN,
+        "has no language adapters; leave out --target-la",
+    ),
+    "language of English only": ("whisper", "english", None, Decoding("de"), "English only; leave out --language"),
+    "task of English only": ("whisper", "english", None, Decoding(translate=True), "English only; leave out --task"),
+    "no language": ("whisper", "multilingual", None, Decoding("klingon"), "no language 'klingon'; there are de, en"),
+}
+
+
+@pytest.mark.parametrize(("family", "form", "target_lang", "decoding", "message"), USAGE.values(), ids=USAGE)
+def test_what_the_settings_rule_out_is_refused_before_the_weights_are_read(
+    family, form, target_lang, decoding, message, tmp_path
+):
+    folder = tiny.save(tmp_path / "m", family, form)
+    (folder / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(InputError, match="the weights cannot be loaded"):
+        read.load(str(folder))
+    with pytest.raises(InputError, match=message) as refusal:
+        read.load(str(folder), target_lang, decoding)
+    assert str(refusal.value).startswith(f"{folder}: ")
 
 
 # ---- preparing changes no result

@@ -8,6 +8,7 @@ import pytest
 from transformers import Wav2Vec2CTCTokenizer
 
 from stablequant.models.tasks import ctc_vocabulary, ctc_words
+from stablequant.models.tasks.ctc_words import Span
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "L"]
 SYMBOLS = ["<pad>", "<s>", "</s>", "<unk>", "|", " ONE", " TWO"]
@@ -70,8 +71,28 @@ def test_a_symbol_for_each_word(tokenizer):
 
 @pytest.mark.parametrize("options", [{}, {"word_delimiter_token": None}])
 def test_without_a_delimiter_the_words_are_those_of_the_text(tokenizer, options):
-    """A tokenizer that writes no spaces between symbols writes one word, for times as for the word error rate."""
-    assert said(CHARACTERS, "_你你_好好你", tokenizer(CHARACTERS, **options)) == [("你好你", 1, 7)]
+    """A tokenizer that writes no spaces between symbols writes one word, which has the times of its symbols."""
+    letters = [each.lower() for each in LETTERS if each != "|"]
+    assert said(letters, "_aa_bba", tokenizer(letters, **options)) == [("aba", 1, 7)]
+
+
+@pytest.mark.parametrize("vocabulary", [CHARACTERS, [*CHARACTERS, "|", "a", "b", "。"]])
+def test_a_text_without_spaces_has_times_of_its_symbols(tokenizer, vocabulary):
+    path = [vocabulary.index("<pad>" if symbol == "_" else symbol) for symbol in "_你你_好好你"]
+    found = ctc_words.words(np.array(path), ctc_words.alphabet(tokenizer(vocabulary)))
+    assert found == [Span("你", 1, 3), Span("好", 4, 6, joined=True), Span("你", 6, 7, joined=True)]
+
+
+def test_a_text_of_both_kinds(tokenizer):
+    mixed = [*CHARACTERS, "|", "a", "b", "。"]
+    built, path = (
+        tokenizer(mixed),
+        [mixed.index("<pad>" if symbol == "_" else symbol) for symbol in "ab_|你_ab好。|_b"],
+    )
+    found = ctc_words.words(np.array(path), ctc_words.alphabet(built))
+    shown = [("ab", False), ("你", False), ("ab", True), ("好。", True), ("b", False)]
+    assert [(each.word, each.joined) for each in found] == shown
+    assert [(each.first, each.end) for each in found] == [(0, 2), (4, 5), (6, 8), (8, 10), (12, 13)]
 
 
 def test_text_is_written_as_the_tokenizer_writes_it(tokenizer):

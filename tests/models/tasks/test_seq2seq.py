@@ -141,6 +141,20 @@ def test_no_suppressed_tokens(field, nothing, tmp_path):
     assert written(found) == generated(found, {"task": "transcribe"})
 
 
+@pytest.mark.parametrize("language", [None, "de"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_one_decoder_writes_a_text_and_detects_its_language(language, beams, tmp_path, monkeypatch):
+    """What a decoder is started on costs: the keys and values of the encoder's states."""
+    found, started = recognizer("multilingual", Decoding(language, beams=beams), tmp_path), []
+    plain = seq2seq.decoding.decoder
+    monkeypatch.setattr(seq2seq.decoding, "decoder", lambda *args: started.append(len(args[1])) or plain(*args))
+    written(found)
+    assert started == ([len(SEEDS)] if beams == 1 else [1] * len(SEEDS))
+    started.clear()
+    found.forced(found.inputs(tiny.wave(0, tiny.RATE)))
+    assert started == [1]
+
+
 # ---- what cannot be
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -12,7 +13,7 @@ def test_every_layer_and_every_site_has_its_line(calibrated):
     plan = read_draft(calibrated[0] / "plan.json")
     assert lines[0].startswith("w8a8, method stable: 21 of 22 sites quantized")
     assert "4 recordings" in lines[1]
-    assert f"{plan.score['whole_model']:.3f} {plan.score['unit']}" in lines[2]
+    assert lines[2].startswith(f"score: {plan.score['whole_model']:.3f} {plan.score['unit']}; lower is better, 0 = ")
     starts = [line.split(" ")[0] for line in lines]
     for name in (*plan.layers, *plan.sites):
         assert name in starts
@@ -21,10 +22,18 @@ def test_every_layer_and_every_site_has_its_line(calibrated):
         assert (choice.reason in line) if choice.reason else (f"{choice.low:.4f}" in line and "w8a8" in line)
 
 
+def test_every_column_is_explained_below_the_table(calibrated):
+    *parts, legend = plan_table(str(calibrated[0])).split("\n\n")
+    heads = {name for part in parts[1:] for name in re.split("  +", part.splitlines()[0])}
+    explained = {name for line in legend.splitlines() for name in re.split("  +", line)[0].split(", ")}
+    assert explained >= heads - {"layer", "bytes"} >= {"probe", "SQNR dB"}
+    assert explained <= heads | {"site"}, "nothing that is not there"
+
+
 def test_columns_stand_below_each_other(calibrated):
-    lines = plan_table(str(calibrated[0])).splitlines()
-    head = next(line for line in lines if line.startswith("site"))
-    rows = [line for line in lines if "w8a8" in line and "method" not in line]
+    head, *lines = plan_table(str(calibrated[0])).split("\n\n")[-2].splitlines()
+    rows = [line for line in lines if "w8a8" in line]
+    assert len(rows) == 21
     assert {len(line) for line in rows} == {len(head)}
 
 

@@ -20,6 +20,8 @@ def begin(folder):
     journal = ResumeState(folder, FINGERPRINT, resume=False)
     journal.add_scores("probe 0", {"a": [0.1, 3.0], "b": [1e-9, 3.0]})
     journal.add_scores("probe 1", {"a": [1 / 3, 5.0]})
+    journal.add_tokens("a.wav", [50257, 50362, 7, 8], 2)
+    journal.add_tokens("\udcff.wav", [50257, 50362], 2)
     journal.save_stats(8, {"x": histogram_of(torch.tensor([0.1, -3.0])), "y": histogram_of(torch.tensor([1e-30]))})
     return journal
 
@@ -30,6 +32,9 @@ def test_what_was_found_is_there_again(folder):
     assert again.scores("probe 0") == {"a": [0.1, 3.0], "b": [1e-9, 3.0]}
     assert again.scores("probe 1") == {"a": [1 / 3, 5.0]}
     assert again.scores("probe 2") is None
+    assert again.tokens("a.wav") == ([50257, 50362, 7, 8], 2)
+    assert again.tokens("\udcff.wav") == ([50257, 50362], 2)
+    assert again.tokens("b.wav") is None
     recordings, stats = again.stats()
     assert (recordings, list(stats)) == (8, ["x", "y"])
     expected = histogram_of(torch.tensor([0.1, -3.0]))
@@ -50,6 +55,7 @@ def test_without_resume_it_begins_again(folder, capsys):
         in capsys.readouterr().err
     )
     assert again.scores("probe 0") is None
+    assert again.tokens("a.wav") is None
     assert again.stats() == (0, {})
 
 
@@ -68,6 +74,14 @@ def test_a_last_line_that_was_half_written_is_left_out(folder, cut):
     again.add_scores("probe 1", {"a": [2.0, 2.0]})
     assert ResumeState(folder, FINGERPRINT, resume=True).scores("probe 1") == {"a": [2.0, 2.0]}
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()][:2] == ["probe 0", "probe 1"]
+
+
+@pytest.mark.parametrize("content", ["1", "[[1]]", "[7, 2]", '[["x"], 2]', '[[1], "x"]', "{}"])
+def test_tokens_that_are_none_are_told_in_a_sentence(folder, content):
+    begin(folder)
+    (folder / "tokens.jsonl").write_text(f'{{"key": "a.wav", "tokens": {content}}}\n')
+    with pytest.raises(InputError, match="damaged; leave out --resume"):
+        ResumeState(folder, FINGERPRINT, resume=True).tokens("a.wav")
 
 
 def test_another_fingerprint_is_refused_and_keeps_what_is_there(folder):

@@ -1,6 +1,7 @@
 """What a planner works with."""
 
 import itertools
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from stablequant.quantization.ranges import mse
 from stablequant.quantization.search import trials
 from stablequant.quantization.search.forward import CalibrationUtterance
 from stablequant.quantization.search.resume import ResumeState
+from stablequant.quantization.search.scores import Trial
 from stablequant.quantization.search.session import begin, sites_of
 from stablequant.workflows.calibration_data import read_recordings
 
@@ -99,6 +101,50 @@ def test_a_deep_model_costs_at_most_40_float_passes(recordings, points, tmp_path
     assert len(made.layers) == 33
     assert all(layer.selected == (points > 0) for layer in made.layers.values())
     assert cost <= 40
+
+
+@contextmanager
+def counted(recognizer):
+    """The multiply-adds of all sites inside, in a list of one number."""
+    work, handles = [0.0], []
+
+    def counter(site):
+        def count(_module, _inputs, output):
+            work[0] += output.numel() / site.out_channels * site.macs_per_output_frame
+
+        return count
+
+    for site in recognizer.family.sites(recognizer.model):
+        if site.reason is None:
+            handles.append(recognizer.model.get_submodule(site.name).register_forward_hook(counter(site)))
+    yield work
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("score", ["logits", "wer"])
+@pytest.mark.parametrize(("family", "form"), [("wav2vec2", "base"), ("whisper", "english")])
+def test_the_account_is_of_what_is_computed(family, form, score, tmp_path):
+    """Also where models write a text of their own: then a trial computes the whole decoder, whatever it changes."""
+    recognizer = tiny.recognizer(family, form, tmp_path=tmp_path, **({"sharp": False} if family == "whisper" else {}))
+    waves = [tiny.wave(n, 16000) for n in range(3)]
+    inputs = [recognizer.inputs(wave) for wave in waves]
+    followed = [recognizer.forced(each) for each in inputs]
+    with counted(recognizer) as float_pass:
+        for pair in zip(inputs, followed, strict=True):
+            recognizer.logits(*pair)
+    rows = [CalibrationUtterance(str(n), lambda wave=wave: wave, "A B") for n, wave in enumerate(waves)]
+    found = CalibrateOptions("model", "data", str(tmp_path / "out"), score=score)
+    with counted(recognizer) as work:
+        session = begin(recognizer, rows, ResumeState(tmp_path / "journal", {}, resume=False), found, {})
+        assert session.passes.spent == pytest.approx(work[0] / float_pass[0], rel=0.1)
+        for layer in session.layers:
+            before, work[0] = session.passes.spent, 0.0
+            here = [site for site in session.sites if site.layer == layer]
+            choices = {site.name: session.choices.choose(site, "max", None, trial=True) for site in here}
+            session.trials.run(layer, [Trial(layer, layer, choices, session.trials.weights(choices))])
+            spent = session.passes.spent - before
+            assert spent == pytest.approx(work[0] / float_pass[0], rel=0.1), layer
 
 
 def test_the_suffix_of_a_layer_is_its_share_of_the_work_from_there_on(tmp_path, float_folder, speech):

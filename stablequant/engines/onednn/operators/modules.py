@@ -66,8 +66,8 @@ class IntegerModule(QuantizedSite):
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, object]:
-        """What a copy takes: packed weights can not be copied, and are packed again from the codes."""
-        return {**self.__dict__, "_prepacked": None, "_joined": None}
+        """What a copy takes: packed weights cannot be copied, and are packed again from the codes."""
+        return {**super().__getstate__(), "_prepacked": None, "_joined": None}
 
 
 class IntegerLinear(IntegerModule):
