@@ -264,6 +264,9 @@ class TuneOptions(Options):
         "What is learned: the float model's posteriors, the transcripts, or both.", "distill", one_of=LOSSES
     )
     steps: int | None = _option("Steps of four recordings, end to end.  [default: 300]", None, metavar="N", least=1)
+    layer_steps: int | None = _option(
+        "Steps of two recordings for each layer alone, before that.  [default: 300]", None, metavar="N", least=0
+    )
     minutes: float | None = _limit("Train for so long instead of a number of steps.", "M", above=0)
     max_samples: int | None = _max_samples()
     seed: int = _seed()

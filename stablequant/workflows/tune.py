@@ -85,7 +85,7 @@ def _tune(options: TuneOptions) -> dict[str, Any]:
 
 def _train(options: TuneOptions, student: Student, recordings: Recordings, journal: Journal) -> Done:
     """Train layer by layer, then end to end, from where an earlier run stopped."""
-    settings = TuneSettings() if options.steps is None else replace(TuneSettings(), steps=options.steps)
+    settings = _settings(options)
     done, tensors = journal.load()
     if tensors:
         student.load(of_kind(tensors, "now"))
@@ -110,11 +110,21 @@ def _train(options: TuneOptions, student: Student, recordings: Recordings, journ
     share = _share(options, training, settings, clock)
     with progress.bar(desc="end to end", total=None if options.minutes else settings.steps, unit="step") as bar:
         bar.update(training.progress.step)
-        ended = training.train(share, checked, bar)
+        finite = training.train(share, checked, bar)
     done.progress = training.progress
-    if ended is not None:
-        warnings.warn(f"training ended at step {training.progress.step}: {ended}", stacklevel=1)
+    if not finite:
+        warnings.warn(
+            f"the loss is no longer finite after {training.progress.step} steps, so training ended there; the best "
+            "state before is written",
+            stacklevel=1,
+        )
     return done
+
+
+def _settings(options: TuneOptions) -> TuneSettings:
+    """The usual settings with the lengths that were asked for."""
+    asked = {name: value for name in ("steps", "layer_steps") if (value := getattr(options, name)) is not None}
+    return replace(TuneSettings(), **asked)
 
 
 def _layer_by_layer(
@@ -126,6 +136,8 @@ def _layer_by_layer(
     journal: Journal,
     clock: _Clock,
 ) -> None:
+    if not settings.layer_steps:
+        return
     with files.workspace(Path(options.out)) as folder:
         training = LayerTraining(student, lessons, settings, folder)
         left = [layer for layer in training.layers if layer not in done.layers]

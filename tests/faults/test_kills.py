@@ -1,4 +1,4 @@
-"""`calibrate` killed at random moments: a whole model or none, and `--resume` ends with the same bytes."""
+"""`calibrate` and `tune` killed at random moments: a whole model or none, and `--resume` ends with the same bytes."""
 
 import random
 import shutil
@@ -15,13 +15,15 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FILES = ("plan.json", "model.safetensors", "config.json")
 
 
-@pytest.fixture(scope="module", params=["wav2vec2 w8a8", "wav2vec2 w4a8", "whisper w8a8"])
+@pytest.fixture(scope="module", params=["wav2vec2 w8a8", "wav2vec2 w4a8", "whisper w8a8", "tuned w3a8"])
 def whole(request, shell, float_folder, speech, tmp_path_factory):
     """(arguments without --out, the model that they give, seconds that it takes)"""
     family, scheme = request.param.split()
     out = tmp_path_factory.mktemp("whole") / "q"
-    model = float_folder if family == "wav2vec2" else tiny.save(out.with_name("float"), family, "multilingual")
-    arguments = ["calibrate", model, "--data", speech, "--threshold", "-1", "--scheme", scheme]
+    model = tiny.save(out.with_name("float"), family, "multilingual") if family == "whisper" else float_folder
+    of_command = ["--steps", "20", "--layer-steps", "4"] if family == "tuned" else ["--threshold", "-1"]
+    command = "tune" if family == "tuned" else "calibrate"
+    arguments = [command, model, "--data", speech, "--scheme", scheme, *of_command]
     began = time.monotonic()
     done = shell(*arguments, "--out", out)
     assert done.returncode == 0, done.stderr

@@ -67,24 +67,22 @@ class EndToEnd:
             parts.append(self.student.recognizer.divergence(passage.inputs, answer, passage.forced))
         return total(parts)
 
-    def train(self, share: Callable[[], float], checked: Callable[[dict[str, Any]], None], bar: Any) -> str | None:
+    def train(self, share: Callable[[], float], checked: Callable[[dict[str, Any]], None], bar: Any) -> bool:
         """Train until `share`, of the training that is done, reaches 1; the best state is loaded at the end.
 
-        `checked` is called with the record of each check. Returns why training ended early, None if it did not.
+        It also ends after `patience` checks that were not better. `checked` is called with the record of each check.
+        Returns False if the loss was not finite; nothing is learned from there on.
         """
-        ended = None
-        while ended is None and (done := share()) < 1:
-            if not self._step(done):
-                ended = "the loss is not finite; the state before is kept"
+        finite = True
+        while self.progress.since < self.settings.patience and (done := share()) < 1:
+            if not (finite := self._step(done)):
                 break
             self.progress.step += 1
             bar.update()
             if int(done * self.settings.checks) < int(min(1.0, share()) * self.settings.checks):
                 checked(self._check())
-                if self.progress.since >= self.settings.patience:
-                    ended = f"the last {self.progress.since} checks were not better"
         self.student.load(self.best)
-        return ended
+        return finite
 
     def _check(self) -> dict[str, Any]:
         """Compare with the best so far; returns what is to be recorded."""

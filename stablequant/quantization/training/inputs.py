@@ -51,7 +51,10 @@ class TrainedInput(nn.Module):
         first = self.choice
         scale = float(torch.tensor(first.scale) * self.factor.detach().exp())
         ratio = scale / first.scale
-        return replace(first, scale=scale, low=first.low * ratio, high=first.high * ratio)
+        if scale == first.scale:
+            return first
+        ends = {"low": first.low * ratio, "high": first.high * ratio}
+        return replace(first, scale=scale, method=None, clip_percent=None, **ends)
 
     def forward(self, x: Tensor) -> Tensor:
         """The points of the grid that are nearest to x (...)."""

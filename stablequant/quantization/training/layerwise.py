@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...foundation import progress
 from ..observation.layer_cache import LayerCache
 from ..plan.site import Site, layers_of
 from .lessons import Lessons
@@ -107,9 +106,7 @@ class LayerTraining:
     def _examples(self, layer: str) -> list[Example]:
         found = []
         chosen = self.lessons.batch(0, min(self.settings.layer_recordings, len(self.lessons.recordings)))
-        for number, recording in enumerate(
-            progress.bar(chosen, desc=f"inputs of {layer}", unit="recording", leave=False)
-        ):
+        for number, recording in enumerate(chosen):
             passage = self.lessons.passage(recording)
             calls = []
             for cache, recognizer in zip(self.caches, (self.student.teacher, self.student.recognizer), strict=True):

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 class TuneSettings:
     """Rates of AdamW, lengths, and what is kept."""
 
-    weight_rate: float = 1e-3  # of a master weight end to end, in steps of its grid
-    layer_rate: float = 3e-3  # of a master weight, layer by layer
+    weight_rate: float = 3e-4  # of a master weight end to end, in steps of its grid
+    layer_rate: float = 1e-2  # of a master weight, layer by layer
     step_rate: float = 1e-4  # of scales and steps (logarithms) and offsets (in steps)
     range_rate: float = 1e-4  # of the scales of inputs (logarithms)
     bias_rate: float = 3e-5  # of biases and norms
     momentum: tuple[float, float] = (0.9, 0.99)
     warm_up: float = 0.1  # share of the steps
     final: float = 0.05  # of the rates, at the last step
-    layer_steps: int = 150  # for each layer
+    layer_steps: int = 300  # for each layer
     layer_batch: int = 2  # recordings in one of them
     layer_recordings: int = 48  # whose inputs of a layer are kept; every fifth only checks
     steps: int = 300  # end to end

@@ -1,0 +1,193 @@
+"""Training of tiny models, through the library and the real command."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+import torch
+from transformers import AutoModelForCTC
+
+from stablequant.foundation.errors import InputError
+from stablequant.foundation.options import CalibrateOptions, TuneOptions
+from stablequant.models.checkpoint import read
+from stablequant.models.checkpoint.verify import problems
+from stablequant.quantization.plan.plan import read_plan
+from stablequant.quantization.training import end_to_end
+from stablequant.workflows.calibrate import calibrate
+from stablequant.workflows.tune import tune
+
+FILES = ("plan.json", "model.safetensors", "evidence/training.jsonl", "evidence/histograms.json")
+
+
+def options(model, data, out, **changes):
+    usual = {"scheme": "w3a8", "steps": 12, "layer_steps": 10, "group_size": 32}
+    return TuneOptions(model=str(model), data=str(data), out=str(out), **(usual | changes))
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    """Twelve recordings of noise with transcripts."""
+    folder = tmp_path_factory.mktemp("train")
+    for number in range(12):
+        soundfile.write(folder / f"{number}.wav", tiny.wave(number + 20, 5000 + 300 * number), tiny.RATE)
+        (folder / f"{number}.txt").write_text("A B C"[: 1 + 2 * (number % 3)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, float_folder, train):
+    """(folder, tune JSON); not to be changed."""
+    out = tmp_path_factory.mktemp("tuned") / "w3"
+    return out, tune(options(float_folder, train, out))
+
+
+def test_the_result_is_a_quantized_model_like_any_other(tuned, float_folder):
+    out, result = tuned
+    json.dumps(result, allow_nan=False)
+    assert problems(out) == []
+    assert sorted(each.name for each in out.parent.iterdir()) == ["w3"], "nothing is left beside"
+    loaded = read.load(str(out))
+    assert loaded.scheme == "w3a8"
+    assert loaded.sites["integer"] == sum("reason" not in site for site in result["sites"])
+    assert result["bytes_after"] < result["bytes_before"]
+    made = read_plan(out)
+    assert made.average_bits() == pytest.approx(result["average_bits"], abs=1e-4)
+    assert made.calibration["training"]["recordings"] + made.calibration["training"]["development"] == 12
+    assert len(made.calibration["audio_sha256"]) == 12, "eval warns of all recordings that were trained on"
+    hypothesis = AutoModelForCTC.from_pretrained(out)(torch.from_numpy(tiny.wave(3))[None]).logits
+    assert hypothesis.isfinite().all()
+
+
+def test_training_makes_it_better_where_nothing_was_trained(tuned, float_folder, train, tmp_path):
+    _out, result = tuned
+    checks = [each for each in result["records"] if each["stage"] == "end to end"]
+    layers = [each for each in result["records"] if each["stage"] == "layer by layer"]
+    assert checks[0]["step"] == 0
+    assert 0 < checks[-1]["step"] <= 12
+    assert result["score"]["whole_model"] == pytest.approx(min(each["score"] for each in checks), abs=1e-3)
+    assert all(each["after"] <= each["before"] for each in layers)
+    assert any(each["after"] < each["before"] for each in layers)
+    plain = calibrate(
+        CalibrateOptions(
+            str(float_folder), str(train), str(tmp_path / "q"), scheme="w3a8", method="mse", group_size=32
+        )
+    )
+    assert result["score"]["whole_model"] < plain["score"]["whole_model"]
+
+
+def test_the_same_inputs_give_the_same_bytes(tuned, float_folder, train, tmp_path):
+    tune(options(float_folder, train, tmp_path / "again"))
+    assert all((tmp_path / "again" / name).read_bytes() == (tuned[0] / name).read_bytes() for name in FILES)
+
+
+def test_it_can_start_from_a_quantized_folder(float_folder, train, calibrated, tmp_path):
+    result = tune(options(float_folder, train, tmp_path / "q", start=str(calibrated[0]), layer_steps=0, steps=3))
+    assert result["scheme"] == "w8a8"
+    assert calibrated[0].exists()
+    assert problems(tmp_path / "q") == []
+
+
+@pytest.mark.parametrize("loss", ["task", "both"])
+def test_transcripts_can_be_learned(loss, float_folder, train, tmp_path):
+    result = tune(options(float_folder, train, tmp_path / "q", loss=loss, layer_steps=0, steps=3))
+    assert all(math.isfinite(each.get("loss", 0)) for each in result["records"])
+    assert read_plan(tmp_path / "q").calibration["training"]["loss"] == loss
+
+
+@pytest.mark.parametrize("limit", [{"avg_bits": 4.0}, {"target_compression": 1.2}], ids=str)
+def test_bits_can_be_mixed(limit, float_folder, train, tmp_path):
+    result = tune(options(float_folder, train, tmp_path / "q", scheme="w8a8", layer_steps=0, steps=2, **limit))
+    assert len({site["weight_bits"] for site in result["sites"] if "reason" not in site}) >= 1
+    if "avg_bits" in limit:
+        assert result["average_bits"] <= 4.0
+    else:
+        assert result["bytes_float32"] / result["bytes_after"] >= 1.2
+    assert problems(tmp_path / "q") == []
+
+
+def test_whisper_learns_the_tokens_that_it_writes(train, tmp_path):
+    folder = tiny.save(tmp_path / "float", "whisper", "english")
+    result = tune(options(folder, train, tmp_path / "q", layer_steps=6, steps=8))
+    assert problems(tmp_path / "q") == []
+    assert any(each["after"] < each["before"] for each in result["records"] if "after" in each)
+    assert read.load(str(tmp_path / "q")).transcribe(tiny.wave(1, 9000)) is not None
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_best(float_folder, train, tmp_path, monkeypatch):
+    calls = []
+
+    def broken(answer, logits):
+        calls.append(None)
+        return logits.sum() * (float("nan") if len(calls) > 8 else 1e-6)
+
+    monkeypatch.setattr(end_to_end, "divergence", broken)
+    with pytest.warns(UserWarning, match="no longer finite after 2 steps"):
+        result = tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=12))
+    assert problems(tmp_path / "q") == []
+    assert math.isfinite(result["score"]["whole_model"])
+
+
+def test_time_can_be_the_limit(float_folder, train, tmp_path):
+    result = tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=None, minutes=0.05))
+    assert result["training"]["steps"] > 0
+    assert result["records"][-1]["step"] > 0
+
+
+def test_recordings_of_dev_must_not_be_trained_on(float_folder, train, tmp_path):
+    dev = tmp_path / "dev"
+    dev.mkdir()
+    shutil.copy(train / "3.wav", dev / "another name.wav")
+    soundfile.write(dev / "new.wav", tiny.wave(99), tiny.RATE)
+    with pytest.raises(InputError, match=r"dev: 1 of its recordings are in .*train.* too"):
+        tune(options(float_folder, train, tmp_path / "q", dev=str(dev)))
+    (dev / "another name.wav").unlink()
+    result = tune(options(float_folder, train, tmp_path / "q", dev=str(dev), layer_steps=0, steps=2))
+    assert result["training"] | {"recordings": 12, "development": 1} == result["training"]
+
+
+def test_a_start_that_was_made_from_another_model_is_refused(float_folder, train, calibrated, tmp_path):
+    other = tiny.save(tmp_path / "other", "wav2vec2", "base", hidden_size=64, num_conv_pos_embedding_groups=4)
+    with pytest.raises(InputError, match="pass a folder that was made from this model"):
+        tune(options(other, train, tmp_path / "q", start=str(calibrated[0])))
+    assert not (tmp_path / "q").exists()
+
+
+def test_what_cannot_be_trained_is_one_sentence(float_folder, calibrated, train, tmp_path, shell):
+    out = tmp_path / "q"
+    silent = tmp_path / "no transcripts"
+    silent.mkdir()
+    for number in range(3):
+        soundfile.write(silent / f"{number}.wav", tiny.wave(number), tiny.RATE)
+    one = tmp_path / "one"
+    one.mkdir()
+    soundfile.write(one / "a.wav", tiny.wave(1), tiny.RATE)
+    cases = {
+        "already quantized": (calibrated[0], "--data", train),
+        "pass 2 or more": (float_folder, "--data", one),
+        "transcript": (float_folder, "--data", silent, "--loss", "task"),
+        "out of reach": (float_folder, "--data", train, "--scheme", "w8a8", "--target-compression", "40"),
+    }
+    for sentence, arguments in cases.items():
+        done = shell("tune", *arguments, "--out", out)
+        assert done.returncode == 3, (sentence, done.stderr)
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not out.exists()
+
+
+def test_the_command_prints_what_was_gained(float_folder, train, tmp_path, shell):
+    done = shell(
+        *("tune", float_folder, "--data", train, "--out", tmp_path / "q", "--scheme", "w2a8"),
+        *("--steps", "4", "--layer-steps", "2", "--json", tmp_path / "r.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert f"{result['average_bits']:.2f} bits a weight" in done.stdout
+    assert f"{result['score']['whole_model']:.2f} now" in done.stdout
+    text = shell("transcribe", tmp_path / "q", train / "0.wav")
+    assert text.returncode == 0
+    assert np.isfinite(result["seconds"])
