@@ -1,9 +1,10 @@
 """stablequant: speech foundation models in int8 or fewer bits, on integer kernels, without losing words.
 
 Importing it registers the checkpoint format with transformers, after which `AutoModelForCTC.from_pretrained` reads a
-folder that `sfm-quant calibrate` wrote. `calibrate`, `evaluate` and `Plan` are imported on first use:
+folder that `sfm-quant calibrate` wrote. `calibrate`, `tune`, `evaluate` and `Plan` are imported on first use:
 
     calibrate(model=, data=, out=, ...) -> dict    fields of CalibrateOptions; the JSON of `calibrate`
+    tune(model=, data=, out=, ...) -> dict         fields of TuneOptions; the JSON of `tune`
     evaluate(model=, data=, ...) -> Result         fields of EvaluateOptions
     Plan                                           what plan.json holds, for every site
 
@@ -27,14 +28,14 @@ else:
 
 if TYPE_CHECKING:
     __version__: str
-    from .api import calibrate, evaluate
+    from .api import calibrate, evaluate, tune
     from .quantization.plan.plan import Plan
 
-__all__ = ["InputError", "Plan", "__version__", "calibrate", "evaluate"]
+__all__ = ["InputError", "Plan", "__version__", "calibrate", "evaluate", "tune"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("calibrate", "evaluate"):
+    if name in ("calibrate", "evaluate", "tune"):
         return getattr(import_module(".api", __name__), name)
     if name == "Plan":
         return import_module(".quantization.plan.plan", __name__).Plan

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from .foundation.options import CalibrateOptions, EvaluateOptions, Options
+from .foundation.options import CalibrateOptions, EvaluateOptions, Options, TuneOptions
 from .workflows import calibrate as calibrating
 from .workflows import evaluate as evaluating
+from .workflows import tune as tuning
 
 P = ParamSpec("P")
 O = TypeVar("O", bound=Options)  # noqa: E741
@@ -32,3 +33,4 @@ def _by_fields(options: Callable[P, O], run: Callable[[O], R]) -> Callable[P, R]
 
 calibrate = _by_fields(CalibrateOptions, calibrating.calibrate)
 evaluate = _by_fields(EvaluateOptions, evaluating.evaluate)
+tune = _by_fields(TuneOptions, tuning.tune)

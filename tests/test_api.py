@@ -13,7 +13,7 @@ import pytest
 import stablequant
 from stablequant import InputError, Plan, calibrate, evaluate
 from stablequant.evaluation.result import Result
-from stablequant.foundation.options import CalibrateOptions, EvaluateOptions
+from stablequant.foundation.options import CalibrateOptions, EvaluateOptions, TuneOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,6 +53,7 @@ print(*sorted(loaded & {"stablequant.workflows.calibrate", "stablequant.api", "j
 
 def test_fields_of_the_options_are_the_arguments(speech, float_folder, tmp_path):
     assert list(inspect.signature(calibrate).parameters) == [each.name for each in fields(CalibrateOptions)]
+    assert list(inspect.signature(stablequant.tune).parameters) == [each.name for each in fields(TuneOptions)]
     assert list(inspect.signature(evaluate).parameters) == [each.name for each in fields(EvaluateOptions)]
     out = tmp_path / "w8a8"
     account = calibrate(model=str(float_folder), data=str(speech), out=str(out), method="max")

@@ -24,9 +24,13 @@ from ..models.checkpoint import histograms
 from ..models.checkpoint.stored import stored_weights
 from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
+from ..quantization.numerics.weight_grid import QTensor
+from ..quantization.plan.choice import TRAINED, Measured, Quantized
 from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
+from ..quantization.plan.site import canonical_weight
 from ..quantization.search.forward import CalibrationUtterance, Passages
+from ..quantization.search.rounder import with_error
 from ..quantization.training.end_to_end import EndToEnd
 from ..quantization.training.journal import Done, Journal, of_kind, restore
 from ..quantization.training.layerwise import LayerTraining
@@ -227,7 +231,7 @@ def _fingerprint(options: TuneOptions, teacher: Recognizer, recordings: Recordin
 
 def _described(plan: Plan, student: Student, recordings: Recordings, done: Done, options: TuneOptions) -> Plan:
     """The plan that training started from, with what was learned and how."""
-    choices, _ = student.quantized()
+    choices, weights = student.quantized()
     assert done.progress is not None
     about = {
         "loss": options.loss,
@@ -239,10 +243,18 @@ def _described(plan: Plan, student: Student, recordings: Recordings, done: Done,
     }
     return replace(
         plan,
-        sites={**plan.sites, **choices},
+        sites={**plan.sites, **{name: _trained(student, name, choices[name], weights[name]) for name in choices}},
         score={**plan.score, "whole_model": round(done.progress.best, 6)},
         calibration={**plan.calibration, **recordings.about, "training": about},
     )
+
+
+def _trained(student: Student, name: str, choice: Quantized, weight: QTensor) -> Quantized:
+    """The choice for a site, without what was measured before its range or its weight changed."""
+    if choice.input != student.sites[name].choice.input:
+        choice = replace(choice, measured=Measured(probe_score=choice.measured.probe_score))
+    float_weight = canonical_weight(student.teacher.model.get_submodule(name))
+    return with_error(replace(choice, weight=replace(choice.weight, rounding=TRAINED)), float_weight, weight)
 
 
 def _summary(options: TuneOptions, plan: Plan, teacher: Recognizer, done: Done, seconds: float) -> dict[str, Any]:

@@ -352,7 +352,7 @@ def test_gate_without_baseline_says_what_to_add():
     )
 
 
-@pytest.mark.parametrize("command", ["calibrate", "eval", "transcribe", "inspect", "data", "verify", "diff"])
+@pytest.mark.parametrize("command", ["calibrate", "tune", "eval", "transcribe", "inspect", "data", "verify", "diff"])
 def test_help_has_an_example(command):
     done = invoke(command, "--help")
     assert done.exit_code == 0

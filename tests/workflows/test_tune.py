@@ -191,3 +191,19 @@ def test_the_command_prints_what_was_gained(float_folder, train, tmp_path, shell
     text = shell("transcribe", tmp_path / "q", train / "0.wav")
     assert text.returncode == 0
     assert np.isfinite(result["seconds"])
+
+
+def test_the_plan_says_what_is_true_after_training(tuned, float_folder, train, tmp_path):
+    out, _ = tuned
+    for choice in read_plan(out).quantized().values():
+        assert choice.weight.rounding == "trained"
+        assert choice.measured.weight_sqnr_db is not None
+        if choice.input.method is None:
+            assert choice.measured.clipped_share is None, "measured for the range before"
+    with pytest.warns(UserWarning, match="its weights were trained .* use `sfm-quant tune --from`"):
+        again = CalibrateOptions(str(float_folder), str(train), str(tmp_path / "q"), plan=str(out))
+        calibrate(again)
+    assert {choice.weight.rounding for choice in read_plan(tmp_path / "q").quantized().values()} <= {
+        "nearest",
+        "compensated",
+    }

@@ -14,14 +14,14 @@ pipeline_tag: automatic-speech-recognition
 ---
 # {base}, quantized to {scheme}
 
-Made by stablequant (`sfm-quant calibrate --method {method}`) from `{base}`.
+Made by stablequant ({how}) from `{base}`.
 
 | | |
 |---|---|
 | scheme | {scheme}: {bits} |
 | sites on integer grids | {integer} of {all_sites} |
 | layers selected by the probe | {selected} |
-| calibration | {recordings} recordings, {seconds:.0f} s of audio |
+| {data} | {recordings} recordings, {seconds:.0f} s of audio |
 | score of the whole plan | {score} |
 | weights on disk | {weights:,} bytes |
 {language}{remarks}
@@ -44,6 +44,7 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
     first = next(iter(quantized.values()))
     inputs = "inputs in float" if first.input is None else f"{first.input.bits}-bit inputs"
     selected = [name for name, layer in plan.layers.items() if layer.selected]
+    trained = "training" in plan.calibration
     whole = plan.score.get("whole_model")
     hub_id, local = recognizer.path.partition("@")[0], recognizer.revision is None  # a folder here means nothing there
     base = Path(recognizer.path).resolve().name if local else recognizer.path
@@ -56,7 +57,8 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
         tag=recognizer.task.TAG,
         auto_class=recognizer.task.AUTO_CLASS,
         scheme=plan.scheme,
-        method=plan.method,
+        how="`sfm-quant tune`" if trained else f"`sfm-quant calibrate --method {plan.method}`",
+        data="trained on (some held out)" if trained else "calibration",
         bits=f"{first.weight.format.bits}-bit weights for each output channel, {inputs}",
         integer=len(quantized),
         all_sites=len(plan.sites),

@@ -78,6 +78,7 @@ class Quantized:
 
 
 Choice = InFloat | Quantized
+TRAINED = "trained"  # the rounding of weights that `sfm-quant tune` has changed
 
 
 @dataclass(frozen=True)

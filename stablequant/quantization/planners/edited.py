@@ -27,7 +27,7 @@ from ...foundation.options import CalibrateOptions, methods, parse_scheme
 from ...models.checkpoint.transformers_hook import ENGINE
 from ..numerics.integer_grid import unsigned_grid
 from ..plan.checking import entry_problem
-from ..plan.choice import Choice, InFloat, Quantized, input_choice
+from ..plan.choice import TRAINED, Choice, InFloat, Quantized, input_choice
 from ..plan.draft import Draft, read_draft
 from ..plan.entry import Entry, needed
 from ..plan.plan import Plan
@@ -147,7 +147,7 @@ def _method_problem(entry: Entry) -> str | None:
         return f"method is {entry.method!r}; write {_one(ranges)}, or delete it where low and high are set by hand"
     if entry.weight_method not in ranges:
         return f"weight_method is {entry.weight_method!r}; write {_one(ranges)}"
-    if entry.rounding not in (None, *roundings):
+    if entry.rounding not in (None, TRAINED, *roundings):
         return f"rounding is {entry.rounding!r}; write {_one(roundings)}"
     return None
 
@@ -180,7 +180,8 @@ def _applied(session: SearchSession, site: Site, entry: Entry, *, by_hand: bool)
         ends = _found(session, site, entry, needed("method", entry.method))
     else:
         ends = entry.low, entry.high
-    rounding = entry.rounding or session.choices.rounding(entry.format)
+    kept = None if entry.rounding == TRAINED else entry.rounding
+    rounding = kept or session.choices.rounding(entry.format)
     return session.choices.measured(_chosen(site, entry, ends, rounding), site.name)
 
 
@@ -193,6 +194,12 @@ def _chosen(site: Site, entry: Entry, ends: tuple[float, float], rounding: str) 
 
 
 def _unused(wanted: Mapping[str, Entry], by_hand: list[str]) -> Iterator[str]:
+    trained = [name for name, entry in wanted.items() if entry.rounding == TRAINED]
+    if trained:
+        yield (
+            f"its weights were trained ({_some(trained)}), and are now rounded again from the float model; to keep "
+            "what they learned, use `sfm-quant tune --from`"
+        )
     if by_hand:
         yield (
             f"these ranges were edited, so their method is ignored ({_some(by_hand)}: {wanted[by_hand[0]].method}); "

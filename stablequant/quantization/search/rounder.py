@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from ...foundation import files, progress
 from ...foundation.errors import InputError
 from ..numerics.integer_grid import sqnr_db
@@ -60,7 +62,11 @@ class Rounder:
 
     def _rounded(self, name: str, choice: Quantized, rounded: QTensor) -> Quantized:
         """The choice with the error of the rounded weight."""
-        weight = canonical_weight(self.passages.recognizer.model.get_submodule(name))
-        error = (rounded.dequantize() - weight).double().square().mean()
-        ratio = sqnr_db(float(weight.double().square().mean()), float(error))
-        return replace(choice, measured=replace(choice.measured, weight_sqnr_db=ratio))
+        return with_error(choice, canonical_weight(self.passages.recognizer.model.get_submodule(name)), rounded)
+
+
+def with_error(choice: Quantized, weight: Tensor, rounded: QTensor) -> Quantized:
+    """The choice with the error of the rounded form of a canonical weight (out, n)."""
+    error = (rounded.dequantize() - weight).double().square().mean()
+    ratio = sqnr_db(float(weight.double().square().mean()), float(error))
+    return replace(choice, measured=replace(choice.measured, weight_sqnr_db=ratio))

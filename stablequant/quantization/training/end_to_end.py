@@ -23,7 +23,7 @@ from ..search.forward import CalibrationUtterance
 from ..search.scores import total
 from .layerwise import set_rates
 from .lessons import Lessons
-from .settings import TuneSettings
+from .settings import TuneSettings, fast_products
 from .student import Student
 
 
@@ -119,7 +119,9 @@ class EndToEnd:
             answer = self.lessons.answer(recording, passage)
             if loops(answer.text):
                 return None
-            found = divergence(answer, recognizer.task.logits(recognizer.model, passage.inputs, passage.forced))
+            with fast_products():
+                logits = recognizer.task.logits(recognizer.model, passage.inputs, passage.forced)
+            found = divergence(answer, logits.float())
         if self.loss != "distill":
             own = recognizer.task.transcript_loss(recognizer.network, passage.inputs, recording.text or "")
             found = found + own * (1.0 if self.loss == "task" else self.settings.transcripts)

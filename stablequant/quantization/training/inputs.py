@@ -30,7 +30,8 @@ class _OnGrid(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        (x,), choice, [gradient] = ctx.saved_tensors, ctx.choice, gradients
+        choice, gradient = ctx.choice, gradients[0].float()
+        x = ctx.saved_tensors[0].float()
         zero = choice.exact_zero
         low, high = ((code - zero) * choice.scale for code in (-0.5, choice.grid.high + 0.5))
         passed = gradient * ((x >= low) & (x < high))
@@ -53,8 +54,8 @@ class TrainedInput(nn.Module):
         ratio = scale / first.scale
         if scale == first.scale:
             return first
-        ends = {"low": first.low * ratio, "high": first.high * ratio}
-        return replace(first, scale=scale, method=None, clip_percent=None, **ends)
+        low, high = first.low * ratio, first.high * ratio
+        return replace(first, scale=scale, low=low, high=high, method=None, clip_percent=None)
 
     def forward(self, x: Tensor) -> Tensor:
         """The points of the grid that are nearest to x (...)."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..observation.layer_cache import LayerCache
 from ..plan.site import Site, layers_of
 from .lessons import Lessons
-from .settings import TuneSettings
+from .settings import TuneSettings, fast_products
 from .student import Student
 
 CHECK_EVERY = 5  # recordings
@@ -97,7 +97,9 @@ class LayerTraining:
         set_rates(optimizer, self.settings.factor((step + 0.5) / self.settings.layer_steps))
         optimizer.zero_grad()
         for each in examples:
-            (_error(module, each, weights) / len(examples)).backward()
+            with fast_products():
+                error = _error(module, each, weights)
+            (error / len(examples)).backward()
         self.student.collect(layer)
         optimizer.step()
         self.student.place(layer)
@@ -158,7 +160,7 @@ def _first(output: Any) -> Tensor:
 
 def _error(module: nn.Module, example: Example, weights: Tensor) -> Tensor:
     """Squared error of the output, by the variance of each channel."""
-    difference = _first(module(*example.args, **example.kwargs)) - example.wanted
+    difference = _first(module(*example.args, **example.kwargs)).float() - example.wanted
     return (difference.square() * weights).mean()
 
 
