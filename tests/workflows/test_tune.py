@@ -200,8 +200,8 @@ def test_the_plan_says_what_is_true_after_training(tuned, float_folder, train, t
         assert choice.measured.weight_sqnr_db is not None
         if choice.input.method is None:
             assert choice.measured.clipped_share is None, "measured for the range before"
+    again = CalibrateOptions(str(float_folder), str(train), str(tmp_path / "q"), plan=str(out))
     with pytest.warns(UserWarning, match="its weights were trained .* use `sfm-quant tune --from`"):
-        again = CalibrateOptions(str(float_folder), str(train), str(tmp_path / "q"), plan=str(out))
         calibrate(again)
     assert {choice.weight.rounding for choice in read_plan(tmp_path / "q").quantized().values()} <= {
         "nearest",

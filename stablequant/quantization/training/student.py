@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...models import checkpoint
 from ...models.recognizer import Recognizer
 from ..numerics.weight_grid import QTensor
-from ..plan.choice import Quantized
+from ..plan.choice import InputChoice, Quantized
 from .inputs import TrainedInput
 from .settings import TuneSettings
 from .weights import TrainedWeight
@@ -37,6 +37,8 @@ class Student:
         self.teacher = teacher
         self.recognizer = replace(teacher, model=copy.deepcopy(teacher.model))
         self.recognizer.model.requires_grad_(False)
+        self.inputs: dict[str, TrainedInput] = {}  # by the key of the tensor that is read
+        self._read_by = {site.name: site.input_key for site in teacher.family.sites(teacher.model)}
         self.sites = {name: self._site(name, choice, weights[name]) for name, choice in choices.items()}
         self.vectors = {
             name: each.requires_grad_() for name, each in self.recognizer.model.named_parameters() if each.ndim == 1
@@ -46,9 +48,16 @@ class Student:
         if choice.input is None:
             raise ValueError(f"{name}: a site with inputs in float cannot be stored")
         module = self.recognizer.model.get_submodule(name)
-        site = TrainedSite(choice, TrainedWeight(module.weight.requires_grad_(), start), TrainedInput(choice.input))
+        site = TrainedSite(
+            choice, TrainedWeight(module.weight.requires_grad_(), start), self._input(name, choice.input)
+        )
         module.register_forward_pre_hook(lambda _module, inputs: (site.input(inputs[0]), *inputs[1:]))
         return site
+
+    def _input(self, name: str, choice: InputChoice) -> TrainedInput:
+        """Sites that read one tensor with one range keep one range: their products run together."""
+        found = self.inputs.setdefault(self._read_by[name], TrainedInput(choice))
+        return found if found.choice == choice else self.inputs.setdefault(name, TrainedInput(choice))
 
     def optimizer(self, settings: TuneSettings, rate: float, layer: str | None = None) -> torch.optim.AdamW:
         """For everything, or for one layer; `rate` is that of master weights. The rates are those at full height."""
@@ -58,7 +67,10 @@ class Student:
         groups = [
             {"params": [site.weight.master for site in sites], "lr": rate},
             {"params": [each for each in grids if each.requires_grad], "lr": settings.step_rate},
-            {"params": [site.input.factor for site in sites], "lr": settings.range_rate},
+            {
+                "params": list({id(site.input): site.input.factor for site in sites}.values()),
+                "lr": settings.range_rate,
+            },
             {"params": vectors, "lr": settings.bias_rate},
         ]
         kept = [{**group, "full": group["lr"]} for group in groups if group["params"]]
@@ -93,8 +105,10 @@ class Student:
         """Everything that training changes, by name."""
         for name, site in self.sites.items():
             if layer is None or _within(name, layer):
-                for kind, part in (("weight", site.weight), ("input", site.input)):
-                    yield from ((f"{name}.{kind}.{each}", tensor) for each, tensor in part.named_parameters())
+                yield from ((f"{name}.weight.{each}", tensor) for each, tensor in site.weight.named_parameters())
+        for key, each in self.inputs.items():
+            if layer is None or _within(key, layer):
+                yield f"{key}.input.factor", each.factor
         yield from ((name, each) for name, each in self.vectors.items() if layer is None or _within(name, layer))
 
     def snapshot(self, layer: str | None = None) -> dict[str, Tensor]:

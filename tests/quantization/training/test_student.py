@@ -94,3 +94,17 @@ def test_the_written_model_has_the_trained_biases_and_norms(tmp_path):
     for name, each in student.vectors.items():
         assert torch.equal(written[name], each)
     assert checkpoint.weights_hash(student.teacher.model) != checkpoint.weights_hash(student.trained().model)
+
+
+@pytest.mark.parametrize(("family", "form"), [("wav2vec2", "base"), ("whisper", "english")], ids="-".join)
+def test_sites_that_read_one_tensor_keep_one_range(family, form, tmp_path):
+    teacher = tiny.recognizer(family, form, tmp_path=tmp_path)
+    choices, _ = changed(teacher, (4, 8)).quantized()
+    read = {}
+    for site in teacher.family.sites(teacher.model):
+        if site.reads and site.name in choices:
+            read.setdefault(site.reads, []).append(choices[site.name].input)
+    assert any(len(each) > 1 for each in read.values())
+    assert all(each == [each[0]] * len(each) for each in read.values())
+    before, _ = tiny.max_plan(teacher.model, (4, 8))
+    assert any(choices[name].input != choice.input for name, choice in before.items())
