@@ -35,16 +35,16 @@ def evaluate(
     is set, as on GitHub, missed limits and warnings also become annotations.
     """
     quiet()
-    from ..evaluation import ci_formats
+    from ..evaluation import junit_github
     from ..evaluation.result import table
     from ..workflows.evaluate import evaluate as run
 
     result = run(options)
-    annotations = ci_formats.github_annotations(result) if os.environ.get("GITHUB_ACTIONS") else ()
+    annotations = junit_github.github_annotations(result) if os.environ.get("GITHUB_ACTIONS") else ()
     deliver(
         "\n".join([table(result), *annotations]),
         result.to_json(),
         json_file,
-        {predictions: result.predictions_jsonl, junit: lambda: ci_formats.junit(result)},
+        {predictions: result.predictions_jsonl, junit: lambda: junit_github.junit(result)},
     )
     ctx.exit(0 if result.passed else 1)

@@ -17,8 +17,8 @@ from ..evaluation.environment import environment
 from ..foundation.errors import InputError
 from ..models.checkpoint import histograms, read
 from ..quantization.plan import table
-from ..quantization.plan.draft import PLAN_FILE, Draft
 from ..quantization.plan.plan import of_draft
+from ..quantization.plan.plan_file import PLAN_FILE, Draft
 from . import inputs, layers
 from .lost_words import SPEAKERS, Words
 

@@ -30,7 +30,7 @@ from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.planners import edited
 from ..quantization.planners.base import Planner, make_planner
-from ..quantization.search.forward import CalibrationUtterance
+from ..quantization.search.forward_pass import CalibrationUtterance
 from ..quantization.search.resume import ResumeState, fingerprint_hash
 from ..quantization.search.session import begin, sites_of
 from .calibration_data import held_out, read_recordings

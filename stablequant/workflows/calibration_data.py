@@ -9,7 +9,7 @@ from ..foundation.errors import InputError
 from ..foundation.options import CalibrateOptions
 from ..foundation.reading import JsonObject
 from ..models.recognizer import Recognizer
-from ..quantization.search.forward import CalibrationUtterance
+from ..quantization.search.forward_pass import CalibrationUtterance
 from ..speech import audio
 from ..speech.audio import Facts
 

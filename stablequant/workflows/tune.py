@@ -29,12 +29,12 @@ from ..quantization.plan.choice import TRAINED, Measured, Quantized
 from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.plan.site import canonical_weight
-from ..quantization.search.forward import CalibrationUtterance, Passages
+from ..quantization.search.forward_pass import CalibrationUtterance, Passages
 from ..quantization.search.rounder import with_error
+from ..quantization.training.distillation_data import Lessons, joined
 from ..quantization.training.end_to_end import EndToEnd
-from ..quantization.training.journal import Done, Journal, of_kind, restore
 from ..quantization.training.layerwise import LayerTraining
-from ..quantization.training.lessons import Lessons, joined
+from ..quantization.training.resume import Done, Journal, of_kind, restore
 from ..quantization.training.settings import TuneSettings
 from ..quantization.training.student import Student
 from .calibrate import calibrate, float_model

@@ -13,7 +13,7 @@ from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import checksums, problems
 from stablequant.models.families.sites import find_sites
 from stablequant.quantization.plan.diff import diff_table
-from stablequant.quantization.plan.draft import read_draft
+from stablequant.quantization.plan.plan_file import read_draft
 from stablequant.quantization.plan.table import plan_table
 from stablequant.quantization.planners.edited import EditedPlan
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from ...foundation.errors import InputError
 from ...foundation.reading import JsonObject
 from ...quantization.plan.checking import entry_problem
-from ...quantization.plan.draft import PLAN_FILE, Draft, read_draft
 from ...quantization.plan.plan import Plan, of_draft
+from ...quantization.plan.plan_file import PLAN_FILE, Draft, read_draft
 from ..folder_check import check
 from ..source import SETTINGS, in_folder, read_json
 from . import histograms, read

@@ -28,9 +28,9 @@ from ...models.checkpoint.transformers_hook import ENGINE
 from ..numerics.integer_grid import unsigned_grid
 from ..plan.checking import entry_problem
 from ..plan.choice import TRAINED, Choice, InFloat, Quantized, input_choice
-from ..plan.draft import Draft, read_draft
 from ..plan.entry import Entry, needed
 from ..plan.plan import Plan
+from ..plan.plan_file import Draft, read_draft
 from ..plan.site import Site
 from ..search.choices import weight_choice
 from ..search.session import SearchSession

@@ -16,7 +16,7 @@ from ..plan.choice import Quantized
 from ..plan.plan import Plan
 from ..plan.site import Site, canonical_weight
 from .float_passes import FloatPasses
-from .forward import CalibrationUtterance, Passages
+from .forward_pass import CalibrationUtterance, Passages
 from .rounding_pass import round_layers
 
 

@@ -26,7 +26,7 @@ from ..observation.gram import Gram, Matrices
 from ..observation.layer_cache import LayerCache
 from ..plan.choice import Quantized, WeightChoice
 from ..plan.site import Site, canonical_weight, layers_of
-from .forward import Passage
+from .forward_pass import Passage
 
 
 class Rounded(NamedTuple):

@@ -29,7 +29,7 @@ from ..numerics.reproducible import Reproducible
 from ..numerics.weight_grid import QTensor
 from ..observation.layer_cache import record, reuse
 from ..plan.choice import Choice
-from .forward import CalibrationUtterance, Passage, Passages
+from .forward_pass import CalibrationUtterance, Passage, Passages
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ..plan.plan import Plan
 from ..plan.site import Site, layers_of
 from .choices import Choices
 from .float_passes import FloatPasses
-from .forward import CalibrationUtterance, Passages
+from .forward_pass import CalibrationUtterance, Passages
 from .resume import ResumeState
 from .rounder import Rounder
 from .scores import SCORES, Trial

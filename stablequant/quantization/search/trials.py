@@ -13,7 +13,7 @@ from ..plan.choice import Choice, Quantized
 from ..plan.plan import Plan
 from ..plan.site import Site, canonical_weight, layers_of
 from .float_passes import FloatPasses
-from .forward import CalibrationUtterance, Passages
+from .forward_pass import CalibrationUtterance, Passages
 from .resume import Parts, ResumeState
 from .rounding_pass import round_site
 from .scores import SCORES, Part, Score, Trial, run_trials, total

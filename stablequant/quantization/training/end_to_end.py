@@ -19,10 +19,10 @@ from torch import Tensor
 
 from ...evaluation.beyond_wer import loops
 from ...models.tasks.base import Answer
-from ..search.forward import CalibrationUtterance
+from ..search.forward_pass import CalibrationUtterance
 from ..search.scores import total
+from .distillation_data import Lessons
 from .layerwise import set_rates
-from .lessons import Lessons
 from .settings import TuneSettings, fast_products
 from .student import Student
 

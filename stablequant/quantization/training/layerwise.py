@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..observation.layer_cache import LayerCache
 from ..plan.site import Site, layers_of
-from .lessons import Lessons
+from .distillation_data import Lessons
 from .settings import TuneSettings, fast_products
 from .student import Student
 

@@ -13,9 +13,9 @@ from ...models import checkpoint
 from ...models.recognizer import Recognizer
 from ..numerics.weight_grid import QTensor
 from ..plan.choice import InputChoice, Quantized
-from .inputs import TrainedInput
+from .activation_quantizer import TrainedInput
 from .settings import TuneSettings
-from .weights import TrainedWeight
+from .weight_quantizer import TrainedWeight
 
 
 @dataclass(frozen=True)

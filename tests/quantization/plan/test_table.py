@@ -4,7 +4,7 @@ import re
 import pytest
 
 from stablequant.foundation.errors import InputError
-from stablequant.quantization.plan.draft import read_draft
+from stablequant.quantization.plan.plan_file import read_draft
 from stablequant.quantization.plan.table import plan_table
 
 

@@ -10,7 +10,7 @@ from stablequant.engines.simulation import simulate
 from stablequant.models.families.sites import find_sites
 from stablequant.quantization.plan.site import canonical_weight, layers_of
 from stablequant.quantization.search import rounding_pass
-from stablequant.quantization.search.forward import Passage
+from stablequant.quantization.search.forward_pass import Passage
 from stablequant.quantization.weight_formats.base import weight_format
 
 BITS = 3

@@ -10,7 +10,7 @@ from stablequant.engines.simulation import simulate
 from stablequant.models.families.sites import find_sites
 from stablequant.models.tasks import ctc_words
 from stablequant.quantization.plan.site import layers_of
-from stablequant.quantization.search.forward import CalibrationUtterance, Passage, Passages
+from stablequant.quantization.search.forward_pass import CalibrationUtterance, Passage, Passages
 from stablequant.quantization.search.scores import SCORES, Trial, run_trials, total
 
 WAVE = tiny.wave(3)

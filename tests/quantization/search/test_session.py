@@ -12,7 +12,7 @@ from stablequant.quantization.observation import collect
 from stablequant.quantization.planners.base import make_planner
 from stablequant.quantization.ranges import mse
 from stablequant.quantization.search import trials
-from stablequant.quantization.search.forward import CalibrationUtterance
+from stablequant.quantization.search.forward_pass import CalibrationUtterance
 from stablequant.quantization.search.resume import ResumeState
 from stablequant.quantization.search.scores import Trial
 from stablequant.quantization.search.session import begin, sites_of

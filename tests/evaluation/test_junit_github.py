@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from stablequant.evaluation.ci_formats import github_annotations, junit
+from stablequant.evaluation.junit_github import github_annotations, junit
 from stablequant.evaluation.result import Compared, Data, Delta, Gate, Measured, Result
 
 

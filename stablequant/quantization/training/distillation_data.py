@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...models.tasks.base import Answer, Forced
-from ..search.forward import CalibrationUtterance, Passage, Passages
+from ..search.forward_pass import CalibrationUtterance, Passage, Passages
 
 PAUSE = 0.4  # seconds between recordings that share a window
 KEPT = 1 << 30  # bytes of answers that stay in memory; others are computed again

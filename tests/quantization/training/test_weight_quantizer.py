@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stablequant.quantization.ranges import mse
-from stablequant.quantization.training.weights import TrainedWeight
+from stablequant.quantization.training.weight_quantizer import TrainedWeight
 from stablequant.quantization.weight_formats.base import parse
 
 FORMATS = ("w8", "w5", "w4g32z", "w4g32", "w4", "w3g32z", "w3g16", "w2g32", "w2g32z", "w2z")
