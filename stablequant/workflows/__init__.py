@@ -1,1 +1,1 @@
-"""The commands, one page each: calibrate, evaluate, transcribe."""
+"""The commands, one page each: calibrate, tune (training of low bits), evaluate, transcribe."""

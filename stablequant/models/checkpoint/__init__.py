@@ -1,4 +1,4 @@
-"""The quantized model on disk: written completely or not at all, read by transformers.
+"""Models on disk: float ones are read, quantized ones written completely or not at all, and read by transformers.
 
 config.json        with quantization_config: {"quant_method": "stablequant", "scheme", "sites": {name: input bits}}
 model.safetensors  integer codes and scales, the rest in float32

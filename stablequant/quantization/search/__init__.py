@@ -1,1 +1,4 @@
-"""The search for a plan: choices, trials and their scores, rounding behind quantized layers, and resuming."""
+"""What planners search with: choices, trials and their scores, rounding behind quantized layers, resuming.
+
+Who decides, and selects layers, is a planner (../planners).
+"""
