@@ -22,9 +22,9 @@ from .foundation.errors import InputError
 if Path(sys.argv[0]).stem != "sfm-quant":
     from .models import checkpoint as _checkpoint  # noqa: F401
 else:
-    from .foundation import signals as _signals
+    from .foundation import interrupts as _interrupts
 
-    _signals.default()
+    _interrupts.default()
 
 if TYPE_CHECKING:
     __version__: str

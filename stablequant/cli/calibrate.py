@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ..foundation.options import CalibrateOptions
-from ..foundation.reading import JsonObject
+from ..foundation.strict_json import JsonObject
 from ..foundation.tables import score_sentence
 from .click_options import takes
 from .outputs import deliver, example, force_option, json_option, quiet

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..foundation import files, signals
+from ..foundation import files, interrupts
 from ..foundation.errors import InputError
 from ..foundation.options import ReportOptions
 from .click_options import PATH, takes
@@ -41,7 +41,7 @@ def inspect(ctx: click.Context, options: ReportOptions, html: str | None) -> Non
     from ..report.page import page
 
     text = page(**asdict(options))
-    signals.settle()
+    interrupts.settle()
     files.write(Path(html), text)
     click.echo(f"wrote {html}; open it in a browser")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ..foundation import files, signals
+from ..foundation import files, interrupts
 from ..foundation.errors import InputError
 from .calibrate import calibrate
 from .evaluate import evaluate
@@ -46,28 +46,28 @@ class Commands(click.Group):
                 raise
             raise Failure(system_sentence(error)) from error
         except KeyboardInterrupt as interrupt:
-            signals.close()
+            interrupts.close()
             click.echo(f"Interrupted{ADVICE_TO_RESUME.get(str(ctx.invoked_subcommand), '')}.", err=True)
-            ctx.exit(signals.exit_code(interrupt))
+            ctx.exit(interrupts.exit_code(interrupt))
 
     def _invoke(self, ctx: click.Context) -> Any:
         try:
-            signals.start()
+            interrupts.start()
             return super().invoke(ctx)
         except click.exceptions.Exit:
             raise
         except Exception:  # a library may have turned an interrupt into it
-            signals.settle()
+            interrupts.settle()
             raise
         finally:
-            signals.close()
+            interrupts.close()
             if progress := sys.modules.get("stablequant.foundation.progress"):
                 progress.close()
 
 
 def run() -> None:
     """`sfm-quant`: run the commands; an interrupt is never lost, and never stops finished work."""
-    signals.install()
+    interrupts.install()
     files.keep_stdout()
     try:
         main(prog_name="sfm-quant")
@@ -75,7 +75,7 @@ def run() -> None:
         traceback.print_exc()
         sys.exit(BUG)
     finally:
-        signals.ignore()
+        interrupts.ignore()
 
 
 @click.group(

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ..foundation import files, signals
+from ..foundation import files, interrupts
 from ..foundation.errors import InputError
 from .click_options import PATH, Command
 
@@ -98,7 +98,7 @@ def deliver(
     With "-" the JSON goes to stdout and the table to stderr. A file that cannot be written (a full disk) raises
     InputError at the end, after all other output.
     """
-    signals.settle()
+    interrupts.settle()
     contents = {json_file if json_file != "-" else None: lambda: result, **(others or {})}
     failures = [failure for path, content in contents.items() if path and (failure := _not_written(path, content))]
     if json_file == "-":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..foundation import signals
+from ..foundation import interrupts
 from ..foundation.errors import InputError
 from ..foundation.options import TranscribeOptions
 from .click_options import takes
@@ -51,7 +51,7 @@ def transcribe(options: TranscribeOptions) -> None:
     answers = transcribe_files(recognizer, paths, words=options.words or subtitled)
     for number, (path, found) in enumerate(answers, 1):
         if number == len(paths):
-            signals.settle()
+            interrupts.settle()
         if isinstance(found, InputError):
             unreadable += 1
             click.echo(f"Error: {found}", err=True)

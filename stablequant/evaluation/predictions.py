@@ -16,7 +16,7 @@ from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from ..foundation import reading
+from ..foundation import strict_json
 from ..foundation.errors import InputError
 from .beyond_wer import compression_ratio
 
@@ -52,7 +52,7 @@ def to_jsonl(predictions: Iterable[Prediction]) -> str:
 
 def read(path: str) -> Iterator[tuple[str, Prediction]]:
     """("FILE:LINE", prediction) of each row; other manifests with `text` and `pred_text` also work."""
-    text = reading.text_of(Path(path), "what `sfm-quant eval --predictions` wrote")
+    text = strict_json.text_of(Path(path), "what `sfm-quant eval --predictions` wrote")
     lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     yield from ((place, _from_line(place, line)) for place, line in lines)
     if not lines:
@@ -82,7 +82,7 @@ def _to_row(prediction: Prediction) -> dict[str, Any]:
 
 def _from_line(place: str, line: str) -> Prediction:
     try:
-        row = reading.mapping(reading.parsed(line), "the row")
+        row = strict_json.mapping(strict_json.parsed(line), "the row")
         found = Prediction(
             audio_filepath=str(row.get("audio_filepath", "")),
             offset=_number(row.get("offset")) or 0.0,

@@ -9,7 +9,7 @@ import transformers
 from transformers import AutoFeatureExtractor, AutoTokenizer
 
 from ..foundation.errors import InputError, first_line
-from ..foundation.reading import JsonObject
+from ..foundation.strict_json import JsonObject
 from .families.base import Family
 from .source import CONFIG, Source, read_json
 from .tasks.base import Task

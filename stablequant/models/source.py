@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..foundation.errors import InputError
-from ..foundation.reading import JsonObject
+from ..foundation.strict_json import JsonObject
 from . import hub
 
 HUB_ID = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")

@@ -9,10 +9,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..evaluation.predictions import ModelAnswer, Prediction, read
 from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
-from ..foundation import reading
+from ..foundation import strict_json
 from ..foundation.errors import InputError
 from ..foundation.options import NORMALIZERS
-from ..foundation.reading import JsonObject
+from ..foundation.strict_json import JsonObject
 from .lost_words import Row
 
 OTHERS = "other tensors"
@@ -23,9 +23,9 @@ def evaluation(path: str, folder: str | None = None) -> JsonObject:
 
     If it is of several models, `folder` must be one of them.
     """
-    text = reading.text_of(Path(path), "what `sfm-quant eval --json` wrote")
+    text = strict_json.text_of(Path(path), "what `sfm-quant eval --json` wrote")
     try:
-        result = _result(reading.mapping(reading.parsed(text), "the result"))
+        result = _result(strict_json.mapping(strict_json.parsed(text), "the result"))
         _refuse_others(path, [each.model.path for each in result.models], folder)
         return {"rows": cells(result), "lines": list(sentences(result)), "normalize": result.normalize}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
@@ -64,8 +64,8 @@ def _result(data: JsonObject) -> Result:
         raise ValueError(f"no normalization {data['normalize']!r}")
     return Result(
         models=tuple(_compared(each) for each in data.get("models") or [_alone(data)]),
-        baseline=reading.read(Measured, data["baseline"]) if data["baseline"] else None,
-        data=reading.read(Data, data["data"]),
+        baseline=strict_json.read(Measured, data["baseline"]) if data["baseline"] else None,
+        data=strict_json.read(Data, data["data"]),
         environment=data["environment"],
         normalize=data["normalize"],
         decoding=data.get("decoding"),
@@ -81,8 +81,10 @@ def _alone(data: JsonObject) -> JsonObject:
 
 def _compared(entry: JsonObject) -> Compared:
     model = {key: value for key, value in entry.items() if key not in ("delta", "gates")}
-    delta = reading.read(Delta, entry["delta"]) if entry["delta"] else None
-    return Compared(reading.read(Measured, model), delta, tuple(reading.read(Gate, gate) for gate in entry["gates"]))
+    delta = strict_json.read(Delta, entry["delta"]) if entry["delta"] else None
+    return Compared(
+        strict_json.read(Measured, model), delta, tuple(strict_json.read(Gate, gate) for gate in entry["gates"])
+    )
 
 
 def _row(prediction: Prediction, answer: ModelAnswer) -> Row:

@@ -12,7 +12,7 @@ from statistics import median
 
 from ..foundation import progress, registry
 from ..foundation.errors import InputError
-from ..foundation.reading import JsonObject
+from ..foundation.strict_json import JsonObject
 from ..foundation.tables import columns
 from . import audio
 

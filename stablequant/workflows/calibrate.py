@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..foundation import signals
+from ..foundation import interrupts
 from ..foundation.errors import InputError
 from ..foundation.options import LIMITS, CalibrateOptions
-from ..foundation.reading import JsonObject
+from ..foundation.strict_json import JsonObject
 from ..models import checkpoint
 from ..models.checkpoint import read
 from ..models.checkpoint.verify import problems
@@ -67,7 +67,7 @@ def _calibrate(options: CalibrateOptions, planner: Planner) -> JsonObject:
     for sentence in planner.remarks(plan):
         warnings.warn(sentence, stacklevel=1)
 
-    checkpoint.write(recognizer, plan, weights, Path(options.out), session.histograms, signals.settle)
+    checkpoint.write(recognizer, plan, weights, Path(options.out), session.histograms, interrupts.settle)
     journal.remove()
     return _summary(options, plan, recognizer, session.passes.spent, time.monotonic() - began)
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from ..foundation.errors import InputError
 from ..foundation.options import CalibrateOptions
-from ..foundation.reading import JsonObject
+from ..foundation.strict_json import JsonObject
 from ..models.recognizer import Recognizer
 from ..quantization.search.forward_pass import CalibrationUtterance
 from ..speech import audio

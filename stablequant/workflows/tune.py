@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..foundation import files, progress, signals
+from ..foundation import files, interrupts, progress
 from ..foundation.errors import InputError
 from ..foundation.options import TuneOptions
 from ..models import checkpoint
@@ -80,7 +80,7 @@ def _tune(options: TuneOptions) -> dict[str, Any]:
         student.quantized()[1],
         Path(options.out),
         histograms.read(start),
-        signals.settle,
+        interrupts.settle,
         {RECORD: "".join(json.dumps(each) + "\n" for each in done.records)},
     )
     journal.remove()

@@ -1,6 +1,6 @@
 """The plan on integer kernels: oneDNN's int8 operators, through torch.
 
-`modules` runs each site by itself, so that a model of these modules runs without the rest; `extractor` and `encoder`
+`modules` runs each site by itself, so that a model of these modules runs without the rest; `extractor` and the encoders
 run known structures fused, and `batching` runs several utterances at once.
 """
 
@@ -12,7 +12,7 @@ from ...foundation import memory_pages
 from ...quantization.plan.choice import Quantized
 from ...quantization.plan.site import Site
 from ..base import Lowered
-from . import encoder, extractor, whisper_encoder
+from . import extractor, wav2vec2_encoder, whisper_encoder
 from .batching import batched_logits, can_batch
 from .decoder import decoder_of, unknown_decoder
 from .operators import attention, kernels
@@ -51,7 +51,7 @@ def lower(model: nn.Module) -> Lowered:
             reasons["decoder"] = reason
         return Lowered(model, reasons)
     reason = extractor.fuse(model)
-    reasons |= encoder.fuse(model)
+    reasons |= wav2vec2_encoder.fuse(model)
     if reason is not None:
         reasons["feature_extractor"] = reason
     return Lowered(model, reasons)

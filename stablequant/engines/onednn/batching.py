@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .encoder import is_watched
 from .utterance_lengths import packed
+from .wav2vec2_encoder import is_watched
 
 
 def can_batch(model: Any) -> bool:

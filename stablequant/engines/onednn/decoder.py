@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import feed_forward, norm
 from .operators import kernels
 from .operators.modules import IntegerLinear
 from .operators.stopwatch import timed
+from .wav2vec2_encoder import feed_forward, norm
 from .whisper_encoder import is_seq2seq, unknown_layer
 
 ROOM = 64  # steps that are made room for at a time

@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...quantization.numerics.integer_grid import CHUNK
-from .encoder import is_gelu
 from .operators import kernels
 from .operators.modules import IntegerConv
 from .operators.stopwatch import timed
+from .wav2vec2_encoder import is_gelu
 
 Finish = Callable[[Tensor], Tensor]  # float frames (n, C) -> the same after norm and GELU
 First = Callable[[Tensor, IntegerConv, int], Tensor]  # windows of the waveform, second layer, rows -> its input

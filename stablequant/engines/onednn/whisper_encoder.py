@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from .encoder import attend_rows, feed_forward, is_gelu, is_watched, norm
 from .operators import kernels
 from .operators.modules import IntegerConv, IntegerLinear
 from .operators.stopwatch import timed
+from .wav2vec2_encoder import attend_rows, feed_forward, is_gelu, is_watched, norm
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 PLAIN = frozenset({"attention_mask", "return_dict", "output_attentions", "output_hidden_states"})  # where false

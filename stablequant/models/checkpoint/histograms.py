@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...foundation import reading
+from ...foundation import strict_json
 from ...foundation.errors import InputError
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from ...quantization.observation.histogram import HALF, Histogram, coarse
 
 FILE = Path("evidence") / "histograms.json"
@@ -36,9 +36,9 @@ def read(folder: Path) -> dict[str, Histogram]:
     path = folder / FILE
     if not path.is_file():
         return {}
-    text = reading.text_of(path, "the file as it was written")
+    text = strict_json.text_of(path, "the file as it was written")
     try:
-        data = reading.mapping(reading.parsed(text), "the file")
+        data = strict_json.mapping(strict_json.parsed(text), "the file")
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']} is not {SCHEMA}")
         return {name: _histogram(**entry) for name, entry in data["sites"].items()}

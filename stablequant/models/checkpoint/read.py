@@ -16,7 +16,7 @@ from transformers import AutoConfig
 from ...engines import onednn
 from ...engines.state import QuantizedSite, TableOf
 from ...foundation.errors import InputError, first_line
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from ...quantization.plan.plan import PLAN_FILE, read_plan
 from .. import folder_check, source
 from ..families.base import Family, Geometry, families

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...foundation.errors import InputError
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from ...quantization.plan.checking import entry_problem
 from ...quantization.plan.plan import Plan, of_draft
 from ...quantization.plan.plan_file import PLAN_FILE, Draft, read_draft

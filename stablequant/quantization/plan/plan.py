@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...foundation.errors import InputError
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from .choice import Choice, LayerChoice, Quantized
 from .entry import decided, to_entry
 from .plan_file import PLAN_FILE, SCHEMA, Draft, read_draft

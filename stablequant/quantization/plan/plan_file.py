@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...foundation import reading
+from ...foundation import strict_json
 from ...foundation.errors import InputError
 from .choice import LayerChoice
 from .entry import Entry, said
@@ -34,8 +34,8 @@ class Draft:
     method: str
     sites: dict[str, Entry]
     layers: dict[str, LayerChoice]
-    score: reading.JsonObject = field(default_factory=dict)
-    calibration: reading.JsonObject = field(default_factory=dict)
+    score: strict_json.JsonObject = field(default_factory=dict)
+    calibration: strict_json.JsonObject = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
@@ -53,17 +53,20 @@ class Draft:
     def from_json(text: str, source: str = "plan") -> Draft:
         """Read a plan; InputError names what is wrong in `source`."""
         try:
-            data = reading.mapping(reading.parsed(text), "the plan")
+            data = strict_json.mapping(strict_json.parsed(text), "the plan")
             if data["schema"] != SCHEMA:
                 raise InputError(
                     f"{source}: plan schema {data['schema']} is not {SCHEMA}; write it again with this version"
                 )
             sites, layers = (
-                {name: reading.entry_of(kind, name, entry) for name, entry in reading.mapping(data[key], key).items()}
+                {
+                    name: strict_json.entry_of(kind, name, entry)
+                    for name, entry in strict_json.mapping(data[key], key).items()
+                }
                 for key, kind in (("sites", Entry), ("layers", LayerChoice))
             )
             json.dumps(data, allow_nan=False)  # refuses the infinite numbers that Python reads
-            draft = reading.read(Draft, {**data, "sites": sites, "layers": layers})
+            draft = strict_json.read(Draft, {**data, "sites": sites, "layers": layers})
             _check_about(draft)
             return draft
         except InputError:
@@ -78,13 +81,13 @@ def read_draft(path: Path) -> Draft:
     """The plan in a file as it stands, or in a folder that `sfm-quant calibrate` wrote."""
     path = path / PLAN_FILE if path.is_dir() else path
     return Draft.from_json(
-        reading.text_of(path, "a plan.json, or a folder that `sfm-quant calibrate` wrote"), str(path)
+        strict_json.text_of(path, "a plan.json, or a folder that `sfm-quant calibrate` wrote"), str(path)
     )
 
 
 def _check_about(draft: Draft) -> None:
     for about in (draft.score, draft.calibration):
         for name in ABOUT.keys() & about.keys():
-            reading.typed(name, about[name], ABOUT[name])
+            strict_json.typed(name, about[name], ABOUT[name])
     if not all(isinstance(each, str) for each in draft.calibration.get("audio_sha256", ())):
         raise TypeError("audio_sha256 contains something other than text")

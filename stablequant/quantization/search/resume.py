@@ -22,7 +22,7 @@ import numpy as np
 
 from ...foundation import files
 from ...foundation.errors import InputError
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from ..observation.histogram import Histogram
 
 Parts = Mapping[str, Sequence[float]]  # by trial, its numerator and denominator on one recording

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...foundation import progress
 from ...foundation.options import CalibrateOptions
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from ...models import checkpoint
 from ...models.checkpoint.transformers_hook import ENGINE
 from ...models.recognizer import Recognizer

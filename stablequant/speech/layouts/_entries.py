@@ -14,7 +14,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ...foundation.errors import InputError
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from ..audio_files import kinds
 
 SUFFIXES = frozenset(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from . import _entries
 from ._entries import Entry, Utterance
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ...foundation.errors import InputError
-from ...foundation.reading import JsonObject
+from ...foundation.strict_json import JsonObject
 from . import _entries
 from ._entries import Entry, Utterance
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from stablequant.foundation.errors import InputError
-from stablequant.foundation.reading import mapping, parsed, read, text_of
+from stablequant.foundation.strict_json import mapping, parsed, read, text_of
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ stub = types.ModuleType("stablequant.workflows.calibrate")
 sys.modules[stub.__name__] = stub
 from stablequant.cli import calibrate as calibrate_command
 from stablequant.cli import main as cli
-from stablequant.foundation import signals
+from stablequant.foundation import interrupts
 number = signal.{name}
 
 def interrupt(*_):
@@ -102,7 +102,7 @@ def place():
 def place():
     for _ in range(3):
         try:
-            interrupt() if signals._State.received is None else time.sleep(60)
+            interrupt() if interrupts._State.received is None else time.sleep(60)
         except BaseException:
             pass
 """,
@@ -197,7 +197,7 @@ def place():
         interrupt()
     except BaseException:
         pass
-    signals.settle()
+    interrupts.settle()
     print("shown")
 """,
 }
@@ -230,7 +230,7 @@ sys.argv += ["--json", "-"]
 
 def calibrate(options):
     BEFORE
-    signals.settle()
+    interrupts.settle()
     AFTER
     return {}
 
