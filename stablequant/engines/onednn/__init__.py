@@ -1,7 +1,7 @@
 """The plan on integer kernels: oneDNN's int8 operators, through torch.
 
-`modules` runs each site by itself, so that a model of these modules runs without the rest; `extractor` and the encoders
-run known structures fused, and `batching` runs several utterances at once.
+`modules` runs each site by itself, so that a model of these modules runs without the rest; `extractor` and the
+encoders run known structures fused, and `batching` runs several utterances at once.
 """
 
 from collections.abc import Mapping
