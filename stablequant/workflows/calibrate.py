@@ -8,7 +8,6 @@ histograms, scores of trials on the probe recordings, and their cost in float pa
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
@@ -41,21 +40,32 @@ def calibrate(options: CalibrateOptions) -> JsonObject:
     planner = make_planner(options.planner(), options)
     if isinstance(planner, edited.EditedPlan):
         options = planner.made_with(options)
-    if Path(options.out).is_symlink():  # write where it leads, which may be another disk
-        options = replace(options, out=os.path.realpath(options.out))
-    checkpoint.check_destination(options.out)
+    options = replace(options, out=checkpoint.check_destination(options.out))
     with checkpoint.claimed(Path(options.out)):
         return _calibrate(options, planner)
 
 
 def _calibrate(options: CalibrateOptions, planner: Planner) -> JsonObject:
-    began = time.monotonic()
     recognizer = float_model(options.model, options.target_lang, options.language)
     planner.check(sites_of(recognizer))  # before the recordings are read, not after
-    recordings, about = read_recordings(options, recognizer)
+    return quantize(options, planner, recognizer, *read_recordings(options, recognizer))
+
+
+def quantize(
+    options: CalibrateOptions,
+    planner: Planner,
+    recognizer: Recognizer,
+    recordings: list[CalibrationUtterance],
+    about: JsonObject,
+) -> JsonObject:
+    """Quantize a float model on recordings, which `about` describes, and write it; the folder is claimed already."""
+    began = time.monotonic()
     fingerprint = _fingerprint(options, recognizer, recordings, about)
-    about["inputs_sha256"] = fingerprint_hash(fingerprint)
-    if options.resume and (plan := _finished(options, fingerprint)):
+    about = {**about, "inputs_sha256": fingerprint_hash(fingerprint)}
+    if options.resume and (plan := finished(options.out, about["inputs_sha256"])):
+        if (folder := _journal_folder(options.out)).exists():
+            ResumeState(folder, fingerprint, resume=True).remove()
+        print(f"{options.out}: already complete; leave out --resume to calibrate again", file=sys.stderr)
         return _summary(options, plan, recognizer, plan.calibration["float_passes"], time.monotonic() - began)
     checkpoint.tell_replaced(options.out)
     journal = ResumeState(_journal_folder(options.out), fingerprint, options.resume)
@@ -89,18 +99,13 @@ def _journal_folder(out: str) -> Path:
     return path.with_name(path.name + ".calibration")
 
 
-def _finished(options: CalibrateOptions, fingerprint: JsonObject) -> Plan | None:
-    """The plan of the model at `out` if it is complete and was made from these inputs: then there is nothing to do."""
+def finished(out: str, inputs: str) -> Plan | None:
+    """The plan of the model at `out` if it is complete and was made from inputs with this hash: nothing is to do."""
     try:
-        plan = read_plan(Path(options.out))
-        if plan.calibration.get("inputs_sha256") != fingerprint_hash(fingerprint) or problems(Path(options.out)):
-            return None
+        plan = read_plan(Path(out))
+        return None if plan.calibration.get("inputs_sha256") != inputs or problems(Path(out)) else plan
     except InputError:  # no model, or a damaged one
         return None
-    if (folder := _journal_folder(options.out)).exists():
-        ResumeState(folder, fingerprint, resume=True).remove()
-    print(f"{options.out}: already complete; leave out --resume to calibrate again", file=sys.stderr)
-    return plan
 
 
 def _fingerprint(
@@ -114,14 +119,14 @@ def _fingerprint(
         **{key: getattr(options, key) for key in keep},
         **({} if options.plan is None else {"plan": edited.read(options.plan).wanted.to_json()}),
         **({} if options.language is None else {"language": options.language}),
-        **_writing(recognizer),
+        **writing(recognizer),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],
         "recordings": [(each.key, each.text) for each in recordings],  # in their order: the journal counts them
     }
 
 
-def _writing(recognizer: Recognizer) -> JsonObject:
+def writing(recognizer: Recognizer) -> JsonObject:
     """The settings by which a model writes the tokens that every model follows."""
     settings = getattr(recognizer.model, "generation_config", None)
     found = {} if settings is None else settings.to_diff_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 
 from ..foundation.errors import InputError
@@ -18,27 +19,29 @@ MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of 
 
 
 def read_recordings(
-    options: CalibrateOptions, recognizer: Recognizer, recordings: int | None = MAX_RECORDINGS, *, text: bool = False
+    options: CalibrateOptions, recognizer: Recognizer, recordings: int | None = MAX_RECORDINGS, *, learned: bool = False
 ) -> tuple[list[CalibrationUtterance], JsonObject]:
     """The calibration recordings in the order of their names, and their description for the plan.
 
-    There are `recordings` at most, unless the options say otherwise. With `text`, each needs a transcript.
+    There are `recordings` at most, unless the options say otherwise. If transcripts are `learned`, each needs one, and
+    is no longer than other recordings are cut to: training needs memory too.
     """
-    rate, text = recognizer.sampling_rate, text or options.needs_text()
+    rate, text = recognizer.sampling_rate, learned or options.needs_text()
     most = None if text else int(MAX_SECONDS * rate)  # a transcript covers all of a recording
     found, facts = _decoded(options, rate, most, options.max_samples or recordings, text)
     pairs = sorted(zip(found.utterances, facts, strict=True), key=lambda pair: pair[0].id)
     usable = [(utterance, each) for utterance, each in pairs if each.samples >= recognizer.min_samples]
-    usable = _within_window(usable, options, recognizer, text)
+    longest = recognizer.geometry.window or (int(MAX_SECONDS * rate) if learned else None)
+    usable = _no_longer(usable, options, rate, longest if text else None)
     about = {
         "data": options.data,
         "recordings": len(usable),
-        "seconds": round(sum(each.samples for _, each in usable) / rate, 3),
+        "seconds": 0.0,
         "skipped_too_short": len(pairs) - len(usable),
         "silent": sum(each.constant for _, each in usable),
         "skipped_bad": found.skipped,
         "seed": options.seed,
-        "audio_sha256": sorted(each.sha256 for _, each in usable),
+        "audio_sha256": [],
         **({} if recognizer.target_lang is None else {"target_lang": recognizer.target_lang}),
     }
     if about["silent"] == len(usable):
@@ -47,23 +50,32 @@ def read_recordings(
             f"shorter than {1000 * recognizer.min_samples / rate:.0f} ms and {about['silent']} are silent"
         )
     read = partial(audio.load, sampling_rate=rate, most=most)
-    return [CalibrationUtterance(each.id, partial(read, each), each.text, of.samples) for each, of in usable], about
+    made = [
+        CalibrationUtterance(each.id, partial(read, each), each.text, of.samples, of.sha256) for each, of in usable
+    ]
+    return made, about_part(about, made, rate)
 
 
-def _within_window(
-    pairs: list[tuple[audio.Utterance, Facts]], options: CalibrateOptions, recognizer: Recognizer, text: bool
+def about_part(about: JsonObject, recordings: Sequence[CalibrationUtterance], rate: int) -> JsonObject:
+    """The description of some of the recordings that `about` describes."""
+    seconds = round(sum(each.samples for each in recordings) / rate, 3)
+    hashes = sorted(each.sha256 for each in recordings)
+    return {**about, "recordings": len(recordings), "seconds": seconds, "audio_sha256": hashes}
+
+
+def _no_longer(
+    pairs: list[tuple[audio.Utterance, Facts]], options: CalibrateOptions, rate: int, longest: int | None
 ) -> list[tuple[audio.Utterance, Facts]]:
-    """Without recordings whose transcript is needed, and that are longer than a model's window."""
-    window = recognizer.geometry.window
-    kept = [pair for pair in pairs if not (window and text) or pair[1].samples <= window]
+    """Without recordings of more samples, because a transcript is of the whole."""
+    kept = [pair for pair in pairs if longest is None or pair[1].samples <= longest]
     if len(kept) < len(pairs):
         warnings.warn(
-            f"{options.data}: {len(pairs) - len(kept)} recordings are longer than the {recognizer.longest:g} s that "
-            "the model takes, and their transcripts are of the whole; they are left out",
+            f"{options.data}: {len(pairs) - len(kept)} recordings are longer than {(longest or 0) / rate:g} s, and "
+            "their transcripts are of the whole; they are left out",
             stacklevel=1,
         )
     if pairs and not kept:
-        raise InputError(f"{options.data}: every recording is longer than {recognizer.longest:g} s; use shorter ones")
+        raise InputError(f"{options.data}: every recording is longer than {(longest or 0) / rate:g} s; use shorter ones")
     return kept
 
 

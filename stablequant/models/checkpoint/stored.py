@@ -1,4 +1,4 @@
-"""The integer weights of a quantized folder, as they are stored."""
+"""The weights of a quantized folder, as they are stored: integers, and biases and norms."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def stored_weights(folder: Path, model: Any, choices: Mapping[str, Quantized]) -
     """
     tensors = _tensors(folder)
     return {name: _weight(folder, model, name, choice, tensors) for name, choice in choices.items()}
+
+
+def stored_vectors(folder: Path, model: Any) -> dict[str, Tensor]:
+    """The biases and norms of a float `model`, from the folder with its quantized form: training may change them."""
+    tensors = _tensors(folder)
+    return {name: tensors[name] for name, each in model.named_parameters() if each.ndim == 1 and name in tensors}
 
 
 def _weight(folder: Path, model: Any, name: str, choice: Quantized, tensors: Mapping[str, Tensor]) -> QTensor:

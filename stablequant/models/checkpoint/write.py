@@ -34,9 +34,12 @@ from .verify import checksums
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def check_destination(out: str) -> None:
-    """InputError if writing a model to `out` would destroy something, or if it cannot be written."""
-    path = Path(out)
+def check_destination(out: str) -> str:
+    """Where a model for `out` is to be written: where a link leads, which may be another disk.
+
+    InputError if that would destroy something, or if it cannot be written.
+    """
+    path = Path(out := os.path.realpath(out) if Path(out).is_symlink() else out)
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:
@@ -56,6 +59,7 @@ def check_destination(out: str) -> None:
             pass
     except OSError as error:
         raise InputError(f"{out}: {existing} is not writable ({error.strerror}); choose another folder") from error
+    return out
 
 
 @contextmanager

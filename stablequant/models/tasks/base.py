@@ -130,8 +130,16 @@ class Task(Protocol):
     def divergence(self, answer: Answer, logits: Tensor) -> Part:
         """How far the logits of a changed model are from an answer; 0 for its own."""
 
-    def transcript_loss(self, network: Network, inputs: Inputs, text: str) -> Tensor:
-        """The loss () that the task is usually trained with, for each symbol of a transcript; with gradients."""
+    def learnable(self, network: Network, seconds: float, text: str) -> bool:
+        """Whether `transcript_loss` can learn the transcript of a recording that is so long: neither is too long for the other."""
+
+    def transcript_loss(
+        self, network: Network, inputs: Inputs, forced: Forced | None, text: str
+    ) -> tuple[Tensor, float]:
+        """The loss () that the task is usually trained with, and the symbols of the transcript that it is summed over.
+
+        It has gradients. The text follows the prompt in `forced`.
+        """
 
     def recognise(self, network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
         """What is spoken in several pieces, in one call where the engine can; InputError if output is not finite."""

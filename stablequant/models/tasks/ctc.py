@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,11 +69,19 @@ def divergence(answer: Answer, logits: Tensor) -> Part:
     return total_variation(answer.logits, logits), float(answer.written)
 
 
-def transcript_loss(network: Network, inputs: Inputs, text: str) -> Tensor:
-    """CTC's; 0 where a transcript has more symbols than the recording has frames."""
+def learnable(network: Network, seconds: float, text: str) -> bool:
+    """It needs symbols, and a frame for each, and one for the blank between two that are equal."""
+    symbols = network.tokenizer(text).input_ids
+    equal = sum(one == other for one, other in pairwise(symbols))
+    frames = int(seconds / network.step_seconds)
+    return bool(symbols) and len(symbols) + equal < frames
+
+
+def transcript_loss(network: Network, inputs: Inputs, forced: Forced | None, text: str) -> tuple[Tensor, float]:
+    """CTC's."""
     symbols = torch.tensor([network.tokenizer(text).input_ids])
     found = logits(network.model, inputs, None).log_softmax(-1)
-    return F.ctc_loss(
+    loss = F.ctc_loss(
         found[:, None],
         symbols,
         torch.tensor([len(found)]),
@@ -80,7 +89,8 @@ def transcript_loss(network: Network, inputs: Inputs, text: str) -> Tensor:
         blank=network.tokenizer.pad_token_id,
         reduction="sum",
         zero_infinity=True,
-    ) / max(1, symbols.shape[1])
+    )
+    return loss, float(symbols.shape[1])
 
 
 @dataclass(frozen=True)

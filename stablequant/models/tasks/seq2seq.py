@@ -84,15 +84,26 @@ def divergence(answer: Answer, logits: Tensor) -> Part:
     return total_variation(answer.logits, logits), float(answer.written)
 
 
-def transcript_loss(network: Network, inputs: Inputs, text: str) -> Tensor:
-    """Cross-entropy of the tokens of a transcript, after those that the model starts with, and of the end."""
-    with torch.no_grad():
-        states = _encoded(network.model, inputs)
-        prompt = _begun(network, states, whisper_tokens.tokens(network)).prompts
-    written = network.tokenizer(" " + text.strip(), add_special_tokens=False).input_ids
+def learnable(network: Network, seconds: float, text: str) -> bool:
+    """The prompt, the text and its end fit the positions of the decoder."""
+    prompt = 4  # at most: start, language, task, no timestamps
+    return prompt + len(_ids(network, text)) <= whisper_tokens.tokens(network).longest
+
+
+def transcript_loss(network: Network, inputs: Inputs, forced: Forced | None, text: str) -> tuple[Tensor, float]:
+    """Cross-entropy of the tokens of a transcript and of the end."""
+    if forced is None:
+        raise ValueError("a decoder needs a prompt")
+    prompt, written = forced.ids[:, : forced.prompt], _ids(network, text)
     ids = torch.cat([prompt, torch.tensor([written], dtype=torch.int64)], 1)
-    found = logits(network.model, inputs, Forced(ids, prompt.shape[1]))
-    return F.cross_entropy(found, torch.tensor([*written, network.tokenizer.eos_token_id]))
+    found = logits(network.model, inputs, Forced(ids, forced.prompt))
+    wanted = torch.tensor([*written, network.tokenizer.eos_token_id])
+    return F.cross_entropy(found, wanted, reduction="sum"), float(len(wanted))
+
+
+def _ids(network: Network, text: str) -> list[int]:
+    found: list[int] = network.tokenizer(" " + text.strip(), add_special_tokens=False).input_ids
+    return found
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class CalibrationUtterance:
     read: Callable[[], np.ndarray]  # (samples,) float32 at the model's rate
     text: str | None
     samples: int = 0  # of the waveform, where that is known
+    sha256: str = ""  # of the waveform, where that is known
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 The loss is the Kullback-Leibler divergence from the float model's posteriors, summed over steps, for each symbol that
 the float model writes. It needs no transcripts, and alone it is more stable than the task's own loss
 (quantization-aware distillation, arXiv 2601.20088). A model that writes tokens follows the tokens of the float model.
-The state with the best score on the development set is kept.
+The state that does best on the development set is kept: by its distance to the float model, or, if transcripts are
+learned, by the loss that is trained.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...evaluation.beyond_wer import loops
+from ...evaluation.error_rates import count_words, normalizer
 from ...models.tasks.base import Answer
 from ..search.forward_pass import CalibrationUtterance
 from ..search.scores import total
 from .distillation_data import Lessons
-from .layerwise import set_rates
+from .layerwise import finite_or_none
 from .settings import TuneSettings, fast_products
 from .student import Student
 
@@ -32,9 +34,11 @@ class Progress:
     """Where training end to end is: everything that a later run needs to go on from here."""
 
     step: int = 0
-    best: float = math.inf  # score on the development set
+    best: float = math.inf  # what chooses the best state, of that state
+    score: float = math.inf  # of the best state: its distance to the float model on the development set
     since: int = 0  # checks since the best one
-    losses: list[float] = field(default_factory=list)  # since the last check
+    loss: float = 0.0  # summed since the last check
+    symbols: float = 0.0  # that it was summed over
 
 
 @dataclass
@@ -46,89 +50,112 @@ class EndToEnd:
     development: Lessons
     settings: TuneSettings
     loss: str
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress
 
     def __post_init__(self) -> None:
         self.optimizer = self.student.optimizer(self.settings, self.settings.weight_rate)
         self.best = self.student.snapshot()
 
-    def begin(self) -> float:
-        """The score before the first step, which is the best so far."""
-        self.progress.best = self.score()
-        return self.progress.best
+    def train(self, share: Callable[[int], float], checked: Callable[[dict[str, Any]], None], bar: Any) -> bool:
+        """Train until `share`, of the training that is done after so many steps, reaches 1; loads the best state.
 
-    @torch.no_grad()
-    def score(self) -> float:
-        """How far the student is from the float model on the development set, in points of the task."""
-        parts = []
-        for recording in self.development.recordings:
-            passage = self.development.passage(recording)
-            answer = self.development.answer(recording, passage)
-            parts.append(self.student.recognizer.divergence(passage.inputs, answer, passage.forced))
-        return total(parts)
-
-    def train(self, share: Callable[[], float], checked: Callable[[dict[str, Any]], None], bar: Any) -> bool:
-        """Train until `share`, of the training that is done, reaches 1; the best state is loaded at the end.
-
-        It also ends after `patience` checks that were not better. `checked` is called with the record of each check.
-        Returns False if the loss was not finite; nothing is learned from there on.
+        It also ends after `patience` checks that were not better. `checked` is called with the record of each check,
+        the first one before the first step. Returns False if a loss, a gradient or a score was not finite; nothing is
+        learned from there on.
         """
-        finite = True
-        while self.progress.since < self.settings.patience and (done := share()) < 1:
+        finite, at = True, self.progress
+        if at.step == 0:
+            checked(self._check())
+        while finite and at.since < self.settings.patience and (done := share(at.step)) < 1:
             if not (finite := self._step(done)):
                 break
-            self.progress.step += 1
+            at.step += 1
             bar.update()
-            if int(done * self.settings.checks) < int(min(1.0, share()) * self.settings.checks):
-                checked(self._check())
+            if int(done * self.settings.checks) < int(min(1.0, share(at.step)) * self.settings.checks):
+                record = self._check()
+                finite = record["score"] is not None
+                checked(record)
         self.student.load(self.best)
         return finite
 
     def _check(self) -> dict[str, Any]:
         """Compare with the best so far; returns what is to be recorded."""
-        at, points = self.progress, self.score()
-        at.since += 1
-        if points < at.best:
-            at.best, at.since, self.best = points, 0, self.student.snapshot()
-        mean = sum(at.losses) / max(1, len(at.losses))
-        at.losses = []
-        return {"step": at.step, "loss": round(mean, 6), "score": round(points, 4), "best": round(at.best, 4)}
+        at, found = self.progress, self._on_development()
+        chosen_by = found["score"] if self.loss == "distill" else found["development_loss"]
+        better = at.step == 0 or chosen_by < at.best
+        if better:
+            at.best, at.score, at.since, self.best = chosen_by, found["score"], 0, self.student.snapshot()
+        else:
+            at.since += 1
+        mean = {"loss": at.loss / at.symbols} if at.symbols else {}
+        at.loss = at.symbols = 0.0
+        rounded = {name: finite_or_none(round(each, 6)) for name, each in {**mean, **found}.items()}
+        return {"step": at.step, **rounded, "kept": better}
+
+    @torch.no_grad()
+    def _on_development(self) -> dict[str, float]:
+        """The score: how far the student is from the float model, in points of the task; and what transcripts show."""
+        recordings, parts, losses = self.development.recordings, [], []
+        for recording in recordings:
+            passage = self.development.passage(recording)
+            answer = self.development.answer(recording, passage)
+            parts.append(self.student.recognizer.divergence(passage.inputs, answer, passage.forced))
+            if self.loss != "distill":
+                losses.append(self._loss(self.development, recording))
+        found = {"score": total(parts)}
+        if losses:
+            loss, symbols = (sum(column) for column in zip(*filter(None, losses), strict=True))
+            found["development_loss"] = float(loss / symbols)
+        if math.isfinite(found["score"]) and all(each.text is not None for each in recordings):
+            found["wer"] = self._word_error_rate(recordings)
+        return found
+
+    def _word_error_rate(self, recordings: Sequence[CalibrationUtterance]) -> float:
+        """In %, without case and punctuation."""
+        plain, recognizer = normalizer("basic"), self.student.recognizer
+        texts = [recognizer.text(self.development.passage(each).inputs) for each in recordings]
+        return count_words([plain(each.text or "") for each in recordings], list(map(plain, texts))).percent
 
     def _step(self, done: float) -> bool:
-        """One step of the optimizer; False if the loss is not finite, and then nothing is changed."""
-        set_rates(self.optimizer, self.settings.factor(done))
-        self.optimizer.zero_grad()
+        """One step of the optimizer; False if a loss or a gradient is not finite, and then nothing is changed."""
+        written = 0.0
         for recording in self.lessons.batch(self.progress.step, self.settings.batch):
-            loss = self._loss(recording)
-            if loss is None:
+            if (found := self._loss(self.lessons, recording)) is None:
                 continue
+            loss, symbols = found
             if not loss.isfinite():
                 return False
-            (loss / self.settings.batch).backward()
-            self.progress.losses.append(float(loss.detach()))
-        self.student.collect()
-        self.optimizer.step()
-        self.student.place()
-        return True
+            loss.backward()
+            written += symbols
+            self.progress.loss += float(loss.detach())
+        self.progress.symbols += written
+        return not written or self.student.step(self.optimizer, self.settings.factor(done), parts=written)
 
-    def _loss(self, recording: CalibrationUtterance) -> Tensor | None:
-        """The loss of one recording; None where the float model repeats itself, which is nothing to learn."""
-        recognizer, passage = self.student.recognizer, self.lessons.passage(recording)
-        found = torch.zeros(())
+    def _loss(self, lessons: Lessons, recording: CalibrationUtterance) -> tuple[Tensor, float] | None:
+        """The loss of one recording, summed over symbols, and their number.
+
+        None where the float model repeats itself, which is nothing to learn.
+        """
+        recognizer, passage = self.student.recognizer, lessons.passage(recording)
+        found, written = torch.zeros(()), 0.0
         if self.loss != "task":
-            answer = self.lessons.answer(recording, passage)
+            answer = lessons.answer(recording, passage)
             if loops(answer.text):
                 return None
             with fast_products():
                 logits = recognizer.task.logits(recognizer.model, passage.inputs, passage.forced)
-            found = divergence(answer, logits.float())
+            found, written = divergence(answer, logits.float()), float(answer.written)
         if self.loss != "distill":
-            own = recognizer.task.transcript_loss(recognizer.network, passage.inputs, recording.text or "")
-            found = found + own * (1.0 if self.loss == "task" else self.settings.transcripts)
-        return found
+            own, symbols = recognizer.task.transcript_loss(
+                recognizer.network, passage.inputs, passage.forced, recording.text or ""
+            )
+            if self.loss == "task":
+                return own, symbols
+            found = found + own * (self.settings.transcripts * written / symbols)
+        return found, written
 
 
 def divergence(answer: Answer, logits: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of a changed model from an answer, for each symbol that was written."""
+    """Kullback-Leibler divergence () of a changed model from an answer, summed over its steps."""
     wanted, found = answer.logits.log_softmax(-1), logits.log_softmax(-1)
-    return F.kl_div(found, wanted, reduction="sum", log_target=True) / answer.written
+    return F.kl_div(found, wanted, reduction="sum", log_target=True)

@@ -8,6 +8,7 @@ on; a layer keeps the state that does best on those, which may be the one it beg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,55 +61,43 @@ class LayerTraining:
             cache.folder.mkdir(exist_ok=True)
         self.layers = self.student.layers(every)
 
-    def train(self, layer: str, bar: Any) -> dict[str, float]:
-        """Train one layer; those before it are finished. Returns its error before and after."""
+    def train(self, layer: str, share: Callable[[int], float], bar: Any) -> dict[str, float | None]:
+        """Train one layer until `share`, of its training that is done after so many steps, reaches 1.
+
+        The layers before it are finished. Returns its error before and after; None for one that is not finite.
+        """
         examples = self._examples(layer)
-        held_out, seen = examples[::CHECK_EVERY], [e for n, e in enumerate(examples) if n % CHECK_EVERY]
+        held_out, seen = examples[::CHECK_EVERY], [e for n, e in enumerate(examples) if n % CHECK_EVERY] or examples
         module = self.student.recognizer.model.get_submodule(layer)
         weights = _by_variance([each.wanted for each in examples], _channels(self.sites, layer, examples[0].wanted))
-        measure = lambda: sum(float(_error(module, each, weights)) for each in held_out) / len(held_out)  # noqa: E731
-        steps = self.settings.layer_steps
         optimizer = self.student.optimizer(self.settings, self.settings.layer_rate, layer)
-        with torch.no_grad():
-            before = best = measure()
-        kept = self.student.snapshot(layer)
-        for step in range(steps):
-            self._step(
-                module, layer, _some(seen or held_out, step, self.settings.layer_batch), weights, optimizer, step
-            )
+        before = best = _mean_error(module, held_out, weights)
+        kept, step, finite = self.student.snapshot(layer), 0, math.isfinite(before)
+        while finite and (done := share(step)) < 1:
+            batch = _some(seen, step, self.settings.layer_batch)
+            for each in batch:
+                with fast_products():
+                    error = _error(module, each, weights)
+                (error / len(batch)).backward()
+            finite = self.student.step(optimizer, self.settings.factor(done), layer)
+            step += 1
             bar.update()
-            if (step + 1) % max(1, steps // CHECKS) == 0:
-                with torch.no_grad():
-                    error = measure()
-                if error < best:
-                    best, kept = error, self.student.snapshot(layer)
+            if int(done * CHECKS) < int(min(1.0, share(step)) * CHECKS):
+                found = _mean_error(module, held_out, weights)
+                if found < best:
+                    best, kept = found, self.student.snapshot(layer)
         self.student.load(kept, layer)
-        return {"before": before, "after": best}
-
-    def _step(
-        self,
-        module: nn.Module,
-        layer: str,
-        examples: Sequence[Example],
-        weights: Tensor,
-        optimizer: torch.optim.AdamW,
-        step: int,
-    ) -> None:
-        set_rates(optimizer, self.settings.factor((step + 0.5) / self.settings.layer_steps))
-        optimizer.zero_grad()
-        for each in examples:
-            with fast_products():
-                error = _error(module, each, weights)
-            (error / len(examples)).backward()
-        self.student.collect(layer)
-        optimizer.step()
-        self.student.place(layer)
+        return {"before": finite_or_none(before), "after": finite_or_none(best), "steps": step}
 
     @torch.no_grad()
     def _examples(self, layer: str) -> list[Example]:
-        found = []
+        """As many as memory may hold, and two at least."""
+        found: list[Example] = []
         chosen = self.lessons.batch(0, min(self.settings.layer_recordings, len(self.lessons.recordings)))
+        left = self.settings.layer_bytes
         for number, recording in enumerate(chosen):
+            if left < 0 and len(found) > 1:
+                break
             passage = self.lessons.passage(recording)
             calls = []
             for cache, recognizer in zip(self.caches, (self.student.teacher, self.student.recognizer), strict=True):
@@ -118,13 +107,18 @@ class LayerTraining:
                 )
             (wanted,), (args, kwargs) = calls
             found.append(Example(args, kwargs, wanted))
+            left -= sum(each.nbytes for each in (*args, *kwargs.values(), wanted) if isinstance(each, Tensor))
         return found
 
 
-def set_rates(optimizer: torch.optim.AdamW, factor: float) -> None:
-    """Set the rates to a share of their full height."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["full"] * factor
+def finite_or_none(number: float) -> float | None:
+    """A number as JSON can have it."""
+    return number if math.isfinite(number) else None
+
+
+@torch.no_grad()
+def _mean_error(module: nn.Module, examples: Sequence[Example], weights: Tensor) -> float:
+    return sum(float(_error(module, each, weights)) for each in examples) / len(examples)
 
 
 def _call(
@@ -143,8 +137,8 @@ def _call(
 
     module = cache.model.get_submodule(layer)
     hook = (
-        module.register_forward_hook(after) if output else module.register_forward_pre_hook(before, with_kwargs=True)
-    )
+        module.register_forward_hook(after) if output else module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+    )  # before the hook that quantizes the input of a layer which is a site itself
     try:
         with suppress(_Reached):
             cache.run(number, samples, layer, run)

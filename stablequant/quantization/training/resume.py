@@ -32,6 +32,7 @@ STATE = "training.safetensors"
 FINGERPRINT = "fingerprint.json"
 START = "start"
 OURS = frozenset({STATE, FINGERPRINT, START, f"{START}.calibration", f".{START}.stablequant.lock"})
+HALF = files.workspace_prefix(Path(START))  # how a folder begins in which a killed run was writing the start
 AGAIN = "leave out --resume to start again"
 
 
@@ -43,6 +44,7 @@ class Done:
     records: list[dict[str, Any]] = field(default_factory=list)  # of every layer and check
     progress: Progress | None = None  # end to end
     seconds: float = 0.0
+    alone: float | None = None  # seconds until all layers were trained
 
 
 class Journal:
@@ -51,8 +53,7 @@ class Journal:
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any], *, resume: bool) -> None:
         self.folder = folder
         _check_ours(folder)
-        content = json.dumps(fingerprint, sort_keys=True, indent=1)
-        path = folder / FINGERPRINT
+        content, path = json.dumps(fingerprint, sort_keys=True, indent=1), folder / FINGERPRINT
         if resume and path.is_file() and path.read_text() != content:
             raise InputError(
                 f"{folder}: this training was started with another model, other recordings or other options; use the "
@@ -60,9 +61,9 @@ class Journal:
             )
         if resume and not path.is_file():
             print(f"{folder}: nothing to resume; starting from the beginning", file=sys.stderr)
-        if not resume:
-            if path.is_file():
-                print(f"{folder}: discarding an unfinished training; use --resume to continue one", file=sys.stderr)
+        elif not resume and path.is_file():
+            print(f"{folder}: discarding an unfinished training; use --resume to continue one", file=sys.stderr)
+        if not (resume and path.is_file()):  # without a fingerprint it is not known whose state this is
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(path, content)
@@ -79,8 +80,14 @@ class Journal:
             tensors |= {f"best {name}": tensor for name, tensor in training.best.items()}
             tensors |= dict(_moments(training.optimizer))
         about = json.dumps(asdict(done))
-        with files.replaced(self.folder / STATE) as partial:
-            save_file({name: each.contiguous() for name, each in tensors.items()}, partial, {"done": about})
+        try:
+            with files.replaced(self.folder / STATE) as partial:
+                save_file({name: each.contiguous() for name, each in tensors.items()}, partial, {"done": about})
+        except SafetensorError as error:
+            raise InputError(
+                f"{self.folder}: the state could not be saved ({error}); free some space and run the same command "
+                "with --resume"
+            ) from error
 
     def load(self) -> tuple[Done, dict[str, Tensor]]:
         """How far an earlier run came, and the tensors it left; nothing of either in a new folder."""
@@ -134,5 +141,6 @@ def _moments(optimizer: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:
 def _check_ours(folder: Path) -> None:
     """InputError unless the folder is new or of an earlier run: it is emptied and removed later."""
     names = {files.final_name(path.name) for path in folder.iterdir()} if folder.is_dir() else set()
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or not names <= OURS)):
+    ours = all(name in OURS or name.startswith(HALF) for name in names)
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and ours)):
         raise InputError(f"{folder}: needed for partial results, but it contains something else; move that away")

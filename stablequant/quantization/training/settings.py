@@ -26,6 +26,8 @@ class TuneSettings:
     layer_steps: int = 300  # for each layer
     layer_batch: int = 2  # recordings in one of them
     layer_recordings: int = 48  # whose inputs of a layer are kept; every fifth only checks
+    layer_bytes: int = 2 << 30  # of those inputs and outputs: there are fewer recordings where they would need more
+    layer_share: float = 0.6  # of the time, where time is the limit
     steps: int = 300  # end to end
     batch: int = 4  # recordings in one of them
     checks: int = 10  # evaluations on the development set, evenly spread
@@ -35,7 +37,7 @@ class TuneSettings:
     def factor(self, progress: float) -> float:
         """Of the rates, when a share of the training is done: linear warm-up, then a cosine."""
         cosine = self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
-        return cosine * min(1.0, progress / self.warm_up) if self.warm_up else cosine
+        return cosine * min(1.0, max(self.final, progress / self.warm_up)) if self.warm_up else cosine
 
 
 def fast_products() -> AbstractContextManager[object]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from ...models import checkpoint
 from ...models.recognizer import Recognizer
@@ -28,12 +30,19 @@ class TrainedSite:
 
 
 class Student:
-    """A trained copy of a float model, the teacher; `choices` and `weights` are where training starts.
+    """A trained copy of a float model, the teacher; `choices`, `weights` and `vectors` are where training starts.
 
-    Trained are the weights and grids of quantized sites, the scales of their inputs, and vectors: biases and norms.
+    Trained are the weights and grids of quantized sites, the scales of their inputs, and vectors: biases and norms,
+    which are the teacher's where they are not passed.
     """
 
-    def __init__(self, teacher: Recognizer, choices: Mapping[str, Quantized], weights: Mapping[str, QTensor]) -> None:
+    def __init__(
+        self,
+        teacher: Recognizer,
+        choices: Mapping[str, Quantized],
+        weights: Mapping[str, QTensor],
+        vectors: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         self.teacher = teacher
         self.recognizer = replace(teacher, model=copy.deepcopy(teacher.model))
         self.recognizer.model.requires_grad_(False)
@@ -43,6 +52,9 @@ class Student:
         self.vectors = {
             name: each.requires_grad_() for name, each in self.recognizer.model.named_parameters() if each.ndim == 1
         }
+        with torch.no_grad():
+            for name in self.vectors.keys() & vectors.keys():
+                self.vectors[name].copy_(vectors[name])
 
     def _site(self, name: str, choice: Quantized, start: QTensor) -> TrainedSite:
         if choice.input is None:
@@ -76,17 +88,32 @@ class Student:
         kept = [{**group, "full": group["lr"]} for group in groups if group["params"]]
         return torch.optim.AdamW(kept, betas=settings.momentum, weight_decay=0.0)
 
-    def place(self, layer: str | None = None) -> None:
-        """Write the quantized weights into the model, and forget all gradients."""
-        for name, site in self.sites.items():
-            if layer is None or _within(name, layer):
-                site.weight.place()
+    def step(self, optimizer: torch.optim.AdamW, factor: float, layer: str | None = None, parts: float = 1.0) -> bool:
+        """One step by the gradients of backward passes, divided by `parts`, with a factor on the rates.
 
-    def collect(self, layer: str | None = None) -> None:
-        """Turn the gradients of quantized weights into those of what is trained."""
-        for name, site in self.sites.items():
-            if layer is None or _within(name, layer):
-                site.weight.collect()
+        Returns False if a gradient is not finite; then nothing is changed.
+        """
+        for weight in self._weights(layer):
+            weight.collect()
+        every = [each for group in optimizer.param_groups for each in group["params"]]
+        gradients = [each.grad for each in every if each.grad is not None]
+        finite = bool(get_total_norm(gradients).isfinite())
+        if finite:
+            torch._foreach_div_(gradients, parts)
+            for group in optimizer.param_groups:
+                group["lr"] = group["full"] * factor
+            optimizer.step()
+        optimizer.zero_grad()
+        self.place(layer)
+        return finite
+
+    def place(self, layer: str | None = None) -> None:
+        """Write the quantized weights into the model, and forget their gradients."""
+        for weight in self._weights(layer):
+            weight.place()
+
+    def _weights(self, layer: str | None) -> Iterator[TrainedWeight]:
+        return (site.weight for name, site in self.sites.items() if layer is None or _within(name, layer))
 
     def quantized(self) -> tuple[dict[str, Quantized], dict[str, QTensor]]:
         """Choices and weights as they are now."""
