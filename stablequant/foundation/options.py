@@ -243,7 +243,9 @@ class TuneOptions(Options):
     data: str = _path("Recordings to train on: a manifest or folder. Transcripts are only for --loss.", metavar="DATA")
     out: str = _path("Folder to write the quantized model to.", metavar="DIR")
     dev: str | None = _path(
-        "Recordings that choose the best state.  [default: every tenth of DATA, held out]", None, metavar="DATA"
+        "Recordings that choose the best state.  [default: some of DATA, held out: one in ten, 32 at most]",
+        None,
+        metavar="DATA",
     )
     scheme: str = _option("Bits of weights and activations, such as w4a8, w3a8 or w2a8.", "w4a8")
     avg_bits: float | None = _limit(
@@ -267,9 +269,11 @@ class TuneOptions(Options):
     layer_steps: int | None = _option(
         "Steps of two recordings for each layer alone, before that.  [default: 300]", None, metavar="N", least=0
     )
-    minutes: float | None = _limit("Train for so long instead of a number of steps.", "M", above=0)
+    minutes: float | None = _limit(
+        "Train for so long instead of a number of steps; the calibration before it is not counted.", "M", above=0
+    )
     max_samples: int | None = _max_samples()
-    seed: int = _seed()
+    seed: int = _option("Seed for the subset and the order of the recordings.", 0, least=0)
     resume: bool = _option("Continue an interrupted run.", False)
     target_lang: str | None = _target_lang()
     language: str | None = _language()
@@ -277,8 +281,9 @@ class TuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps is not None and self.minutes is not None:
-            raise InputError("use only one of --steps, --minutes")
+        for name, value in (("steps", self.steps), ("layer_steps", self.layer_steps)):
+            if value and self.minutes is not None:
+                raise InputError(f"use only one of {flag(name)}, --minutes")
         self.calibration(self.data, self.out)  # its checks
 
     def calibration(self, data: str, out: str) -> CalibrateOptions:
@@ -288,7 +293,7 @@ class TuneOptions(Options):
         return CalibrateOptions(
             data=data,
             out=out,
-            scheme="w8a" + self.scheme.lower().rpartition("a")[2] if limits else self.scheme,
+            scheme=f"w8a{parse_scheme(self.scheme)[1]}" if limits else self.scheme,
             method="mse",  # ranges are learned from there
             language=self.language,
             skip_bad=self.skip_bad,
@@ -299,6 +304,9 @@ class TuneOptions(Options):
         for name in ("scheme", "avg_bits", "target_compression", "group_size"):
             if self.start is not None and name in given:
                 raise InputError(f"{flag(name)} is already set in the folder of --from; leave it out")
+        for name in ("avg_bits", "target_compression"):
+            if "scheme" in given and getattr(self, name) is not None and parse_scheme(self.scheme)[0] != 8:
+                raise InputError(f"{flag(name)} chooses the bits of the weights; use 8-bit weights (w8) in --scheme")
 
 
 @dataclass(frozen=True)

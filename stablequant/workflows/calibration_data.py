@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from ..foundation.errors import InputError
@@ -19,7 +19,11 @@ MAX_SECONDS = 30.0  # of one recording: attention needs memory in the square of 
 
 
 def read_recordings(
-    options: CalibrateOptions, recognizer: Recognizer, recordings: int | None = MAX_RECORDINGS, *, learned: bool = False
+    options: CalibrateOptions,
+    recognizer: Recognizer,
+    recordings: int | None = MAX_RECORDINGS,
+    *,
+    learned: bool = False,
 ) -> tuple[list[CalibrationUtterance], JsonObject]:
     """The calibration recordings in the order of their names, and their description for the plan.
 
@@ -56,26 +60,36 @@ def read_recordings(
     return made, about_part(about, made, rate)
 
 
+def hashes(recordings: Iterable[CalibrationUtterance]) -> set[str]:
+    """By which a copy of a recording is known."""
+    return {each.sha256 for each in recordings}
+
+
 def about_part(about: JsonObject, recordings: Sequence[CalibrationUtterance], rate: int) -> JsonObject:
     """The description of some of the recordings that `about` describes."""
     seconds = round(sum(each.samples for each in recordings) / rate, 3)
-    hashes = sorted(each.sha256 for each in recordings)
-    return {**about, "recordings": len(recordings), "seconds": seconds, "audio_sha256": hashes}
+    return {
+        **about,
+        "recordings": len(recordings),
+        "seconds": seconds,
+        "audio_sha256": sorted(each.sha256 for each in recordings),
+    }
 
 
 def _no_longer(
     pairs: list[tuple[audio.Utterance, Facts]], options: CalibrateOptions, rate: int, longest: int | None
 ) -> list[tuple[audio.Utterance, Facts]]:
     """Without recordings of more samples, because a transcript is of the whole."""
+    seconds = (longest or 0) / rate
     kept = [pair for pair in pairs if longest is None or pair[1].samples <= longest]
     if len(kept) < len(pairs):
         warnings.warn(
-            f"{options.data}: {len(pairs) - len(kept)} recordings are longer than {(longest or 0) / rate:g} s, and "
+            f"{options.data}: {len(pairs) - len(kept)} recordings are longer than {seconds:g} s, and "
             "their transcripts are of the whole; they are left out",
             stacklevel=1,
         )
     if pairs and not kept:
-        raise InputError(f"{options.data}: every recording is longer than {(longest or 0) / rate:g} s; use shorter ones")
+        raise InputError(f"{options.data}: every recording is longer than {seconds:g} s; use shorter ones")
     return kept
 
 

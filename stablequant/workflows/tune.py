@@ -9,19 +9,22 @@ from the float model, its teacher, and needs no transcripts.
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from ..foundation import files, interrupts, progress
+import numpy as np
+
+from ..foundation import interrupts
 from ..foundation.errors import InputError
 from ..foundation.options import TuneOptions
+from ..foundation.strict_json import JsonObject
 from ..models import checkpoint
 from ..models.checkpoint import histograms
-from ..models.checkpoint.stored import stored_weights
+from ..models.checkpoint.stored import stored_vectors, stored_weights
+from ..models.checkpoint.verify import checksums, problems
 from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
 from ..quantization.numerics.weight_grid import QTensor
@@ -29,51 +32,53 @@ from ..quantization.plan.choice import TRAINED, Measured, Quantized
 from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.plan.site import canonical_weight
-from ..quantization.search.forward_pass import CalibrationUtterance, Passages
+from ..quantization.planners.base import Planner, make_planner
+from ..quantization.search.resume import fingerprint_hash
 from ..quantization.search.rounder import with_error
-from ..quantization.training.distillation_data import Lessons, joined
-from ..quantization.training.end_to_end import EndToEnd
-from ..quantization.training.layerwise import LayerTraining
-from ..quantization.training.resume import Done, Journal, of_kind, restore
+from ..quantization.search.session import sites_of
+from ..quantization.training.resume import Done, Journal
 from ..quantization.training.settings import TuneSettings
+from ..quantization.training.stages import Stages
 from ..quantization.training.student import Student
-from .calibrate import calibrate, float_model
-from .calibration_data import read_recordings
+from .calibrate import finished, float_model, quantize, writing
+from .calibration_data import about_part, hashes
+from .training_data import Recordings, read_training_data
 
-MOST_DEVELOPMENT = 32  # recordings that choose the best state, where DEV is not given
-EVERY = 10  # of DATA are held out for that
+MOST_CALIBRATED = 128  # recordings that the start is calibrated on
+SAME = 0.05  # dB between an error of rounding that a plan states and the one that is found
 RECORD = Path("evidence") / "training.jsonl"
 
 
-@dataclass(frozen=True)
-class Recordings:
-    """What is trained on, what chooses the best state, and what the plan says of both."""
-
-    training: list[CalibrationUtterance]
-    development: list[CalibrationUtterance]
-    about: dict[str, Any]
-
-
-def tune(options: TuneOptions) -> dict[str, Any]:
+def tune(options: TuneOptions) -> JsonObject:
     """Train a quantized form of a model and write it to `options.out`; returns the tune JSON."""
-    checkpoint.check_destination(options.out)
+    options = replace(options, out=checkpoint.check_destination(options.out))
     with checkpoint.claimed(Path(options.out)):
         return _tune(options)
 
 
-def _tune(options: TuneOptions) -> dict[str, Any]:
+def _tune(options: TuneOptions) -> JsonObject:
     began = time.monotonic()
     teacher = float_model(options.model, options.target_lang, options.language)
-    recordings = _recordings(options, teacher)
+    planner = _planner(options, teacher)
+    recordings = read_training_data(options, teacher)
+    fingerprint = _fingerprint(options, teacher, recordings)
+    if options.resume and (plan := finished(options.out, fingerprint_hash(fingerprint))):
+        shutil.rmtree(_journal_folder(options.out), ignore_errors=True)
+        print(f"{options.out}: already complete; leave out --resume to train again", file=sys.stderr)
+        records = [json.loads(line) for line in (Path(options.out) / RECORD).read_text().splitlines()]
+        return _summary(options, plan, teacher, records, time.monotonic() - began)
     checkpoint.tell_replaced(options.out)
-    journal = Journal(_journal_folder(options.out), _fingerprint(options, teacher, recordings), resume=options.resume)
+    journal = Journal(_journal_folder(options.out), fingerprint, resume=options.resume)
 
-    start = _start(options, journal)
+    start = _start(options, planner, teacher, recordings, journal)
     plan = read_plan(start)
-    student = Student(teacher, plan.quantized(), stored_weights(start, teacher.model, plan.quantized()))
-    done = _train(options, student, recordings, journal)
+    student = _student(start, teacher, plan)
+    stages = Stages(
+        student, _settings(options), journal, Path(options.out), options.seed, options.loss, options.minutes
+    )
+    done = stages.train(recordings.training, recordings.development)
 
-    plan = _described(plan, student, recordings, done, options)
+    plan = _described(plan, student, recordings, done, options, fingerprint_hash(fingerprint))
     checkpoint.write(
         student.trained(),
         plan,
@@ -81,48 +86,59 @@ def _tune(options: TuneOptions) -> dict[str, Any]:
         Path(options.out),
         histograms.read(start),
         interrupts.settle,
-        {RECORD: "".join(json.dumps(each) + "\n" for each in done.records)},
+        {RECORD: "".join(json.dumps(each, allow_nan=False) + "\n" for each in done.records)},
     )
     journal.remove()
-    return _summary(options, plan, teacher, done, time.monotonic() - began)
+    return _summary(options, plan, teacher, done.records, time.monotonic() - began)
 
 
-def _train(options: TuneOptions, student: Student, recordings: Recordings, journal: Journal) -> Done:
-    """Train layer by layer, then end to end, from where an earlier run stopped."""
-    settings = _settings(options)
-    done, tensors = journal.load()
-    if tensors:
-        student.load(of_kind(tensors, "now"))
-    clock = _Clock(done.seconds)
-    passages = Passages(student.teacher)
-    lessons = Lessons(passages, _shared_windows(recordings.training, student.teacher), options.seed)
-    development = Lessons(passages, recordings.development, options.seed)
-    _layer_by_layer(options, student, lessons, settings, done, journal, clock)
+def _planner(options: TuneOptions, teacher: Recognizer) -> Planner | None:
+    """What calibrates the start, if there is none: it may refuse before the recordings are read."""
+    if options.start is not None:
+        return None
+    of_start = options.calibration(options.data, options.out)
+    planner = make_planner(of_start.planner(), of_start)
+    planner.check(sites_of(teacher))
+    return planner
 
-    training = EndToEnd(student, lessons, development, settings, options.loss)
-    if done.progress is None:
-        points = training.begin()
-        done.records.append({"stage": "end to end", "step": 0, "score": round(points, 4)})
-    else:
-        restore(training, done.progress, tensors)
 
-    def checked(record: dict[str, Any]) -> None:
-        done.records.append({"stage": "end to end", **record})
-        done.progress, done.seconds = training.progress, clock.seconds()
-        journal.save(done, student, training)
+def _start(
+    options: TuneOptions,
+    planner: Planner | None,
+    teacher: Recognizer,
+    recordings: Recordings,
+    journal: Journal,
+) -> Path:
+    """The quantized folder that training starts from: the one that was passed, or a calibration."""
+    if planner is None:
+        return Path(str(options.start))
+    resume = options.resume and (journal.start.exists() or journal.calibration.exists())
+    chosen = recordings.training
+    if len(chosen) > MOST_CALIBRATED:
+        drawn = np.random.default_rng(options.seed).permutation(len(chosen))[:MOST_CALIBRATED]
+        chosen = [chosen[place] for place in sorted(drawn)]
+    about = about_part(recordings.about, chosen, teacher.sampling_rate)
+    with checkpoint.claimed(journal.start):
+        of_start = replace(options.calibration(options.data, str(journal.start)), resume=resume)
+        quantize(of_start, planner, teacher, chosen, about)
+    return journal.start
 
-    share = _share(options, training, settings, clock)
-    with progress.bar(desc="end to end", total=None if options.minutes else settings.steps, unit="step") as bar:
-        bar.update(training.progress.step)
-        finite = training.train(share, checked, bar)
-    done.progress = training.progress
-    if not finite:
-        warnings.warn(
-            f"the loss is no longer finite after {training.progress.step} steps, so training ended there; the best "
-            "state before is written",
-            stacklevel=1,
-        )
-    return done
+
+def _student(start: Path, teacher: Recognizer, plan: Plan) -> Student:
+    """The student as it starts; InputError if the start is damaged, or was made from another model."""
+    if wrong := problems(start):
+        raise InputError(f"{wrong[0]}; --from needs a model that `sfm-quant verify` passes")
+    choices = plan.quantized()
+    weights = stored_weights(start, teacher.model, choices)
+    for name, choice in choices.items():
+        stated = choice.measured.weight_sqnr_db
+        found = with_error(choice, canonical_weight(teacher.model.get_submodule(name)), weights[name])
+        if stated is not None and abs((found.measured.weight_sqnr_db or 0) - stated) > SAME:
+            raise InputError(
+                f"{start}: {name} was rounded from other weights than those of {teacher.path}; pass a folder that was "
+                "made from this model"
+            )
+    return Student(teacher, choices, weights, stored_vectors(start, teacher.model))
 
 
 def _settings(options: TuneOptions) -> TuneSettings:
@@ -131,121 +147,48 @@ def _settings(options: TuneOptions) -> TuneSettings:
     return replace(TuneSettings(), **asked)
 
 
-def _layer_by_layer(
-    options: TuneOptions,
-    student: Student,
-    lessons: Lessons,
-    settings: TuneSettings,
-    done: Done,
-    journal: Journal,
-    clock: _Clock,
-) -> None:
-    if not settings.layer_steps:
-        return
-    with files.workspace(Path(options.out)) as folder:
-        training = LayerTraining(student, lessons, settings, folder)
-        left = [layer for layer in training.layers if layer not in done.layers]
-        with progress.bar(desc="layer by layer", total=len(left) * settings.layer_steps, unit="step") as bar:
-            for layer in left:
-                bar.set_description(layer, refresh=False)
-                done.records.append({"stage": "layer by layer", "layer": layer, **training.train(layer, bar)})
-                done.layers.append(layer)
-                done.seconds = clock.seconds()
-                journal.save(done, student)
-
-
-class _Clock:
-    """Seconds of training, those of earlier runs counted."""
-
-    def __init__(self, before: float) -> None:
-        self.began = time.monotonic() - before
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
-
-
-def _share(options: TuneOptions, training: EndToEnd, settings: TuneSettings, clock: _Clock) -> Callable[[], float]:
-    """How much of the training end to end is done: by its steps, or by time if that is limited."""
-    if options.minutes is None:
-        return lambda: training.progress.step / settings.steps
-    first, last = clock.seconds(), 60 * options.minutes
-    if first >= last:
-        warnings.warn(
-            f"--minutes {options.minutes:g} were over after training layer by layer; the model is written without "
-            "training end to end",
-            stacklevel=1,
-        )
-        return lambda: 1.0
-    return lambda: (clock.seconds() - first) / (last - first)
-
-
-def _recordings(options: TuneOptions, teacher: Recognizer) -> Recordings:
-    """DATA and DEV, without what is in both; every tenth of DATA where there is no DEV."""
-    needs = options.loss != "distill"
-    found, about = read_recordings(options.calibration(options.data, options.out), teacher, None, text=needs)
-    if options.dev is None:
-        if len(found) < 2:
-            raise InputError(f"{options.data}: training holds out recordings to choose the best state; pass 2 or more")
-        every = max(EVERY, -(-len(found) // MOST_DEVELOPMENT)) if len(found) >= EVERY else 2
-        kept = [each for n, each in enumerate(found) if n % every != every - 1]
-        return Recordings(kept, [each for n, each in enumerate(found) if n % every == every - 1], about)
-    development, of_dev = read_recordings(options.calibration(options.dev, options.out), teacher)
-    if shared := set(about["audio_sha256"]) & set(of_dev["audio_sha256"]):
-        raise InputError(
-            f"{options.dev}: {len(shared)} of its recordings are in {options.data} too, so it cannot say what is "
-            "learned; remove them from one of the two"
-        )
-    together = {**about, "audio_sha256": sorted({*about["audio_sha256"], *of_dev["audio_sha256"]})}
-    return Recordings(found, development, {**together, "development": options.dev})
-
-
-def _shared_windows(recordings: list[CalibrationUtterance], teacher: Recognizer) -> list[CalibrationUtterance]:
-    window = teacher.geometry.window
-    return recordings if window is None else joined(recordings, window, teacher.sampling_rate)
-
-
-def _start(options: TuneOptions, journal: Journal) -> Path:
-    """The quantized folder that training starts from: the one that was passed, or a calibration."""
-    if options.start is not None:
-        return Path(options.start)
-    most = replace(options, max_samples=min(options.max_samples or 128, 128))
-    calibrate(replace(most.calibration(options.data, str(journal.start)), resume=options.resume))
-    return journal.start
-
-
 def _journal_folder(out: str) -> Path:
     path = Path(out)
     return path.with_name(path.name + ".training")
 
 
-def _fingerprint(options: TuneOptions, teacher: Recognizer, recordings: Recordings) -> dict[str, Any]:
-    ignored = ("resume", "out", "skip_bad", "dev", "data", "model")
+def _fingerprint(options: TuneOptions, teacher: Recognizer, recordings: Recordings) -> JsonObject:
+    ignored = ("resume", "out", "skip_bad", "dev", "data", "model", "start")
+    parts = {"training": recordings.training, "development": recordings.development}
+    texts = {name: [each.text for each in part] for name, part in parts.items() if options.loss != "distill"}
     return {
         **{name: value for name, value in asdict(options).items() if name not in ignored},
+        **{name: [(each.key, each.sha256) for each in part] for name, part in parts.items()},
+        **writing(teacher),
+        "texts": texts,
         "weights": checkpoint.weights_hash(teacher.model),
-        "audio": recordings.about["audio_sha256"],
-        "training": [each.key for each in recordings.training],
-        "development": [each.key for each in recordings.development],
+        "start": None if options.start is None else checksums(Path(options.start)),
     }
 
 
-def _described(plan: Plan, student: Student, recordings: Recordings, done: Done, options: TuneOptions) -> Plan:
+def _described(
+    plan: Plan, student: Student, recordings: Recordings, done: Done, options: TuneOptions, inputs: str
+) -> Plan:
     """The plan that training started from, with what was learned and how."""
     choices, weights = student.quantized()
     assert done.progress is not None
+    checks = [each for each in done.records if each["stage"] == "end to end"]
     about = {
         "loss": options.loss,
         "recordings": len(recordings.training),
         "development": len(recordings.development),
         "steps": done.progress.step,
         "layers": len(done.layers),
-        "score_before": plan.score.get("whole_model"),
+        "score_before": checks[0]["score"],
+        **({} if options.dev is None else {"dev": options.dev}),
     }
+    heard = hashes([*recordings.training, *recordings.development]) | set(plan.calibration.get("audio_sha256", ()))
+    calibration = {"audio_sha256": sorted(heard), "inputs_sha256": inputs, "training": about}
     return replace(
         plan,
         sites={**plan.sites, **{name: _trained(student, name, choices[name], weights[name]) for name in choices}},
-        score={**plan.score, "whole_model": round(done.progress.best, 6)},
-        calibration={**plan.calibration, **recordings.about, "training": about},
+        score={**plan.score, "whole_model": round(done.progress.score, 6)},
+        calibration={**plan.calibration, **recordings.about, **calibration},
     )
 
 
@@ -257,7 +200,9 @@ def _trained(student: Student, name: str, choice: Quantized, weight: QTensor) ->
     return with_error(replace(choice, weight=replace(choice.weight, rounding=TRAINED)), float_weight, weight)
 
 
-def _summary(options: TuneOptions, plan: Plan, teacher: Recognizer, done: Done, seconds: float) -> dict[str, Any]:
+def _summary(
+    options: TuneOptions, plan: Plan, teacher: Recognizer, records: list[JsonObject], seconds: float
+) -> JsonObject:
     return {
         "schema": 1,
         "plan": str(Path(options.out) / checkpoint.PLAN_FILE),
@@ -267,7 +212,7 @@ def _summary(options: TuneOptions, plan: Plan, teacher: Recognizer, done: Done, 
         "average_bits": round(plan.average_bits(), 4),
         "score": plan.score,
         "training": plan.calibration["training"],
-        "records": done.records,
+        "records": records,
         "seconds": round(seconds, 2),
         "bytes_before": teacher.bytes_on_disk,
         "bytes_float32": teacher.float32_bytes,

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from stablequant.foundation.options import CalibrateOptions, TuneOptions
 from stablequant.models.checkpoint import read
 from stablequant.models.checkpoint.verify import problems
 from stablequant.quantization.plan.plan import read_plan
-from stablequant.quantization.training import end_to_end
+from stablequant.quantization.training import end_to_end, layerwise, stages
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.tune import tune
 
@@ -92,9 +93,16 @@ def test_it_can_start_from_a_quantized_folder(float_folder, train, calibrated, t
 
 
 @pytest.mark.parametrize("loss", ["task", "both"])
-def test_transcripts_can_be_learned(loss, float_folder, train, tmp_path):
+def test_transcripts_can_be_learned_and_choose_the_best(loss, float_folder, train, tmp_path):
     result = tune(options(float_folder, train, tmp_path / "q", loss=loss, layer_steps=0, steps=3))
-    assert all(math.isfinite(each.get("loss", 0)) for each in result["records"])
+    checks = [each for each in result["records"] if each["stage"] == "end to end"]
+    assert all(math.isfinite(each["development_loss"]) for each in checks)
+    best = min(checks, key=lambda each: each["development_loss"])
+    assert result["score"]["whole_model"] == pytest.approx(best["score"], abs=1e-5)
+    assert [each["kept"] for each in checks] == [
+        each["development_loss"] < min((e["development_loss"] for e in checks[:n]), default=math.inf)
+        for n, each in enumerate(checks)
+    ]
     assert read_plan(tmp_path / "q").calibration["training"]["loss"] == loss
 
 
@@ -125,7 +133,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best(float_folder, train, 
         return logits.sum() * (float("nan") if len(calls) > 8 else 1e-6)
 
     monkeypatch.setattr(end_to_end, "divergence", broken)
-    with pytest.warns(UserWarning, match="no longer finite after 2 steps"):
+    with pytest.warns(UserWarning, match="not finite after 2 steps"):
         result = tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=12))
     assert problems(tmp_path / "q") == []
     assert math.isfinite(result["score"]["whole_model"])
@@ -135,6 +143,22 @@ def test_time_can_be_the_limit(float_folder, train, tmp_path):
     result = tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=None, minutes=0.05))
     assert result["training"]["steps"] > 0
     assert result["records"][-1]["step"] > 0
+
+
+def test_time_limits_both_stages_together(float_folder, train, tmp_path, monkeypatch):
+    now = [0.0]
+
+    def ticking():
+        now[0] += 1.0
+        return now[0]
+
+    monkeypatch.setattr(stages.time, "monotonic", ticking)
+    result = tune(options(float_folder, train, tmp_path / "q", layer_steps=None, steps=None, minutes=5))
+    layers = [each["steps"] for each in result["records"] if each["stage"] == "layer by layer"]
+    assert len(layers) > 1
+    assert max(layers) <= 2 * min(layers), "each has the same share of the time"
+    assert 0.6 * 300 / 4 < sum(layers) < 0.6 * 300, "a step looks at the clock several times"
+    assert result["training"]["steps"] > 0
 
 
 def test_recordings_of_dev_must_not_be_trained_on(float_folder, train, tmp_path):
@@ -150,10 +174,170 @@ def test_recordings_of_dev_must_not_be_trained_on(float_folder, train, tmp_path)
 
 
 def test_a_start_that_was_made_from_another_model_is_refused(float_folder, train, calibrated, tmp_path):
+    torch.manual_seed(77)
+    model = AutoModelForCTC.from_pretrained(float_folder)
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(0.05 * each.std() * torch.randn_like(each))
+    sibling = tmp_path / "sibling"
+    shutil.copytree(float_folder, sibling)
+    model.save_pretrained(sibling)
+    with pytest.raises(InputError, match="was rounded from other weights than those of"):
+        tune(options(sibling, train, tmp_path / "q", start=str(calibrated[0])))
     other = tiny.save(tmp_path / "other", "wav2vec2", "base", hidden_size=64, num_conv_pos_embedding_groups=4)
     with pytest.raises(InputError, match="pass a folder that was made from this model"):
         tune(options(other, train, tmp_path / "q", start=str(calibrated[0])))
     assert not (tmp_path / "q").exists()
+
+
+def test_a_damaged_start_is_refused(float_folder, train, calibrated, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(calibrated[0], start)
+    content = bytearray((start / "model.safetensors").read_bytes())
+    content[-3] ^= 1
+    (start / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors: .*--from needs a model that `sfm-quant verify` passes"):
+        tune(options(float_folder, train, tmp_path / "q", start=str(start)))
+    assert not (tmp_path / "q").exists()
+
+
+def test_training_goes_on_from_a_trained_model(tuned, float_folder, train, tmp_path):
+    out, first = tuned
+    again = tune(options(float_folder, train, tmp_path / "q", start=str(out), steps=1, layer_steps=0))
+    assert again["training"]["score_before"] == pytest.approx(first["score"]["whole_model"], abs=1e-5)
+    assert again["score"]["whole_model"] <= first["score"]["whole_model"] + 1e-5
+
+
+def interrupted(monkeypatch, *arguments, **changes):
+    """A run that ends after its start was calibrated, and leaves its journal."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.Stages, "train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(options(*arguments, **changes))
+
+
+def test_half_a_start_of_a_killed_run_is_no_obstacle(tuned, float_folder, train, tmp_path, monkeypatch):
+    interrupted(monkeypatch, float_folder, train, tmp_path / "q")
+    left = tmp_path / "q.training" / ".start.stablequant-abc"
+    (left / "new").mkdir(parents=True)
+    tune(options(float_folder, train, tmp_path / "q", resume=True))
+    assert all((tmp_path / "q" / name).read_bytes() == (tuned[0] / name).read_bytes() for name in FILES)
+    assert [each.name for each in tmp_path.iterdir()] == ["q"]
+
+
+def test_a_state_without_its_fingerprint_is_not_used(tuned, float_folder, train, tmp_path, monkeypatch):
+    interrupted(monkeypatch, float_folder, train, tmp_path / "q")
+    (tmp_path / "q.training" / "fingerprint.json").unlink()
+    (tmp_path / "q.training" / "training.safetensors").write_bytes(b"of another training")
+    tune(options(float_folder, train, tmp_path / "q", resume=True))
+    assert all((tmp_path / "q" / name).read_bytes() == (tuned[0] / name).read_bytes() for name in FILES)
+
+
+def test_what_is_resumed_has_the_same_inputs(float_folder, train, calibrated, tmp_path, monkeypatch):
+    start, data = tmp_path / "start", tmp_path / "data"
+    shutil.copytree(calibrated[0], start)
+    shutil.copytree(train, data)
+    changes = {"start": str(start), "layer_steps": 0, "steps": 1, "loss": "task"}
+    interrupted(monkeypatch, float_folder, data, tmp_path / "q", **changes)
+    (data / "1.txt").write_text("B B")
+    with pytest.raises(InputError, match="other recordings or other options"):
+        tune(options(float_folder, data, tmp_path / "q", resume=True, **changes))
+    shutil.copy(train / "1.txt", data / "1.txt")
+    plan = json.loads((start / "plan.json").read_text())
+    plan["calibration"]["seed"] = 5
+    (start / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(InputError, match="another model, other recordings or other options"):
+        tune(options(float_folder, data, tmp_path / "q", resume=True, **changes))
+
+
+def test_a_finished_training_is_not_repeated(float_folder, train, tmp_path, capsys, monkeypatch):
+    first = tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=2))
+    monkeypatch.setattr(stages.Stages, "train", None)
+    again = tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=2, resume=True))
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+    assert "already complete" in capsys.readouterr().err
+
+
+def test_a_trained_model_is_not_a_finished_calibration(float_folder, train, tmp_path):
+    tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=2))
+    before = (tmp_path / "q" / "plan.json").read_bytes()
+    of_start = options(float_folder, train, tmp_path / "q").calibration(str(train), str(tmp_path / "q"))
+    calibrate(replace(of_start, resume=True))
+    assert (tmp_path / "q" / "plan.json").read_bytes() != before
+
+
+def test_a_link_is_followed(float_folder, train, tmp_path):
+    (tmp_path / "other disk").mkdir()
+    (tmp_path / "q").symlink_to(tmp_path / "other disk")
+    tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=1))
+    assert (tmp_path / "q").is_symlink()
+    assert problems(tmp_path / "other disk") == []
+
+
+def test_a_score_that_is_no_number_ends_training(float_folder, train, tmp_path, monkeypatch):
+    scores = iter([5.0, float("nan")])
+    monkeypatch.setattr(end_to_end, "total", lambda _parts: next(scores))
+    with pytest.warns(UserWarning, match="was not finite after"):
+        result = tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=12))
+    assert result["records"][-1]["score"] is None
+    assert result["score"]["whole_model"] == 5.0
+    assert problems(tmp_path / "q") == []
+
+
+def test_a_layer_whose_error_is_no_number_keeps_its_start(float_folder, train, tmp_path, monkeypatch):
+    whole, calls = layerwise._error, []
+
+    def broken(module, example, weights):
+        calls.append(None)
+        return whole(module, example, weights) * (float("nan") if len(calls) > 6 else 1)
+
+    monkeypatch.setattr(layerwise, "_error", broken)
+    with pytest.warns(UserWarning, match="or in a layer before"):
+        result = tune(options(float_folder, train, tmp_path / "q", layer_steps=10, steps=1))
+    json.dumps(result, allow_nan=False)
+    assert any(each.get("after", 0) is None for each in result["records"])
+    assert problems(tmp_path / "q") == []
+
+
+def test_transcripts_that_the_model_cannot_spell_are_refused(float_folder, train, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(train, data)
+    for each in data.glob("*.txt"):
+        each.write_text(each.read_text().lower())
+    with pytest.raises(InputError, match=r"12 of 12 transcripts have words \(a.*in its letter case"):
+        tune(options(float_folder, data, tmp_path / "q", loss="task"))
+
+
+def test_transcripts_that_are_too_long_are_left_out(float_folder, train, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(train, data)
+    (data / "2.txt").write_text("A B " * 400)
+    (data / "3.txt").write_text("x")
+    with pytest.warns(UserWarning, match="2 of 12 recordings are left out"):
+        result = tune(options(float_folder, data, tmp_path / "q", loss="both", layer_steps=0, steps=1))
+    assert result["training"]["recordings"] + result["training"]["development"] == 10
+
+
+def test_recordings_that_chose_or_calibrated_are_known_too(float_folder, train, calibrated, tmp_path):
+    dev = tmp_path / "dev"
+    dev.mkdir()
+    soundfile.write(dev / "new.wav", tiny.wave(99), tiny.RATE)
+    tune(options(float_folder, train, tmp_path / "q", dev=str(dev), start=str(calibrated[0]), layer_steps=0, steps=1))
+    known = set(read_plan(tmp_path / "q").calibration["audio_sha256"])
+    assert set(read_plan(calibrated[0]).calibration["audio_sha256"]) < known
+    assert len(known) == len(read_plan(calibrated[0]).calibration["audio_sha256"]) + 13
+
+
+def test_the_start_does_not_see_what_chooses_the_best(float_folder, train, tmp_path, monkeypatch):
+    interrupted(monkeypatch, float_folder, train, tmp_path / "q")
+    of_start = set(read_plan(tmp_path / "q.training" / "start").calibration["audio_sha256"])
+    assert len(of_start) == 11
+    tune(options(float_folder, train, tmp_path / "q", resume=True))
+    assert of_start < set(read_plan(tmp_path / "q").calibration["audio_sha256"])
 
 
 def test_what_cannot_be_trained_is_one_sentence(float_folder, calibrated, train, tmp_path, shell):
@@ -177,6 +361,20 @@ def test_what_cannot_be_trained_is_one_sentence(float_folder, calibrated, train,
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
         assert not out.exists()
+    usage = {
+        "--avg-bits chooses the bits of the weights; use 8-bit weights (w8) in": (
+            "--scheme",
+            "w3a8",
+            "--avg-bits",
+            "4",
+        ),
+        "is not of the form w8a8": ("--scheme", "w4", "--avg-bits", "4"),
+        "use only one of --layer-steps, --minutes": ("--layer-steps", "4", "--minutes", "1"),
+    }
+    for sentence, arguments in usage.items():
+        done = shell("tune", float_folder, "--data", train, "--out", out, *arguments)
+        assert done.returncode == 2, (sentence, done.stderr)
+        assert sentence in done.stderr
 
 
 def test_the_command_prints_what_was_gained(float_folder, train, tmp_path, shell):

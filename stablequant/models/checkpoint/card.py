@@ -58,7 +58,7 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
         auto_class=recognizer.task.AUTO_CLASS,
         scheme=plan.scheme,
         how="`sfm-quant tune`" if trained else f"`sfm-quant calibrate --method {plan.method}`",
-        data="trained on (some held out)" if trained else "calibration",
+        data="trained on" if trained else "calibration",
         bits=f"{first.weight.format.bits}-bit weights for each output channel, {inputs}",
         integer=len(quantized),
         all_sites=len(plan.sites),

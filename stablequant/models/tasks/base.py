@@ -131,7 +131,7 @@ class Task(Protocol):
         """How far the logits of a changed model are from an answer; 0 for its own."""
 
     def learnable(self, network: Network, seconds: float, text: str) -> bool:
-        """Whether `transcript_loss` can learn the transcript of a recording that is so long: neither is too long for the other."""
+        """Whether `transcript_loss` can learn a text of so many seconds: it is neither empty nor too long."""
 
     def transcript_loss(
         self, network: Network, inputs: Inputs, forced: Forced | None, text: str

@@ -89,7 +89,7 @@ def _together(parts: list[CalibrationUtterance], pause: int) -> CalibrationUtter
 
     texts = [part.text for part in parts]
     text = None if any(each is None for each in texts) else " ".join(str(each) for each in texts)
-    return CalibrationUtterance("+".join(part.key for part in parts), read, text)
+    return CalibrationUtterance("\n".join(part.key for part in parts), read, text)
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

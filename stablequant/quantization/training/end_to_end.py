@@ -114,7 +114,7 @@ class EndToEnd:
         """In %, without case and punctuation."""
         plain, recognizer = normalizer("basic"), self.student.recognizer
         texts = [recognizer.text(self.development.passage(each).inputs) for each in recordings]
-        return count_words([plain(each.text or "") for each in recordings], list(map(plain, texts))).percent
+        return count_words([plain(each.text or "") for each in recordings], list(map(plain, texts))).percent()
 
     def _step(self, done: float) -> bool:
         """One step of the optimizer; False if a loss or a gradient is not finite, and then nothing is changed."""

@@ -136,9 +136,10 @@ def _call(
         raise _Reached
 
     module = cache.model.get_submodule(layer)
-    hook = (
-        module.register_forward_hook(after) if output else module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-    )  # before the hook that quantizes the input of a layer which is a site itself
+    if output:
+        hook = module.register_forward_hook(after)
+    else:  # before the hook that quantizes the input, where the layer is a site itself
+        hook = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
     try:
         with suppress(_Reached):
             cache.run(number, samples, layer, run)

@@ -73,6 +73,11 @@ class Journal:
         """Where the model is that training starts from."""
         return self.folder / START
 
+    @property
+    def calibration(self) -> Path:
+        """Where the partial results of its calibration are."""
+        return self.folder / f"{START}.calibration"
+
     def save(self, done: Done, student: Student, training: EndToEnd | None = None) -> None:
         """Replace the state."""
         tensors = {f"now {name}": tensor.detach() for name, tensor in student.state()}
@@ -110,9 +115,8 @@ class Journal:
             warnings.warn(f"{self.folder}: no longer needed, but cannot be removed; delete it", stacklevel=1)
 
 
-def restore(training: EndToEnd, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
-    """Put an end-to-end training back to where its state was saved; the student is there already."""
-    training.progress = progress
+def restore(training: EndToEnd, tensors: Mapping[str, Tensor]) -> None:
+    """Put an end-to-end training back to where its state was saved; student and progress are there already."""
     training.best = {name: tensors[f"best {name}"] for name in training.best}
     for key, parameter in _keys(training.optimizer):
         state = {name.partition(" of ")[0]: each for name, each in tensors.items() if name.endswith(f" of {key}")}

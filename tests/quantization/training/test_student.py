@@ -66,9 +66,7 @@ def test_a_table_that_is_also_the_output_projection_stays_one(tmp_path):
     before = student.sites["proj_out"].weight.quantized().codes.clone()
     optimizer = student.optimizer(TuneSettings(), 0.5)
     tiny.forward(model, tiny.wave(0)).square().mean().backward()
-    student.collect()
-    optimizer.step()
-    student.place()
+    assert student.step(optimizer, 1.0)
     after = student.sites["proj_out"].weight.quantized()
     assert not torch.equal(after.codes, before)
     assert torch.equal(model.model.decoder.embed_tokens.weight, after.dequantize())
@@ -108,3 +106,23 @@ def test_sites_that_read_one_tensor_keep_one_range(family, form, tmp_path):
     assert all(each == [each[0]] * len(each) for each in read.values())
     before, _ = tiny.max_plan(teacher.model, (4, 8))
     assert any(choices[name].input != choice.input for name, choice in before.items())
+
+
+def test_gradients_that_are_not_finite_change_nothing(tmp_path):
+    student = changed(tiny.recognizer(tmp_path=tmp_path), (4, 8))
+    before, optimizer = student.snapshot(), student.optimizer(TuneSettings(), 0.5)
+    (tiny.forward(student.recognizer.model, tiny.wave(0)).square().mean() * float("inf")).backward()
+    assert not student.step(optimizer, 1.0)
+    assert all(torch.equal(before[name], each) for name, each in student.state())
+    tiny.forward(student.recognizer.model, tiny.wave(0)).square().mean().backward()
+    assert student.step(optimizer, 1.0), "nothing is left of it"
+    assert any(not torch.equal(before[name], each) for name, each in student.state())
+
+
+def test_it_can_start_with_other_biases_and_norms(tmp_path):
+    first = changed(tiny.recognizer(tmp_path=tmp_path), (4, 8))
+    choices, weights = first.quantized()
+    again = Student(first.teacher, choices, weights, {name: each.detach() for name, each in first.vectors.items()})
+    with torch.no_grad():
+        found = tiny.forward(again.recognizer.model, tiny.wave(2))
+        assert torch.allclose(found, tiny.forward(first.recognizer.model, tiny.wave(2)), atol=1e-5)

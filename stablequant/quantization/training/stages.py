@@ -1,0 +1,123 @@
+"""Both stages of a training, one after the other: what is done is kept in a journal, and steps or minutes limit it."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...foundation import files, progress
+from ...foundation.errors import InputError
+from ...foundation.strict_json import JsonObject
+from ..search.forward_pass import CalibrationUtterance, Passages
+from .distillation_data import Lessons, joined
+from .end_to_end import EndToEnd, Progress
+from .layerwise import LayerTraining
+from .resume import Done, Journal, of_kind, restore
+from .settings import TuneSettings
+from .student import Student
+
+
+class _Clock:
+    """Seconds of training, those of earlier runs counted."""
+
+    def __init__(self, before: float) -> None:
+        self.began = time.monotonic() - before
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What both stages need; intermediate results of layers are kept next to the folder `out`."""
+
+    student: Student
+    settings: TuneSettings
+    journal: Journal
+    out: Path
+    seed: int
+    loss: str  # "distill", "task" or "both"
+    minutes: float | None  # for both stages; None: the steps in the settings
+
+    def train(self, training: Sequence[CalibrationUtterance], development: Sequence[CalibrationUtterance]) -> Done:
+        """Train layer by layer, then end to end, from where an earlier run stopped; the best state is loaded."""
+        done, tensors = self.journal.load()
+        if tensors:
+            self.student.load(of_kind(tensors, "now"))
+        clock, passages = _Clock(done.seconds), Passages(self.student.teacher)
+        lessons = Lessons(passages, _shared_windows(training, self.student), self.seed)
+        finite = self._layer_by_layer(lessons, done, clock)
+
+        whole = EndToEnd(
+            *(self.student, lessons, Lessons(passages, development, self.seed), self.settings, self.loss),
+            done.progress or Progress(),
+        )
+        if done.progress is not None:
+            restore(whole, tensors)
+
+        def checked(record: JsonObject) -> None:
+            done.records.append({"stage": "end to end", **record})
+            done.progress, done.seconds = whole.progress, clock.seconds()
+            self.journal.save(done, self.student, whole)
+
+        share = self._share(self.settings.steps, clock, done.alone or 0.0, 60 * (self.minutes or 0))
+        with progress.bar(desc="end to end", total=self._total(self.settings.steps), unit="step") as bar:
+            bar.update(whole.progress.step)
+            finite = whole.train(share, checked, bar) and finite
+        done.progress = whole.progress
+        self._report(whole.progress, finite)
+        return done
+
+    def _layer_by_layer(self, lessons: Lessons, done: Done, clock: _Clock) -> bool:
+        """Train the layers that are left; returns False if the error of one was not finite."""
+        finite = True
+        if self.settings.layer_steps and done.alone is None:
+            with files.workspace(self.out) as folder:
+                training = LayerTraining(self.student, lessons, self.settings, folder)
+                left = [layer for layer in training.layers if layer not in done.layers]
+                total = self._total(len(left) * self.settings.layer_steps)
+                with progress.bar(desc="layer by layer", total=total, unit="step") as bar:
+                    for number, layer in enumerate(left):
+                        bar.set_description(layer, refresh=False)
+                        now = clock.seconds()
+                        until = now + (60 * self.settings.layer_share * (self.minutes or 0) - now) / (
+                            len(left) - number
+                        )
+                        record = training.train(layer, self._share(self.settings.layer_steps, clock, now, until), bar)
+                        finite = finite and record["after"] is not None
+                        done.records.append({"stage": "layer by layer", "layer": layer, **record})
+                        done.layers.append(layer)
+                        done.seconds = clock.seconds()
+                        self.journal.save(done, self.student)
+        if done.alone is None:
+            done.alone = clock.seconds()
+        return finite
+
+    def _total(self, steps: int) -> int | None:
+        return steps if self.minutes is None else None
+
+    def _share(self, steps: int, clock: _Clock, begin: float, end: float) -> Callable[[int], float]:
+        """How much of a training is done after some steps: by their number, or by seconds if time is the limit."""
+        if self.minutes is None:
+            return lambda step: step / steps
+        return lambda _step: (clock.seconds() - begin) / (end - begin) if end > begin else 1.0
+
+    def _report(self, at: Progress, finite: bool) -> None:
+        if not math.isfinite(at.score):
+            name = self.student.teacher.path
+            raise InputError(f"{name}: its quantized form gives NaN or infinite outputs on the recordings held out")
+        if not finite:
+            warnings.warn(
+                f"training was not finite after {at.step} steps end to end, or in a layer before; the best state is "
+                "written",
+                stacklevel=1,
+            )
+
+
+def _shared_windows(recordings: Sequence[CalibrationUtterance], student: Student) -> Sequence[CalibrationUtterance]:
+    window = student.teacher.geometry.window
+    return recordings if window is None else joined(recordings, window, student.teacher.sampling_rate)
