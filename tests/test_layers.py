@@ -23,6 +23,7 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
     "report",
     "workflows",
     "quantization.training",
+    "quantization.training.quantizers",
     "quantization.planners",
     "quantization.search",
     "evaluation",

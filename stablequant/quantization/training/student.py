@@ -15,9 +15,9 @@ from ...models import checkpoint
 from ...models.recognizer import Recognizer
 from ..numerics.weight_grid import QTensor
 from ..plan.choice import InputChoice, Quantized
-from .activation_quantizer import TrainedInput
+from .quantizers.activation import TrainedInput
+from .quantizers.weight import TrainedWeight
 from .settings import TuneSettings
-from .weight_quantizer import TrainedWeight
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Student:
         site = TrainedSite(
             choice, TrainedWeight(module.weight.requires_grad_(), start), self._input(name, choice.input)
         )
+        site.weight.place()
         module.register_forward_pre_hook(lambda _module, inputs: (site.input(inputs[0]), *inputs[1:]))
         return site
 
@@ -75,10 +76,9 @@ class Student:
         """For everything, or for one layer; `rate` is that of master weights. The rates are those at full height."""
         sites = [site for name, site in self.sites.items() if layer is None or _within(name, layer)]
         vectors = [each for name, each in self.vectors.items() if layer is None or _within(name, layer)]
-        grids = [each for site in sites for each in (site.weight.scale, site.weight.steps, site.weight.offsets)]
         groups = [
-            {"params": [site.weight.master for site in sites], "lr": rate},
-            {"params": [each for each in grids if each.requires_grad], "lr": settings.step_rate},
+            {"params": [site.weight.master.steps for site in sites], "lr": rate},
+            {"params": [each for site in sites for each in site.weight.grids], "lr": settings.step_rate},
             {
                 "params": list({id(site.input): site.input.factor for site in sites}.values()),
                 "lr": settings.range_rate,

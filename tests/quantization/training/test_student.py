@@ -25,7 +25,7 @@ def changed(teacher, bits):
     torch.manual_seed(1)
     with torch.no_grad():
         for name, each in made.state():
-            each.add_((0.4 if name.endswith("master") else 0.02) * torch.randn_like(each))
+            each.add_((0.4 if name.endswith("master.steps") else 0.02) * torch.randn_like(each))
     made.place()
     return made
 

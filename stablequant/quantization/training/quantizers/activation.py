@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..numerics.integer_grid import fake_quantize
-from ..plan.choice import InputChoice
+from ...numerics.integer_grid import fake_quantize
+from ...plan.choice import InputChoice
 
 
 class _OnGrid(torch.autograd.Function):

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..numerics.weight_grid import QTensor
+from ...numerics.weight_grid import QTensor, WeightGrid
 
 
 @dataclass(frozen=True)
@@ -44,33 +44,62 @@ class Rounded:
         return self.codes.mul_(self.steps[..., None]).add_(self.offsets[..., None]).mul_(self.scale[:, None, None])
 
 
+class Master(nn.Module):
+    """How far weights (out, n) have moved from where training began, in steps of a grid: one rate suits all."""
+
+    unit: Tensor
+
+    def __init__(self, grid: WeightGrid) -> None:
+        super().__init__()
+        self.register_buffer("unit", grid.scale[:, None] * grid.steps.float())  # (out, groups)
+        self.group = grid.group
+        self.steps = nn.Parameter(torch.zeros(len(grid.scale), len(grid.group)))
+
+    def moved(self) -> Tensor:
+        """As a difference of weights."""
+        return self.steps.detach() * self.unit[:, self.group]
+
+    def learn(self, gradient: Tensor) -> None:
+        """Add the gradient (out, n) of the weights."""
+        gradient = gradient.mul_(self.unit[:, self.group])
+        self.steps.grad = gradient if self.steps.grad is None else self.steps.grad.add_(gradient)
+
+
 class TrainedWeight(nn.Module):
-    """The weight of a module that stays a parameter of it and holds w^; `start` is its rounded form."""
+    """The weight of a module that stays a parameter of it and holds w^; `start` is its rounded form.
+
+    Weights of several widths that are trained together share a `master`.
+    """
 
     first_scale: Tensor
     first_steps: Tensor
+    first_codes: Tensor
 
-    def __init__(self, weight: nn.Parameter, start: QTensor) -> None:
+    def __init__(self, weight: nn.Parameter, start: QTensor, master: Master | None = None) -> None:
         super().__init__()
         self.target = (weight,)  # in a tuple: not a parameter of this module
         self.grid = start.grid
         self.columns = start.codes.shape[1]
         self.register_buffer("first_steps", start.grid.steps.float())
         self.register_buffer("first_scale", start.scale.clone())
-        unit = self.first_scale[:, None, None] * self.first_steps[..., None]
-        self.master = nn.Parameter(self._grouped(start.dequantize()) / unit)  # in the middle of its cell
+        self.register_buffer("first_codes", start.codes)  # a weight begins in the middle of its cell
+        self.master = master or Master(start.grid)
         self.scale = nn.Parameter(torch.zeros_like(start.scale))  # logarithm of a factor
         packed = start.format.coarse
         self.steps = nn.Parameter(torch.zeros_like(self.first_steps), requires_grad=packed)  # logarithm of a factor
         self.offsets = nn.Parameter(start.grid.offsets.float() / self.first_steps, requires_grad=packed)
-        self.place()
+
+    @property
+    def grids(self) -> list[nn.Parameter]:
+        """What says where the points of the grid lie."""
+        return [each for each in (self.scale, self.steps, self.offsets) if each.requires_grad]
 
     def rounded(self) -> Rounded:
         """The master values on the grid as it is now."""
         scale = self.first_scale * self.scale.detach().exp()
         steps, offsets = self._points()
-        unit = self.first_steps / steps * (self.first_scale / scale)[:, None]
-        v = self.master.detach() * unit[..., None] - (offsets / steps)[..., None]
+        codes = self.first_codes * (self.first_scale / scale)[:, None] + self.master.moved() / scale[:, None]
+        v = (self._grouped(codes) - offsets[..., None]) / steps[..., None]
         inside = ((v > -0.5) & (v < self.grid.format.top + 0.5)).float()
         return Rounded(v, inside, scale, steps, offsets, self.grid.format.top)
 
@@ -84,17 +113,24 @@ class TrainedWeight(nn.Module):
     def place(self) -> None:
         """Write w^ into the module, without a gradient."""
         (target,) = self.target
-        target.copy_(self._flat(self.rounded().weight).view(target.shape))
+        target.copy_(self.value().view(target.shape))
         target.grad = None
+
+    def value(self) -> Tensor:
+        """w^ (out, n)."""
+        return self._flat(self.rounded().weight)
 
     @torch.no_grad()
     def collect(self) -> None:
-        """The gradients of what is trained, from the gradient of w^."""
+        """The gradients of what is trained, from the gradient of w^ in the module."""
         (target,) = self.target
-        if target.grad is None:
-            return
-        at, gradient = self.rounded(), self._grouped(target.grad.flatten(1))
-        target.grad = None
+        if target.grad is not None:
+            self.learn(target.grad.flatten(1))
+            target.grad = None
+
+    def learn(self, gradient: Tensor) -> None:
+        """The gradients of what is trained, from that of w^ (out, n)."""
+        at, gradient = self.rounded(), self._grouped(gradient)
         passed = gradient * at.inside
         of_steps = (gradient * at.codes - passed * at.place).sum(-1)
         of_offsets = (gradient - passed).sum(-1)
@@ -105,7 +141,7 @@ class TrainedWeight(nn.Module):
             self.steps.grad = (of_steps + outside) * at.steps * scale
             self.offsets.grad = torch.zeros_like(self.offsets) if symmetric else of_offsets * scale * self.first_steps
         self.scale.grad = ((of_steps * at.steps + of_offsets * at.offsets).sum(1)) * at.scale
-        self.master.grad = passed.mul_((self.first_steps * self.first_scale[:, None])[..., None])
+        self.master.learn(self._flat(passed))
 
     def quantized(self) -> QTensor:
         """The weight as an engine runs it."""

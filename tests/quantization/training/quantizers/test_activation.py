@@ -4,7 +4,7 @@ import torch
 
 from stablequant.quantization.numerics.integer_grid import fake_quantize
 from stablequant.quantization.plan.choice import input_choice
-from stablequant.quantization.training.activation_quantizer import TrainedInput
+from stablequant.quantization.training.quantizers.activation import TrainedInput
 
 
 def reference(x, logarithm, choice):

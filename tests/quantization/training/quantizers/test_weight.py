@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stablequant.quantization.ranges import mse
-from stablequant.quantization.training.weight_quantizer import TrainedWeight
+from stablequant.quantization.training.quantizers.weight import TrainedWeight
 from stablequant.quantization.weight_formats.base import parse
 
 FORMATS = ("w8", "w5", "w4g32z", "w4g32", "w4", "w3g32z", "w3g16", "w2g32", "w2g32z", "w2z")
@@ -19,7 +19,7 @@ def trained(format, seed=0, moved=0.0):
     start = grid.hold(grid.nearest(weight.detach()))
     made = TrainedWeight(weight, start)
     with torch.no_grad():
-        for each in (made.master, made.scale, made.steps, made.offsets):
+        for each in (made.master.steps, made.scale, made.steps, made.offsets):
             if each.requires_grad:
                 each.add_(moved * torch.randn_like(each))
     made.place()
@@ -49,9 +49,9 @@ def test_what_trains_is_what_is_written(format, seed, moved):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_gradients_are_those_of_the_formula_with_rounding_passed_straight_through(format):
-    made, _ = trained(format, moved=0.3)
+    made, start = trained(format, moved=0.3)
     master, scale, steps, offsets = (
-        each.detach().clone().requires_grad_() for each in (made.master, made.scale, made.steps, made.offsets)
+        each.detach().clone().requires_grad_() for each in (made.master.steps, made.scale, made.steps, made.offsets)
     )
 
     def through(real, rounded):
@@ -68,8 +68,8 @@ def test_gradients_are_those_of_the_formula_with_rounding_passed_straight_throug
         offset = through(offsets * made.first_steps, whole_offsets)
     else:
         offset = through(-step * of.top / 2, whole_offsets) if of.coarse else whole_offsets
-    unit = (made.first_steps * made.first_scale[:, None])[..., None]
-    place = (master * unit / row[:, None, None] - offset[..., None]) / step[..., None]
+    weight = start.dequantize() + master * made.master.unit[:, made.grid.group]
+    place = (made._grouped(weight) / row[:, None, None] - offset[..., None]) / step[..., None]
     code = place.detach().round().clamp(0, of.top)
     inside = (place > -0.5) & (place < of.top + 0.5)
     code = torch.where(inside, through(place, code), code)
@@ -80,7 +80,8 @@ def test_gradients_are_those_of_the_formula_with_rounding_passed_straight_throug
     made.target[0].grad = gradient
     made.collect()
     assert made.target[0].grad is None
-    for ours, reference in ((made.master, master), (made.scale, scale), (made.steps, steps), (made.offsets, offsets)):
+    learned = (made.master.steps, made.scale, made.steps, made.offsets)
+    for ours, reference in zip(learned, (master, scale, steps, offsets), strict=True):
         if ours.requires_grad:
             wanted = torch.zeros_like(reference) if reference.grad is None else reference.grad
             torch.testing.assert_close(ours.grad, wanted, rtol=1e-4, atol=1e-4)
