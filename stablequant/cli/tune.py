@@ -38,7 +38,6 @@ def tune(options: TuneOptions, json_file: str | None) -> None:
 
 def _table(result: dict[str, Any]) -> str:
     before, after, training = result["bytes_before"], result["bytes_after"], result["training"]
-    points = [each["score"] for each in result["records"] if "score" in each]
     return "\n".join(
         [
             f"{result['scheme']}: {result['average_bits']:.2f} bits a weight on disk, scales counted",
@@ -46,7 +45,7 @@ def _table(result: dict[str, Any]) -> str:
             f"({result['bytes_float32'] / after:.2f} times smaller than its parameters in float32)",
             f"trained on {training['recordings']} recordings: {training['layers']} layers alone, then "
             f"{training['steps']} steps end to end",
-            f"score on {training['development']} held-out recordings: {points[0]:.2f} before the training end to end, "
+            f"score on {training['development']} held-out recordings: {training['score_before']:.2f} before the training end to end, "
             f"{result['score']['whole_model']:.2f} now ({result['score']['unit']}; 0 is the float model)",
             f"{result['seconds']:.0f} s; plan: {result['plan']}",
         ]

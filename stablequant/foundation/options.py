@@ -269,6 +269,13 @@ class TuneOptions(Options):
     layer_steps: int | None = _option(
         "Steps of two recordings for each layer alone, before that.  [default: 300]", None, metavar="N", least=0
     )
+    width_steps: int | None = _option(
+        "Steps of four recordings in which the bits of each weight are learned, if they are mixed; 0 keeps those that "
+        "were measured.  [default: 150]",
+        None,
+        metavar="N",
+        least=0,
+    )
     minutes: float | None = _limit(
         "Train for so long instead of a number of steps; the calibration before it is not counted.", "M", above=0
     )
@@ -281,26 +288,36 @@ class TuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("steps", self.steps), ("layer_steps", self.layer_steps)):
+        lengths = {"steps": self.steps, "layer_steps": self.layer_steps, "width_steps": self.width_steps}
+        for name, value in lengths.items():
             if value and self.minutes is not None:
                 raise InputError(f"use only one of {flag(name)}, --minutes")
         self.calibration(self.data, self.out)  # its checks
 
     def calibration(self, data: str, out: str) -> CalibrateOptions:
         """The options of the calibration that training starts from."""
-        limits = self.avg_bits is not None or self.target_compression is not None
         names = ("model", "avg_bits", "target_compression", "group_size", "max_samples", "seed", "target_lang")
         return CalibrateOptions(
             data=data,
             out=out,
-            scheme=f"w8a{parse_scheme(self.scheme)[1]}" if limits else self.scheme,
+            scheme=f"w8a{parse_scheme(self.scheme)[1]}" if self.mixed() else self.scheme,
             method="mse",  # ranges are learned from there
             language=self.language,
             skip_bad=self.skip_bad,
             **{name: getattr(self, name) for name in names},
         )
 
+    def mixed(self) -> bool:
+        """Whether weights have different numbers of bits, under a limit."""
+        return self.avg_bits is not None or self.target_compression is not None
+
+    def learns_widths(self) -> bool:
+        """Whether the bits of each weight are learned."""
+        return self.mixed() and self.width_steps != 0
+
     def refuse_ignored(self, given: Collection[str]) -> None:
+        if "width_steps" in given and not self.mixed():
+            raise InputError("--width-steps is for --avg-bits and --target-compression; leave it out")
         for name in ("scheme", "avg_bits", "target_compression", "group_size"):
             if self.start is not None and name in given:
                 raise InputError(f"{flag(name)} is already set in the folder of --from; leave it out")

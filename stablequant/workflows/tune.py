@@ -16,8 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from ..foundation import interrupts
+from ..foundation import files, interrupts
 from ..foundation.errors import InputError
 from ..foundation.options import TuneOptions
 from ..foundation.strict_json import JsonObject
@@ -33,6 +34,8 @@ from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.plan.site import canonical_weight
 from ..quantization.planners.base import Planner, make_planner
+from ..quantization.search.choices import Choices
+from ..quantization.search.forward_pass import CalibrationUtterance, Passages
 from ..quantization.search.resume import fingerprint_hash
 from ..quantization.search.rounder import with_error
 from ..quantization.search.session import sites_of
@@ -40,11 +43,13 @@ from ..quantization.training.resume import Done, Journal
 from ..quantization.training.settings import TuneSettings
 from ..quantization.training.stages import Stages
 from ..quantization.training.student import Student
+from ..quantization.training.width_search import candidates
 from .calibrate import finished, float_model, quantize, writing
 from .calibration_data import about_part, hashes
 from .training_data import Recordings, read_training_data
 
 MOST_CALIBRATED = 128  # recordings that the start is calibrated on
+RESERVED = 1.001  # of a compression that is asked for: the plan of a trained model has more lines
 SAME = 0.05  # dB between an error of rounding that a plan states and the one that is found
 RECORD = Path("evidence") / "training.jsonl"
 
@@ -65,18 +70,17 @@ def _tune(options: TuneOptions) -> JsonObject:
     if options.resume and (plan := finished(options.out, fingerprint_hash(fingerprint))):
         shutil.rmtree(_journal_folder(options.out), ignore_errors=True)
         print(f"{options.out}: already complete; leave out --resume to train again", file=sys.stderr)
-        records = [json.loads(line) for line in (Path(options.out) / RECORD).read_text().splitlines()]
-        return _summary(options, plan, teacher, records, time.monotonic() - began)
+        return _summary(options, plan, teacher, _records(Path(options.out)), time.monotonic() - began)
     checkpoint.tell_replaced(options.out)
     journal = Journal(_journal_folder(options.out), fingerprint, resume=options.resume)
 
     start = _start(options, planner, teacher, recordings, journal)
+    if options.learns_widths():
+        start = _with_learned_widths(options, start, teacher, recordings, journal)
     plan = read_plan(start)
-    student = _student(start, teacher, plan)
-    stages = Stages(
-        student, _settings(options), journal, Path(options.out), options.seed, options.loss, options.minutes
-    )
-    done = stages.train(recordings.training, recordings.development)
+    student = Student(teacher, plan.quantized(), *_stored(start, teacher, plan))
+    done = _stages(options, student, journal).train(recordings.training, recordings.development)
+    done.records[:0] = _records(start)
 
     plan = _described(plan, student, recordings, done, options, fingerprint_hash(fingerprint))
     checkpoint.write(
@@ -86,7 +90,7 @@ def _tune(options: TuneOptions) -> JsonObject:
         Path(options.out),
         histograms.read(start),
         interrupts.settle,
-        {RECORD: "".join(json.dumps(each, allow_nan=False) + "\n" for each in done.records)},
+        _record_file(done.records),
     )
     journal.remove()
     return _summary(options, plan, teacher, done.records, time.monotonic() - began)
@@ -113,19 +117,48 @@ def _start(
     if planner is None:
         return Path(str(options.start))
     resume = options.resume and (journal.start.exists() or journal.calibration.exists())
-    chosen = recordings.training
-    if len(chosen) > MOST_CALIBRATED:
-        drawn = np.random.default_rng(options.seed).permutation(len(chosen))[:MOST_CALIBRATED]
-        chosen = [chosen[place] for place in sorted(drawn)]
+    chosen = _calibrating(options, recordings.training)
     about = about_part(recordings.about, chosen, teacher.sampling_rate)
+    heard = sorted(hashes([*recordings.training, *recordings.development]))  # what the result will list, in its bytes
+    of_start = options.calibration(options.data, str(journal.start))
+    if of_start.target_compression is not None:
+        of_start = replace(of_start, target_compression=of_start.target_compression * RESERVED)
     with checkpoint.claimed(journal.start):
-        of_start = replace(options.calibration(options.data, str(journal.start)), resume=resume)
+        of_start, about = replace(of_start, resume=resume), {**about, "audio_sha256": heard}
         quantize(of_start, planner, teacher, chosen, about)
     return journal.start
 
 
-def _student(start: Path, teacher: Recognizer, plan: Plan) -> Student:
-    """The student as it starts; InputError if the start is damaged, or was made from another model."""
+def _calibrating(options: TuneOptions, recordings: list[CalibrationUtterance]) -> list[CalibrationUtterance]:
+    """The recordings that the start is calibrated on, in their order."""
+    drawn = np.random.default_rng(options.seed).permutation(len(recordings))[:MOST_CALIBRATED]
+    return [recordings[place] for place in sorted(drawn)]
+
+
+def _with_learned_widths(
+    options: TuneOptions, start: Path, teacher: Recognizer, recordings: Recordings, journal: Journal
+) -> Path:
+    """The folder of a start whose weights have the bits that were learned, in as many bytes as it has."""
+    if journal.widths.exists():  # an earlier run wrote it
+        return journal.widths
+    plan = read_plan(start)
+    weights, vectors = _stored(start, teacher, plan)
+    choices = Choices(sites_of(teacher), {}, options.calibration(options.data, options.out))
+    passages = map(Passages(teacher).of, _calibrating(options, recordings.training))
+    with files.workspace(Path(options.out)) as folder:
+        mixed = candidates(teacher, plan, weights, choices, passages, folder)
+    stages = _stages(options, Student(teacher, plan.quantized(), mixed, vectors), journal)
+    limit = sum(choice.weight.bytes for choice in plan.quantized().values())
+    search, records = stages.search_widths(recordings.training, limit)
+    found, learned = search.result(plan, choices)
+    checkpoint.write(
+        stages.student.trained(), found, learned, journal.widths, histograms.read(start), records=_record_file(records)
+    )
+    return journal.widths
+
+
+def _stored(start: Path, teacher: Recognizer, plan: Plan) -> tuple[dict[str, QTensor], dict[str, Tensor]]:
+    """The weights, biases and norms of a start; InputError if it is damaged, or was made from another model."""
     if wrong := problems(start):
         raise InputError(f"{wrong[0]}; --from needs a model that `sfm-quant verify` passes")
     choices = plan.quantized()
@@ -138,12 +171,33 @@ def _student(start: Path, teacher: Recognizer, plan: Plan) -> Student:
                 f"{start}: {name} was rounded from other weights than those of {teacher.path}; pass a folder that was "
                 "made from this model"
             )
-    return Student(teacher, choices, weights, stored_vectors(start, teacher.model))
+    return weights, stored_vectors(start, teacher.model)
+
+
+def _stages(options: TuneOptions, student: Student, journal: Journal) -> Stages:
+    return Stages(
+        *(student, _settings(options), journal, Path(options.out), options.seed, options.loss, options.minutes),
+        widths_learned=options.learns_widths(),
+    )
+
+
+def _record_file(records: list[JsonObject]) -> dict[Path, str]:
+    return {RECORD: "".join(json.dumps(each, allow_nan=False) + "\n" for each in records)}
+
+
+def _records(folder: Path) -> list[JsonObject]:
+    """What a folder keeps of its training."""
+    path = folder / RECORD
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _settings(options: TuneOptions) -> TuneSettings:
     """The usual settings with the lengths that were asked for."""
-    asked = {name: value for name in ("steps", "layer_steps") if (value := getattr(options, name)) is not None}
+    asked = {
+        name: value
+        for name in ("steps", "layer_steps", "width_steps")
+        if (value := getattr(options, name)) is not None
+    }
     return replace(TuneSettings(), **asked)
 
 

@@ -36,6 +36,7 @@ class Progress:
     step: int = 0
     best: float = math.inf  # what chooses the best state, of that state
     score: float = math.inf  # of the best state: its distance to the float model on the development set
+    latest: float = 0.0  # the same of the last check
     since: int = 0  # checks since the best one
     loss: float = 0.0  # summed since the last check
     symbols: float = 0.0  # that it was summed over
@@ -72,9 +73,8 @@ class EndToEnd:
             at.step += 1
             bar.update()
             if int(done * self.settings.checks) < int(min(1.0, share(at.step)) * self.settings.checks):
-                record = self._check()
-                finite = record["score"] is not None
-                checked(record)
+                checked(self._check())
+                finite = math.isfinite(at.latest)
         self.student.load(self.best)
         return finite
 
@@ -82,7 +82,7 @@ class EndToEnd:
         """Compare with the best so far; returns what is to be recorded."""
         at, found = self.progress, self._on_development()
         chosen_by = found["score"] if self.loss == "distill" else found["development_loss"]
-        better = at.step == 0 or chosen_by < at.best
+        better, at.latest = at.step == 0 or chosen_by < at.best, found["score"]
         if better:
             at.best, at.score, at.since, self.best = chosen_by, found["score"], 0, self.student.snapshot()
         else:

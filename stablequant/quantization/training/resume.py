@@ -2,6 +2,7 @@
 
     fingerprint.json      of the model, the recordings and the options
     start/                the quantized model that training starts from
+    widths/               the same with the bits of each weight that were learned, if they were
     training.safetensors  all that training changes, the optimizer's moments, and how far it is
 
 The last file is replaced as a whole after each layer and each check: a run that is killed loses what came after.
@@ -30,9 +31,9 @@ from .student import Student
 
 STATE = "training.safetensors"
 FINGERPRINT = "fingerprint.json"
-START = "start"
-OURS = frozenset({STATE, FINGERPRINT, START, f"{START}.calibration", f".{START}.stablequant.lock"})
-HALF = files.workspace_prefix(Path(START))  # how a folder begins in which a killed run was writing the start
+START, WIDTHS = "start", "widths"
+OURS = frozenset({STATE, FINGERPRINT, START, WIDTHS, f"{START}.calibration", f".{START}.stablequant.lock"})
+HALF = tuple(files.workspace_prefix(Path(name)) for name in (START, WIDTHS))  # folders that a killed run was writing
 AGAIN = "leave out --resume to start again"
 
 
@@ -72,6 +73,11 @@ class Journal:
     def start(self) -> Path:
         """Where the model is that training starts from."""
         return self.folder / START
+
+    @property
+    def widths(self) -> Path:
+        """Where the model is with the widths that were learned."""
+        return self.folder / WIDTHS
 
     @property
     def calibration(self) -> Path:

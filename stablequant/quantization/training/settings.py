@@ -32,7 +32,16 @@ class TuneSettings:
     batch: int = 4  # recordings in one of them
     checks: int = 10  # evaluations on the development set, evenly spread
     patience: int = 4  # checks without a better one, after which training ends
+    width_steps: int = 150  # end to end, while widths are learned
+    width_share: float = 0.2  # of the time, where time is the limit
+    value_rate: float = 0.1  # of the values of widths, whose mean gradient is one
+    hot: float = 2.0  # temperature of the shares of widths at first
+    cold: float = 0.2  # at last
     transcripts: float = 0.3  # weight of the task's own loss beside the distance to the float model
+
+    def temperature(self, progress: float) -> float:
+        """Of the shares of widths: it falls by the same factor at each step."""
+        return float(self.hot * (self.cold / self.hot) ** progress)
 
     def factor(self, progress: float) -> float:
         """Of the rates, when a share of the training is done: linear warm-up, then a cosine."""

@@ -19,6 +19,7 @@ from .layerwise import LayerTraining
 from .resume import Done, Journal, of_kind, restore
 from .settings import TuneSettings
 from .student import Student
+from .width_search import WidthSearch
 
 
 class _Clock:
@@ -41,14 +42,33 @@ class Stages:
     out: Path
     seed: int
     loss: str  # "distill", "task" or "both"
-    minutes: float | None  # for both stages; None: the steps in the settings
+    minutes: float | None  # for all stages; None: the steps in the settings
+    widths_learned: bool = False  # before both stages, in a share of the minutes
+
+    def search_widths(
+        self, training: Sequence[CalibrationUtterance], limit: float
+    ) -> tuple[WidthSearch, list[JsonObject]]:
+        """Learn the widths of a student's mixed weights; the search, and what is to be recorded of it."""
+        clock, passages, records = _Clock(0.0), Passages(self.student.teacher), list[JsonObject]()
+        lessons = Lessons(passages, _shared_windows(training, self.student), self.seed)
+        search = WidthSearch(
+            *(self.student, lessons, lessons, self.settings, self.loss, Progress()),
+            limit=limit,
+        )
+        steps = self.settings.width_steps
+        share = self._share(steps, clock, 0.0, 60 * self.settings.width_share * (self.minutes or 0))
+        with progress.bar(desc="widths", total=self._total(steps), unit="step") as bar:
+            finite = search.train(share, lambda record: records.append({"stage": "widths", **record}), bar)
+        self._report(search.progress, finite)
+        return search, records
 
     def train(self, training: Sequence[CalibrationUtterance], development: Sequence[CalibrationUtterance]) -> Done:
         """Train layer by layer, then end to end, from where an earlier run stopped; the best state is loaded."""
         done, tensors = self.journal.load()
         if tensors:
             self.student.load(of_kind(tensors, "now"))
-        clock, passages = _Clock(done.seconds), Passages(self.student.teacher)
+        of_widths = 60 * self.settings.width_share * (self.minutes or 0) if self.widths_learned else 0.0
+        clock, passages = _Clock(done.seconds or of_widths), Passages(self.student.teacher)
         lessons = Lessons(passages, _shared_windows(training, self.student), self.seed)
         finite = self._layer_by_layer(lessons, done, clock)
 

@@ -16,6 +16,7 @@ from ...models.recognizer import Recognizer
 from ..numerics.weight_grid import QTensor
 from ..plan.choice import InputChoice, Quantized
 from .quantizers.activation import TrainedInput
+from .quantizers.mixture import MixedWeight, Widths
 from .quantizers.weight import TrainedWeight
 from .settings import TuneSettings
 
@@ -25,7 +26,7 @@ class TrainedSite:
     """A site of the student."""
 
     choice: Quantized
-    weight: TrainedWeight
+    weight: TrainedWeight | MixedWeight
     input: TrainedInput
 
 
@@ -40,7 +41,7 @@ class Student:
         self,
         teacher: Recognizer,
         choices: Mapping[str, Quantized],
-        weights: Mapping[str, QTensor],
+        weights: Mapping[str, QTensor | Widths],
         vectors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         self.teacher = teacher
@@ -56,13 +57,13 @@ class Student:
             for name in self.vectors.keys() & vectors.keys():
                 self.vectors[name].copy_(vectors[name])
 
-    def _site(self, name: str, choice: Quantized, start: QTensor) -> TrainedSite:
+    def _site(self, name: str, choice: Quantized, start: QTensor | Widths) -> TrainedSite:
         if choice.input is None:
             raise ValueError(f"{name}: a site with inputs in float cannot be stored")
         module = self.recognizer.model.get_submodule(name)
-        site = TrainedSite(
-            choice, TrainedWeight(module.weight.requires_grad_(), start), self._input(name, choice.input)
-        )
+        weight: nn.Parameter = module.weight.requires_grad_()
+        made = TrainedWeight(weight, start) if isinstance(start, QTensor) else MixedWeight(weight, start)
+        site = TrainedSite(choice, made, self._input(name, choice.input))
         site.weight.place()
         module.register_forward_pre_hook(lambda _module, inputs: (site.input(inputs[0]), *inputs[1:]))
         return site
@@ -112,13 +113,14 @@ class Student:
         for weight in self._weights(layer):
             weight.place()
 
-    def _weights(self, layer: str | None) -> Iterator[TrainedWeight]:
+    def _weights(self, layer: str | None) -> Iterator[TrainedWeight | MixedWeight]:
         return (site.weight for name, site in self.sites.items() if layer is None or _within(name, layer))
 
     def quantized(self) -> tuple[dict[str, Quantized], dict[str, QTensor]]:
-        """Choices and weights as they are now."""
-        choices = {name: replace(site.choice, input=site.input.chosen()) for name, site in self.sites.items()}
-        return choices, {name: site.weight.quantized() for name, site in self.sites.items()}
+        """Choices and weights as they are now; those of several widths have none."""
+        single = {name: site.weight for name, site in self.sites.items() if isinstance(site.weight, TrainedWeight)}
+        choices = {name: replace(self.sites[name].choice, input=self.sites[name].input.chosen()) for name in single}
+        return choices, {name: weight.quantized() for name, weight in single.items()}
 
     def trained(self) -> Recognizer:
         """The teacher with the student's biases and norms: what is written, beside the quantized sites."""
