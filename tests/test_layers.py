@@ -43,6 +43,7 @@ LAYERS = (  # from the top down: a folder imports only what stands below it
     "quantization.numerics",
     "speech.layouts",
     "speech.audio_files",
+    "foundation.options",
     "foundation",
 )
 UPWARD: set[tuple[str, str]] = set()  # (file, folder above it)

@@ -44,7 +44,7 @@ def transcribe(options: TranscribeOptions) -> None:
         raise InputError(
             f"--format {options.format} writes subtitles of one recording, not of {len(paths)}; run it once for each"
         )
-    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
+    decoding = Decoding(options.language, options.task == "translate", options.beam_size, not options.no_fallback)
     recognizer = read.load(options.model, options.target_lang, decoding)
     for remark in recognizer.remarks:
         click.echo(f"Warning: {remark}", err=True)

@@ -45,8 +45,9 @@ def _table(result: dict[str, Any]) -> str:
             f"({result['bytes_float32'] / after:.2f} times smaller than its parameters in float32)",
             f"trained on {training['recordings']} recordings: {training['layers']} layers alone, then "
             f"{training['steps']} steps end to end",
-            f"score on {training['development']} held-out recordings: {training['score_before']:.2f} before the training end to end, "
-            f"{result['score']['whole_model']:.2f} now ({result['score']['unit']}; 0 is the float model)",
+            f"score on {training['development']} held-out recordings: {training['score_before']:.2f} before the "
+            f"training end to end, {result['score']['whole_model']:.2f} now ({result['score']['unit']}; 0 is the "
+            "float model)",
             f"{result['seconds']:.0f} s; plan: {result['plan']}",
         ]
     )

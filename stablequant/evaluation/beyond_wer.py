@@ -1,20 +1,13 @@
-"""What a word error rate hides: rare words that were lost, and outputs that repeat themselves.
+"""What a word error rate hides: rare words that were lost (and outputs that repeat themselves: tasks/repetition.py).
 
 Rare words carry much of the meaning and little of the error rate: names, terms, numbers. A word of the references is
 rare if it occurs once in all of them, letter case and punctuation around it aside, or contains a digit. So which words
 are rare depends on the data set: compare models on the same one.
-
-Models that write word after word, such as Whisper, sometimes lose the speech and repeat themselves. The test is the
-one by which Whisper decodes a window of 30 s again: text that zlib makes more than 2.4 times smaller is a loop
-(`compression_ratio_threshold` in whisper/transcribe.py of openai/whisper, the ratio in whisper/utils.py). Several kB
-of plain text pass that ratio too, so longer text than is spoken in 30 s is tested in parts.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -25,8 +18,6 @@ from . import error_rates
 from .error_rates import Counts, Interval
 
 AROUND = re.compile(r"^\W+|\W+$")  # of a word: punctuation
-THRESHOLD = 2.4  # of openai/whisper
-WINDOW = 500  # bytes, about what is said in 30 s
 
 
 def rare_words(references: Sequence[str]) -> frozenset[str]:
@@ -76,19 +67,3 @@ def _bare(word: str) -> str:
 
 def _has_digit(word: str) -> bool:
     return any(character.isdigit() for character in word)
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of the text in UTF-8 over those that zlib needs; of a long text, the highest among its equal parts."""
-    content = text.encode(errors="surrogatepass")
-    parts = max(1, -(-len(content) // WINDOW))
-    ends = [len(content) * number // parts for number in range(parts + 1)]
-    return max(_ratio(content[start:end]) for start, end in itertools.pairwise(ends))
-
-
-def loops(text: str) -> bool:
-    return compression_ratio(text) > THRESHOLD
-
-
-def _ratio(content: bytes) -> float:
-    return len(content) / len(zlib.compress(content))

@@ -1,9 +1,9 @@
 """Write and read the lines of `sfm-quant eval --predictions`: the text of each model for each utterance.
 
 A line is a row of a NeMo manifest. The first model's text is `pred_text`, with `model`, its path, and `time`, the
-seconds of its timed run (null if the utterance is too short for one), and `compression_ratio`, which is above 2.4 if
-the text repeats itself (beyond_wer.py). Further models have `pred_text_2` and so on, the baseline has
-`baseline_pred_text`.
+seconds of its timed run (null if the utterance is too short for one), `compression_ratio`, which is above 2.4 if the
+text repeats itself (repetition.py), and `temperature` if a part was decoded again because it did. Further models have
+`pred_text_2` and so on, the baseline has `baseline_pred_text`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from ..foundation import strict_json
 from ..foundation.errors import InputError
-from .beyond_wer import compression_ratio
+from ..models.tasks.repetition import compression_ratio
 
 BASELINE = "baseline_{}"  # how its fields are named
 
@@ -30,6 +30,7 @@ class ModelAnswer:
     model: str | None  # its path; None if the row does not name it
     text: str
     seconds: float | None  # that it took; None: not timed
+    temperature: float = 0.0  # above 0 where a part repeated itself and was decoded again
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def _to_row(prediction: Prediction) -> dict[str, Any]:
             name.format("pred_text"): answer.text,
             name.format("time"): answer.seconds,
             name.format("compression_ratio"): round(compression_ratio(answer.text), 3),
+            **({name.format("temperature"): answer.temperature} if answer.temperature else {}),
         }
     return row
 

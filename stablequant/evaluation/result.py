@@ -43,7 +43,8 @@ class Measured:
     # what a file of an earlier version does not have is None
     deletions_percent: float | None = None  # of the words, as the next
     insertions_percent: float | None = None
-    looping: int | None = None  # outputs that repeat themselves (beyond_wer.py)
+    looping: int | None = None  # outputs that repeat themselves (tasks/repetition.py)
+    decoded_again: int | None = None  # outputs of which a part was decoded again, because it did
     rare_recall_percent: float | None = None  # of the rare words (beyond_wer.py); None: there are none
     rare_recall_ci95: Interval | None = None
 
@@ -195,6 +196,7 @@ ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ),
     ("rare words recognised, %", lambda each: _with_interval(each.rare_recall_percent, each.rare_recall_ci95)),
     ("looping outputs", lambda each: _known(each.looping, "d")),
+    ("outputs decoded again", lambda each: _known(each.decoded_again, "d")),
     ("CER %", lambda each: f"{each.cer_percent:.2f}"),
     ("speed, x real time", lambda each: f"{each.rtfx:.1f}"),
     ("the same, batched", lambda each: f"{each.rtfx_packed:.1f}"),

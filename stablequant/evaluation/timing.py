@@ -35,6 +35,7 @@ from ..speech.longform import texts
 class Answer:
     text: str
     seconds: float | None  # None: the utterance is too short to be answered
+    temperature: float = 0.0  # above 0 where a part repeated itself and was decoded again
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def _answers(
 ) -> tuple[Answer, ...]:
     """Every model's answer to an utterance."""
     try:
-        return tuple(Answer(*each) for each in _in_turn(recognizers, turn, lambda model: texts(model, [waveform])[0]))
+        found = _in_turn(recognizers, turn, lambda model: texts(model, [waveform])[0])
+        return tuple(Answer(text, seconds, temperature) for (text, temperature), seconds in found)
     except InputError as error:
         raise InputError(f"{utterance.id}: {error}") from error
 

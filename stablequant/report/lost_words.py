@@ -10,6 +10,7 @@ import numpy as np
 
 from ..evaluation import beyond_wer, error_rates
 from ..evaluation.error_rates import Counts, Interval
+from ..models.tasks.repetition import loops
 
 WORST = 20  # utterances shown
 SPEAKERS = 20  # shown, those that lose most
@@ -105,9 +106,7 @@ class Words:
         self.models = ("float", "quantized") if paired else ("quantized",)
         self._references = [row.reference for row in self.rows]
         self._answers = list(zip(*(row.hypotheses for row in self.rows), strict=True))
-        self._looping = np.array(
-            [[beyond_wer.loops(text) for text in row.hypotheses[-len(self.models) :]] for row in rows]
-        )
+        self._looping = np.array([[loops(text) for text in row.hypotheses[-len(self.models) :]] for row in rows])
         self.counts = [error_rates.count_words(self._references, hypotheses) for hypotheses in self._answers]
 
     def kinds(self) -> list[Kinds]:

@@ -26,13 +26,19 @@ class Stretch:
     spoken: Spoken
 
 
-def texts(recognizer: Recognizer, waveforms: Sequence[np.ndarray]) -> list[str]:
-    """The text of each of several waveforms that fit one call; one that is longer than a window is cut at pauses."""
+def texts(recognizer: Recognizer, waveforms: Sequence[np.ndarray]) -> list[tuple[str, float]]:
+    """The text of each of several waveforms that fit one call; one that is longer than a window is cut at pauses.
+
+    With each the highest temperature at which a part of it was decoded again (Spoken.temperature).
+    """
     window = recognizer.geometry.window
     if window is not None and any(len(each) > window for each in waveforms):
-        found = ([s.spoken.text for s in stretches(recognizer, [each])] for each in waveforms)
-        return [" ".join(filter(None, parts)) for parts in found]
-    return [each.text for each in recognizer.recognise(waveforms)]
+        found = ([stretch.spoken for stretch in stretches(recognizer, [each])] for each in waveforms)
+        return [
+            (" ".join(filter(None, (each.text for each in parts))), max((p.temperature for p in parts), default=0.0))
+            for parts in found
+        ]
+    return [(each.text, each.temperature) for each in recognizer.recognise(waveforms)]
 
 
 def stretches(recognizer: Recognizer, blocks: Iterable[np.ndarray]) -> Iterator[Stretch]:

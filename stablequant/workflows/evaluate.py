@@ -13,7 +13,7 @@ import hashlib
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from ..foundation.options import EvaluateOptions
 from ..models.checkpoint import read
 from ..models.recognizer import Recognizer
 from ..models.tasks.base import Decoding
+from ..models.tasks.repetition import loops
 from ..speech import audio
 from ..speech.audio import Listing, Utterance
 
@@ -46,6 +47,7 @@ class Tally:
     characters: Counts
     rare: Counts
     looping: int  # outputs
+    decoded_again: int  # outputs, because they looped
     seconds: np.ndarray  # (answered utterances,), the same utterances for every model
     batch_seconds: np.ndarray  # (batches,), likewise
 
@@ -83,7 +85,7 @@ def _listing(options: EvaluateOptions) -> Listing:
 def _load(options: EvaluateOptions) -> list[Recognizer]:
     """The models in their order and, when there is one, the baseline last."""
     paths = (options.model, *options.others, options.baseline)
-    decoding = Decoding(options.language, options.task == "translate", options.beam_size)
+    decoding = Decoding(options.language, options.task == "translate", options.beam_size, not options.no_fallback)
     loaded = [read.load(path, options.target_lang, decoding) for path in paths if path is not None]
     rate = loaded[0].sampling_rate
     for each in loaded:
@@ -140,7 +142,12 @@ def _decoding(options: EvaluateOptions, recognizers: list[Recognizer]) -> dict[s
     """The settings that every model that generates text had."""
     if not any(each.geometry.window for each in recognizers):
         return None
-    return {"language": options.language, "task": options.task, "beam_size": options.beam_size}
+    return {
+        "language": options.language,
+        "task": options.task,
+        "beam_size": options.beam_size,
+        "fallback": not options.no_fallback,
+    }
 
 
 def _compared(options: EvaluateOptions, measured: list[Measured], tallies: list[Tally]) -> tuple[Compared, ...]:
@@ -170,7 +177,8 @@ def _tally(batches: list[Batch], place: int, normalize: Callable[[str], str]) ->
         of_case=error_rates.errors_of_case(references, hypotheses, words),
         characters=error_rates.count_characters(references, hypotheses),
         rare=beyond_wer.count_rare(references, hypotheses, rare),
-        looping=sum(beyond_wer.loops(each.answers[place].text) for each in timed),
+        looping=sum(loops(each.answers[place].text) for each in timed),
+        decoded_again=sum(each.answers[place].temperature > 0 for each in timed),
         seconds=np.concatenate([np.array(each) for each in alone]),
         batch_seconds=_better_way(np.array([sum(each) for each in alone]), batched),
     )
@@ -209,6 +217,7 @@ def _measured(recognizer: Recognizer, tally: Tally, peak: int | None, audio_seco
         deletions_percent=100 * deletions / words,
         insertions_percent=100 * insertions / words,
         looping=tally.looping,
+        decoded_again=tally.decoded_again,
         rare_recall_percent=recall,
         rare_recall_ci95=recall_ci95,
     )
@@ -322,9 +331,7 @@ def _by_chance(limit: float, interval: error_rates.Interval | None) -> str | Non
 
 def _prediction(timed: TimedUtterance, options: EvaluateOptions) -> Prediction:
     paths = (options.model, *options.others, *([options.baseline] if options.baseline else []))
-    answers = [
-        ModelAnswer(path, answer.text, answer.seconds) for path, answer in zip(paths, timed.answers, strict=True)
-    ]
+    answers = [ModelAnswer(path, *astuple(answer)) for path, answer in zip(paths, timed.answers, strict=True)]
     return Prediction(
         audio_filepath=_path(timed.utterance),
         offset=timed.utterance.offset,

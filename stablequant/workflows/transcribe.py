@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,14 @@ class Transcript:
 
 def _entry(word: Word) -> dict[str, Any]:
     return {"word": word.word, "start": word.start, "end": word.end}
+
+
+class Said(NamedTuple):
+    """What is kept of a stretch of a recording."""
+
+    text: str
+    words: tuple[Word, ...]
+    temperature: float
 
 
 Transcribed = tuple[str, "Transcript | InputError"]  # path, and what is said or why it cannot be read
@@ -90,7 +98,7 @@ def _read(recognizer: Recognizer, path: str, words: bool) -> np.ndarray | Transc
 
 
 def _long(recognizer: Recognizer, utterance: Utterance, seconds: float, words: bool) -> Transcript:
-    blocks, parts = audio.blocks(utterance, recognizer.sampling_rate), []
+    blocks, parts = audio.blocks(utterance, recognizer.sampling_rate), list[Said]()
     with progress.bar(total=round(seconds), desc=utterance.id, unit="s") as bar:
         for stretch in stretches(recognizer, blocks):
             parts.append(_said(recognizer, stretch, words))
@@ -138,15 +146,20 @@ def _recognised(recognizer: Recognizer, waveforms: list[np.ndarray]) -> Iterator
             yield from _recognised(recognizer, [waveform])
 
 
-def _said(recognizer: Recognizer, stretch: Stretch, words: bool) -> tuple[str, list[Word]]:
-    """The text of a stretch, and its words in the recording: of a long one no more is kept."""
-    begin = stretch.start / recognizer.sampling_rate
-    found = stretch.spoken.words() if words else ()
-    return stretch.spoken.text, [
-        word._replace(start=round(begin + word.start, 3), end=round(begin + word.end, 3)) for word in found
-    ]
+def _said(recognizer: Recognizer, stretch: Stretch, words: bool) -> Said:
+    """What of a stretch is kept, with its words in the recording."""
+    begin, spoken = stretch.start / recognizer.sampling_rate, stretch.spoken
+    moved = (
+        word._replace(start=round(begin + word.start, 3), end=round(begin + word.end, 3))
+        for word in (spoken.words() if words else ())
+    )
+    return Said(spoken.text, tuple(moved), spoken.temperature)
 
 
-def _transcript(path: str, seconds: float, parts: Sequence[tuple[str, list[Word]]], words: bool) -> Transcript:
-    text = " ".join(filter(None, (text for text, _ in parts)))
-    return Transcript(path, round(seconds, 3), text, tuple(w for _, some in parts for w in some) if words else None)
+def _transcript(path: str, seconds: float, parts: Sequence[Said], words: bool) -> Transcript:
+    text = " ".join(filter(None, (each.text for each in parts)))
+    found = tuple(word for each in parts for word in each.words) if words else None
+    hottest, warning = max((each.temperature for each in parts), default=0.0), None
+    if hottest:
+        warning = f"a part repeated itself and was decoded again by sampling (temperature {hottest:g}); check the text"
+    return Transcript(path, round(seconds, 3), text, found, warning)

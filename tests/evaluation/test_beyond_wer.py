@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.evaluation import beyond_wer, error_rates
-from stablequant.evaluation.beyond_wer import THRESHOLD, WINDOW, compression_ratio, loops
+from stablequant.models.tasks.repetition import THRESHOLD, WINDOW, compression_ratio, loops
 
 sentences = st.lists(st.sampled_from(["a", "b", "C", "4", "é"]), max_size=6).map(" ".join)
 pairs = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=5)

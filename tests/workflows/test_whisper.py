@@ -124,7 +124,7 @@ def test_eval_compares_with_the_float_model(quantized, whisper, sounds, tmp_path
         assert all(right) == (found[key]["wer_percent"] == 0)
     assert found["delta"]["compression"] > 1.3
     assert found["data"]["utterances"] == 4
-    assert found["decoding"] == {"language": None, "task": "transcribe", "beam_size": 1}
+    assert found["decoding"] == {"language": None, "task": "transcribe", "beam_size": 1, "fallback": True}
     assert "speedup" in found["delta"]
     assert str(whisper) in shown
     sites = read_plan(quantized).sites

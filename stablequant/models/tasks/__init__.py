@@ -5,6 +5,7 @@ SHARED = (
     "ctc_vocabulary",
     "ctc_words",
     "decoding",
+    "repetition",
     "unspaced",
     "whisper_alignment",
     "whisper_tokens",

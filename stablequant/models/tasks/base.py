@@ -23,6 +23,7 @@ class Decoding:
     language: str | None = None  # spoken, as "de" or "german"; None: the model detects it
     translate: bool = False  # to English
     beams: int = 1
+    fallback: bool = False  # where a text repeats itself, decode again by sampling, at higher and higher temperatures
 
 
 PLAIN = Decoding()
@@ -87,6 +88,10 @@ def text_of(words: Iterable[Word]) -> str:
 
 class Spoken(Protocol):
     """What a model recognises in one piece of a recording."""
+
+    @property
+    def temperature(self) -> float:
+        """At which its text was sampled, after one that repeated itself; 0: it was not."""
 
     @property
     def text(self) -> str:

@@ -37,7 +37,7 @@ ENOUGH = 10  # frames of agreement on either side; more do not make a join bette
 
 def refuse(decoding: Decoding, config: Any, generation: Mapping[str, Any]) -> None:
     """InputError for all choices: greedy decoding has none."""
-    if decoding != PLAIN:
+    if replace(decoding, fallback=False) != PLAIN:
         raise InputError(
             "--language, --task and --beam-size are for models like Whisper, not for CTC models; leave them out"
         )
@@ -99,6 +99,7 @@ class Symbols:
 
     symbols: np.ndarray
     network: Network
+    temperature: float = 0.0
 
     @property
     def text(self) -> str:

@@ -1,7 +1,7 @@
-"""Writing tokens: greedy and beam search on the decoder of transformers, or on that of an engine.
+"""Writing tokens: greedy and beam search, and sampling, on the decoder of transformers, or on that of an engine.
 
-Both write what `generate` of transformers 5 writes (greedy search, and beam search with a length penalty of 1), but
-without its work around each step, which takes longer than the products of a small model.
+Both searches write what `generate` of transformers 5 writes (greedy search, and beam search with a length penalty of
+1), but without its work around each step, which takes longer than the products of a small model.
 """
 
 from __future__ import annotations
@@ -103,6 +103,30 @@ def beam_search(begun: Begun, found: Tokens, width: int) -> list[int]:
         running.keep(rows[going])
         ids = tokens[going][:, None]
     return [token for token in finished[0].tokens if token != found.end] if finished else []
+
+
+def sample(begun: Begun, found: Tokens, temperature: float, count: int, generator: torch.Generator) -> list[int]:
+    """The most likely, for each token, of `count` texts of one piece that are drawn at a temperature."""
+    running, prompts = begun.running, begun.prompts
+    texts, alive, ids = [Beam(0.0, ()) for _ in range(count)], list(range(count)), prompts[:, begun.read :]
+    for length in range(prompts.shape[1], found.longest):
+        logits = _allowed(_finite(running.step(ids)), found, first=length == prompts.shape[1])
+        if length == prompts.shape[1]:
+            running.keep(torch.zeros(count, dtype=torch.int64))
+            logits = logits.expand(count, -1)
+        drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+        likely = logits.log_softmax(-1).gather(1, drawn)[:, 0].tolist()
+        for row, token, score in zip(alive, drawn[:, 0].tolist(), likely, strict=True):
+            texts[row] = Beam(texts[row].score + score, (*texts[row].tokens, token))
+        left = (drawn[:, 0] != found.end).nonzero()[:, 0]
+        if not len(left):
+            break
+        if len(left) < len(alive):
+            running.keep(left)
+            alive = [alive[row] for row in left]
+        ids = drawn[left]
+    best = max(texts, key=lambda each: each.score / max(1, len(each.tokens)))
+    return [token for token in best.tokens if token != found.end]
 
 
 def _finite(logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ Decoding (decoding.py) writes what transformers' `generate` writes, but costs le
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,12 @@ from ...foundation.errors import InputError
 from . import decoding, whisper_alignment, whisper_tokens
 from .base import NOT_FINITE, Answer, Decoding, Forced, Inputs, Network, Part, Spoken, Word, total_variation
 from .decoding import Begun
+from .repetition import compression_ratio, loops
 from .whisper_tokens import Tokens
+
+TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
+SAMPLES = 5  # of which the most likely is taken
+SEED = 0
 
 AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
 HEAD = "ForConditionalGeneration"
@@ -114,6 +119,7 @@ class Written:
     tokens: tuple[int, ...]
     network: Network
     inputs: Inputs
+    temperature: float = 0.0
 
     @property
     def text(self) -> str:
@@ -138,7 +144,29 @@ def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
     else:
         searches = (_begun(network, each, found) for each in states.split(1))
         answers = [(each.prompts, decoding.beam_search(each, found, width)) for each in searches]
-    return [Written(prompt, tuple(text), network, each) for (prompt, text), each in zip(answers, inputs, strict=True)]
+    written = [
+        Written(prompt, tuple(text), network, each) for (prompt, text), each in zip(answers, inputs, strict=True)
+    ]
+    return [
+        _again(each, of_piece, found) if network.decoding.fallback and loops(each.text) else each
+        for each, of_piece in zip(written, states.split(1), strict=True)
+    ]
+
+
+def _again(written: Written, states: Tensor, found: Tokens) -> Written:
+    """The text of a piece, whose first one repeats itself, sampled at the lowest temperature where it does not.
+
+    As openai/whisper does (`temperature` and `compression_ratio_threshold` of transcribe.py); where all repeat
+    themselves, the one that does so least. A piece has its own seed, so its text does not depend on what it is with.
+    """
+    tried = [written]
+    for temperature in TEMPERATURES:
+        begun = _begun(written.network, states, found)
+        text = decoding.sample(begun, found, temperature, SAMPLES, torch.Generator().manual_seed(SEED))
+        tried.append(replace(written, tokens=tuple(text), temperature=temperature))
+        if not loops(tried[-1].text):
+            return tried[-1]
+    return min(tried, key=lambda each: compression_ratio(each.text))
 
 
 def joined(left: Spoken, right: Spoken, seconds: float) -> Spoken:

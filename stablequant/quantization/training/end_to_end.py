@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...evaluation.beyond_wer import loops
 from ...evaluation.error_rates import count_words, normalizer
 from ...models.tasks.base import Answer
+from ...models.tasks.repetition import loops
 from ..search.forward_pass import CalibrationUtterance
 from ..search.scores import total
 from .distillation_data import Lessons

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from stablequant.foundation.errors import InputError
-from stablequant.models.tasks import seq2seq, whisper_tokens
+from stablequant.models.tasks import decoding, repetition, seq2seq, whisper_tokens
 from stablequant.models.tasks.base import PLAIN, Decoding, Network
 
 END = tiny.TOKENS["<|endoftext|>"]
@@ -153,6 +153,69 @@ def test_one_decoder_writes_a_text_and_detects_its_language(language, beams, tmp
     started.clear()
     found.forced(found.inputs(tiny.wave(0, tiny.RATE)))
     assert started == [1]
+
+
+# ---- a text that repeats itself
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    """Half of the texts of the tiny model count as loops."""
+    monkeypatch.setattr(repetition, "THRESHOLD", 0.6)
+
+
+def heard(found, seeds=SEEDS):
+    return found.recognise([tiny.wave(seed, tiny.RATE) for seed in seeds])
+
+
+def test_a_text_that_repeats_itself_is_sampled(strict, tmp_path):
+    plain = heard(recognizer("english", PLAIN, tmp_path))
+    again = heard(recognizer("english", Decoding(fallback=True), tmp_path))
+    looping = [repetition.loops(each.text) for each in plain]
+    assert 1 < sum(looping) < len(SEEDS)
+    for loop, before, after in zip(looping, plain, again, strict=True):
+        assert before.temperature == 0
+        assert after.temperature in seq2seq.TEMPERATURES if after.text != before.text else not after.temperature
+        assert loop or after.text == before.text
+        assert repetition.compression_ratio(after.text) <= repetition.compression_ratio(before.text)
+    last = max(n for n, each in enumerate(again) if each.temperature)
+    [alone] = heard(recognizer("english", Decoding(fallback=True), tmp_path), SEEDS[last : last + 1])
+    assert alone.tokens == again[last].tokens, "it does not depend on what else is recognised"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"), [((9, 1, 1, 1, 1), 0.4), ((9, 9, 9, 9, 1), 1.0), ((9, 8, 7, 8, 9), 0.6)], ids=str
+)
+def test_the_first_temperature_that_helps_is_used_or_the_best(lengths, expected, tmp_path, monkeypatch):
+    found, letter = recognizer("english", Decoding(fallback=True), tmp_path), tiny.TOKENS["E"]
+    of = dict(zip(seq2seq.TEMPERATURES, lengths, strict=True))
+    monkeypatch.setattr(repetition, "compression_ratio", lambda text: len(text.strip()))
+    monkeypatch.setattr(seq2seq, "compression_ratio", lambda text: len(text.strip()))
+    monkeypatch.setattr(decoding, "greedy", lambda begun, _: [[letter] * 20 for _ in begun.prompts])
+    monkeypatch.setattr(decoding, "sample", lambda _b, _f, temperature, *_: [letter] * of[temperature])
+    [spoken] = heard(found, [0])
+    assert (spoken.temperature, spoken.text) == (expected, "E" * of[expected])
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_samples_are_drawn_from_the_posteriors(temperature, tmp_path):
+    """At a low temperature nearly always the best token; at 1 the first tokens are as frequent as they are likely."""
+    found = recognizer("english", PLAIN, tmp_path)
+    inputs = found.inputs(tiny.wave(0, tiny.RATE))
+    tokens = seq2seq.whisper_tokens.tokens(found.network)
+    with torch.inference_mode():
+        states = seq2seq._encoded(found.model, inputs)
+        begin = lambda: seq2seq._begun(found.network, states, tokens)  # noqa: E731
+        begun = begin()
+        logits = decoding._allowed(begun.running.step(begun.prompts), tokens, first=True)[0]
+        likely = (logits / temperature).softmax(-1)
+        short = replace(tokens, longest=begun.prompts.shape[1] + 1)
+        drawn = [
+            decoding.sample(begin(), short, temperature, 1, torch.Generator().manual_seed(seed)) for seed in range(200)
+        ]
+    best = int(likely.argmax())
+    share = sum(each == [best] for each in drawn) / 200
+    assert share == pytest.approx(float(likely[best]), abs=0.12)
 
 
 # ---- what cannot be
