@@ -25,6 +25,7 @@ MOST_BEAMS = 64
 NORMALIZERS = ("none", "basic", "english")
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
 NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that other options choose, see `planner`
+SPARSITIES = ("2:4", "1:4", "4:8", "2:8")  # n:m, n of every m weights are kept
 GROUP_SIZES = {"auto": "auto", "32": 32, "64": 64, "128": 128, "channel": None}
 
 
@@ -164,8 +165,14 @@ class CalibrateOptions(Options):
         "auto",
         one_of=GROUP_SIZES,
     )
+    sparsity: str | None = _option(
+        "Keep n of every m weights that follow each other in a row, n:m; the others are zero and take no codes. Saves "
+        "disk, not time, and loses words.  [default: all are kept]",
+        None,
+        one_of=SPARSITIES,
+    )
     rounding: str | None = _option(
-        "How weights are rounded.  [default: compensated at 4 bits and fewer, nearest above]",
+        "How weights are rounded.  [default: compensated at 4 bits and fewer or with --sparsity, nearest above]",
         None,
         one_of=lambda: registry.names("rounding"),
     )
@@ -227,7 +234,7 @@ class CalibrateOptions(Options):
     def _ignored(self) -> Iterator[tuple[str, str]]:
         """(option without effect, why)"""
         if self.plan is not None:
-            for name in ("scheme", "method", "threshold", "group_size", *LIMITS):
+            for name in ("scheme", "method", "threshold", "group_size", "sparsity", *LIMITS):
                 yield name, "is already set in the plan; edit it there, or leave out --plan"
         elif self.range_planner() == "uniform":
             yield "threshold", "is only used by --method stable; leave it out"

@@ -41,7 +41,7 @@ def test_what_trains_is_what_is_written(format, seed, moved):
     found = made.quantized()
     assert torch.equal(made.target[0], found.dequantize())
     stored = found.format.store(found, found.codes.shape)
-    assert found.format.problem(stored) is None
+    assert found.format.problem(stored, found.codes.shape) is None
     loaded = found.format.load(stored, found.codes.shape)
     assert torch.equal(loaded.codes, found.codes)
     assert int(found.codes.abs().max()) <= 127
