@@ -46,7 +46,7 @@ def test_positions_that_do_not_ascend_are_a_problem(sparsity):
 
 @pytest.mark.parametrize("text", ["", "2", "2:", "4:2", "0:4", "4:4", "2:4 ", "2:3", "two:four", None])
 def test_what_there_is_not_is_refused(text):
-    with pytest.raises(ValueError, match="weight_sparsity is .* must be one of 2:4, 1:4, 4:8, 2:8"):
+    with pytest.raises(ValueError, match=r"weight_sparsity is .* must be one of 2:4, 1:4, 4:8, 2:8"):
         Sparsity.parse(text)
 
 

@@ -31,7 +31,7 @@ def halves(x):
 
 
 def sparse_gpt(w, grid, gram, damping):
-    """Codes and mask by the formulas of the paper: an inverse that loses a column at a time, weights that are updated."""
+    """Codes and mask by the formulas of the paper: an inverse that loses a column at a time, weights that move."""
     sparsity, (rows, columns) = grid.format.sparsity, w.shape
     points, w, scale = grid.of(), w.double().numpy().copy(), grid.scale.double().numpy()
     step, offset = (each.double().numpy() for each in (points.step, points.offset))

@@ -49,7 +49,7 @@ def test_zero_need_not_be_a_point_of_the_grid():
 def test_the_largest_are_kept_and_the_nearest_points_are_taken(text, seed):
     w = weight(seed)
     found = nearest(text, w)
-    kept, of = map(int, text.partition("-")[2].split(":"))
+    of = int(text[-1])
     blocks, mask = w.abs().view(6, -1, of), found.grid.kept.view(6, -1, of)
     least = blocks.masked_fill(~mask, torch.inf).amin(-1)
     assert (blocks.masked_fill(mask, 0.0).amax(-1) <= least).all()
