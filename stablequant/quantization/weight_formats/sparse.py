@@ -59,7 +59,7 @@ class Sparse:
         return replace(self, dense=self.dense.stored)
 
     @property
-    def _kept(self) -> WeightFormat:
+    def _alone(self) -> WeightFormat:
         """The format of the kept weights alone, as a smaller weight."""
         group = None if self.group is None else self.sparsity.count(self.group)
         return base.weight_format(self.bits, group, self.asymmetric)
@@ -75,37 +75,37 @@ class Sparse:
 
     def bytes(self, rows: int, columns: int) -> int:
         count = self.sparsity.count(columns)
-        return self._kept.bytes(rows, count) + packed_bytes(rows * count, self.sparsity.position_bits)
+        return self._alone.bytes(rows, count) + packed_bytes(rows * count, self.sparsity.position_bits)
 
     def empty(self, shape: torch.Size) -> dict[str, Tensor]:
         rows, count = small = self._small(shape)
         positions = torch.zeros(packed_bytes(rows * count, self.sparsity.position_bits), dtype=torch.uint8)
-        return {**self._kept.empty(small), POSITIONS: positions}
+        return {**self._alone.empty(small), POSITIONS: positions}
 
     def store(self, weight: QTensor, shape: torch.Size) -> dict[str, Tensor]:
         grid, mask, small = weight.grid, weight.grid.kept, self._small(shape)
         if mask is None or bool((weight.codes[~mask] != 0).any()):
             raise ValueError("a weight of this format has a mask, and the code 0 where it keeps nothing")
         group = grid.group[:: self.sparsity.of].repeat_interleave(self.sparsity.kept)
-        alone = replace(grid, format=self._kept, group=group, kept=None).hold(weight.codes[mask].view(small))
+        alone = replace(grid, format=self._alone, group=group, kept=None).hold(weight.codes[mask].view(small))
         positions = pack(self.sparsity.positions(mask), self.sparsity.position_bits)
-        return {**self._kept.store(alone, small), POSITIONS: positions}
+        return {**self._alone.store(alone, small), POSITIONS: positions}
 
     def load(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> QTensor:
-        return self._spread(self._kept.load(tensors, self._small(shape)), self._positions(tensors, shape))
+        return self._spread(self._alone.load(tensors, self._small(shape)), self._positions(tensors, shape))
 
     def take(self, tensors: Mapping[str, Tensor], shape: torch.Size, rows: Tensor) -> QTensor:
         count, columns = small = self._small(shape)
         alone = {name: each for name, each in tensors.items() if name != POSITIONS}
         packed = packed_rows(tensors[POSITIONS], self.sparsity.position_bits, count, columns, rows)
         positions = unpack(packed, self.sparsity.position_bits, len(rows) * columns).view(len(rows), columns)
-        return self._spread(self._kept.take(alone, small, rows), positions)
+        return self._spread(self._alone.take(alone, small, rows), positions)
 
     def problem(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> str | None:
         """Rows are whole blocks, positions ascend in each, and the kept weights are a weight."""
         if shape[1:].numel() % self.sparsity.of:
             return f"its rows of {shape[1:].numel()} weights are not divided by sparsity {self.sparsity}"
-        found = self._kept.problem(tensors, self._small(shape))
+        found = self._alone.problem(tensors, self._small(shape))
         return found or self.sparsity.problem(self._positions(tensors, shape))
 
     def _small(self, shape: torch.Size) -> torch.Size:
