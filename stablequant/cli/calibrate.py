@@ -55,6 +55,8 @@ def _lines(result: JsonObject) -> Iterator[str]:
         f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB, {before / after:.2f} times smaller "
         f"({result['bytes_float32'] / after:.2f} times smaller than its parameters in float32)"
     )
+    if patterns := [site["weight_sparsity"] for site in sites if "weight_sparsity" in site]:
+        yield f"sparsity {', '.join(sorted(set(patterns)))} at {len(patterns)} of the {quantized} quantized sites"
     yield f"layers whose largest inputs were left out of the range, as outliers: {len(clipped)} of {len(layers)}"
     if held_out := result.get("held_out"):
         change = f"{held_out['wer_increase']:+.2f} points"

@@ -157,7 +157,7 @@ class QuantizedSite(nn.Module):
             raise InputError(
                 f"{name}: its input_zero_point is not whole, so the file is damaged; copy or calibrate the model again"
             )
-        if problem := self.form.format.problem(self.tensors()):
+        if problem := self.form.format.problem(self.tensors(), self.form.weight_shape):
             raise InputError(f"{name}: {problem}, the file is damaged; write the model again")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ class TableOf(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """The rows of the weight."""
         site = self.site
-        names = site.form.format.empty(torch.Size([1, 1]))
+        names = site.form.format.empty(torch.Size([1, *site.form.weight_shape[1:]]))
         stored = {name: site.get_buffer(name) for name in names}
         rows = site.form.format.take(stored, site.form.weight_shape, ids.flatten())
         return rows.dequantize().view(*ids.shape, rows.codes.shape[1])

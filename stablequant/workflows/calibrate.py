@@ -118,7 +118,7 @@ def _fingerprint(
     return {
         **{key: getattr(options, key) for key in keep},
         **({} if options.plan is None else {"plan": edited.read(options.plan).wanted.to_json()}),
-        **({} if options.language is None else {"language": options.language}),
+        **{key: value for key in ("language", "sparsity") if (value := getattr(options, key)) is not None},
         **writing(recognizer),
         "weights": checkpoint.weights_hash(recognizer.model),
         "audio": about["audio_sha256"],

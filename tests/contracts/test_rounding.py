@@ -14,11 +14,12 @@ METHODS = registry.names("rounding")
 FORMATS = tuple(weight_format(bits) for bits in range(2, 9)) + tuple(
     weight_format(bits, 8, asymmetric) for bits in (2, 3, 4) for asymmetric in (False, True)
 )
+SPARSE = tuple(weight_format(bits, 8 if bits < 5 else None, bits < 4, "2:4") for bits in (2, 3, 4, 8))
 every_method = pytest.mark.parametrize("method", METHODS)
-formats = st.sampled_from(FORMATS)
+formats = st.sampled_from(FORMATS + SPARSE)
 
 
-def weight(seed, rows=4, columns=30):
+def weight(seed, rows=4, columns=32):
     return torch.from_numpy(np.random.default_rng(seed).standard_t(3, (rows, columns)).astype(np.float32))
 
 
@@ -27,7 +28,7 @@ def points(w, format):
     return format.fit(w, largest.weights)
 
 
-def grams(seed, columns=30, frames=80):
+def grams(seed, columns=32, frames=80):
     """Both halves' matrices of inputs that depend on each other."""
     rng = np.random.default_rng(seed)
     x = torch.from_numpy(
@@ -50,8 +51,11 @@ def test_codes_are_int8_and_on_the_lattice_that_was_given(method, seed, format):
     assert found.codes.dtype == torch.int8
     assert found.codes.shape == w.shape
     assert torch.equal(found.scale, on.scale)
-    assert found.grid is on
-    steps = (found.codes.double() - on.of().offset.double()) / on.of().step.double()
+    kept = torch.ones_like(w, dtype=torch.bool) if format.sparsity is None else found.grid.kept
+    assert found.grid is on or format.sparsity is not None
+    assert found.format == format
+    assert not found.codes[~kept].any()
+    steps = ((found.codes.double() - on.of().offset.double()) / on.of().step.double())[kept]
     assert torch.equal(steps, steps.round())
     assert 0 <= float(steps.min()) <= float(steps.max()) <= format.top
 
@@ -75,13 +79,15 @@ def test_the_float_weight_is_left_as_it_was_and_the_result_is_the_same_twice(met
 
 @every_method
 @given(seed=st.integers(0, 99))
-def test_several_lattices_at_once_give_what_each_gives_alone(method, seed):
+@pytest.mark.parametrize("sparsity", [None, "2:4"])
+def test_several_lattices_at_once_give_what_each_gives_alone(method, sparsity, seed):
     w = weight(seed)
-    grids = [points(w, weight_format(bits, 8, True)) for bits in (4, 3, 2)]
+    grids = [points(w, weight_format(bits, 8, True, sparsity)) for bits in (4, 3, 2)]
     together = registry.get("rounding", method).round_weight(w, grids, grams(seed))
-    assert [each.grid for each in together] == grids
+    assert [each.format for each in together] == [on.format for on in grids]
     for on, found in zip(grids, together, strict=True):
         assert torch.equal(found.codes, round_weight(method, w, on, seed).codes)
+        assert torch.equal(found.scale, on.scale)
 
 
 @every_method
@@ -105,7 +111,7 @@ def test_inputs_that_are_silent_do_no_harm(method, dead):
     assert found.dequantize().isfinite().all()
 
 
-@given(seed=st.integers(0, 99), format=formats)
+@given(seed=st.integers(0, 99), format=st.sampled_from(FORMATS))
 def test_nearest_leaves_no_point_of_the_lattice_nearer(seed, format):
     w = weight(seed)
     on = points(w, format)

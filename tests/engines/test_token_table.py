@@ -1,6 +1,7 @@
 """A table of tokens that is quantized with the product that shares its weight: its rows, its file, its memory."""
 
 import copy
+import itertools
 
 import pytest
 import tiny
@@ -25,6 +26,7 @@ from stablequant.quantization.weight_formats.base import parse
 
 TABLE, PRODUCT = "model.decoder.embed_tokens", "proj_out"
 FORMATS = ("w8", "w6", "w4", "w4g16", "w4g16z", "w3", "w3g16z", "w3g8", "w2", "w2g16", "w2g16z", "w2g8z")
+SPARSE = ("w8-2:4", "w4g16z-2:4", "w3g16-1:4", "w2g8z-4:8")
 every_format = pytest.mark.parametrize("text", FORMATS)
 
 
@@ -55,8 +57,14 @@ def quantized(rows, columns, text):
     return model, {"product": choice}, {"product": weight}
 
 
-@every_format
-@pytest.mark.parametrize(("rows", "columns"), [(20, 32), (7, 19), (5, 3), (1, 1)])
+@pytest.mark.parametrize(
+    ("text", "rows", "columns"),
+    [
+        *itertools.product(FORMATS, (20,), (32,)),
+        *((text, *shape) for text in FORMATS for shape in ((7, 19), (5, 3), (1, 1))),
+        *((text, *shape) for text in SPARSE for shape in ((20, 32), (7, 24), (1, 8))),
+    ],
+)
 def test_a_row_is_that_of_the_dequantized_weight(text, rows, columns):
     model, choices, weights = quantized(rows, columns, text)
     state.convert(model, choices, weights)
@@ -66,7 +74,7 @@ def test_a_row_is_that_of_the_dequantized_weight(text, rows, columns):
         assert torch.equal(found, weights["product"].dequantize()[ids])
 
 
-@every_format
+@pytest.mark.parametrize("text", FORMATS + SPARSE)
 def test_after_an_engine_took_over_the_rows_are_the_same(text):
     model, choices, weights = quantized(20, 32, text)
     lowered = onednn.lower(state.convert(model, choices, weights)).model

@@ -175,6 +175,7 @@ CHANGES = {
     "score": {"score": "wer"},
     "threshold": {"threshold": 0.0},
     "seed": {"seed": 1},
+    "sparsity": {"sparsity": "2:4"},
     "fewer recordings": {"max_samples": 2},
 }
 

@@ -5,13 +5,14 @@ Importing this needs no torch, so that `--help` is fast.
 
 from .fields import Options, allowed, flag
 from .measure import NORMALIZERS, EvaluateOptions, ReportOptions, TranscribeOptions
-from .quantize import LIMITS, LOSSES, SCORES, CalibrateOptions, TuneOptions, methods, parse_scheme
+from .quantize import LIMITS, LOSSES, SCORES, SPARSITIES, CalibrateOptions, TuneOptions, methods, parse_scheme
 
 __all__ = [
     "LIMITS",
     "LOSSES",
     "NORMALIZERS",
     "SCORES",
+    "SPARSITIES",
     "CalibrateOptions",
     "EvaluateOptions",
     "Options",

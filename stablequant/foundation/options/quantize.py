@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from .. import registry
 from ..errors import InputError
@@ -28,6 +28,7 @@ SCORES = ("logits", "wer")
 LOSSES = ("distill", "task", "both")
 LIMITS = ("avg_bits", "target_compression", "max_wer_increase")  # options that make bits differ from site to site
 NO_METHODS = frozenset({"edited", "mixed", "uniform"})  # planners that other options choose, see `planner`
+SPARSITIES = ("2:4", "1:4", "4:8", "2:8")  # n:m, n of every m weights are kept
 GROUP_SIZES = {"auto": "auto", "32": 32, "64": 64, "128": 128, "channel": None}
 
 
@@ -46,6 +47,15 @@ def parse_scheme(scheme: str) -> tuple[int, int]:
     if not (2 <= weight <= 8 and 2 <= activation <= 8):
         raise InputError(f"scheme {scheme!r}: weights and activations must have 2 to 8 bits")
     return weight, activation
+
+
+def sparsity_field() -> Any:
+    return option_field(
+        "Keep n of every m weights that follow each other in a row, n:m; the others are zero and take no codes. Saves "
+        "disk, not time, and loses words.  [default: all are kept]",
+        None,
+        one_of=SPARSITIES,
+    )
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,9 @@ class CalibrateOptions(Options):
         "auto",
         one_of=GROUP_SIZES,
     )
+    sparsity: str | None = sparsity_field()
     rounding: str | None = option_field(
-        "How weights are rounded.  [default: compensated at 4 bits and fewer, nearest above]",
+        "How weights are rounded.  [default: compensated at 4 bits and fewer or with --sparsity, nearest above]",
         None,
         one_of=lambda: registry.names("rounding"),
     )
@@ -139,7 +150,7 @@ class CalibrateOptions(Options):
     def _ignored(self) -> Iterator[tuple[str, str]]:
         """(option without effect, why)"""
         if self.plan is not None:
-            for name in ("scheme", "method", "threshold", "group_size", *LIMITS):
+            for name in ("scheme", "method", "threshold", "group_size", "sparsity", *LIMITS):
                 yield name, "is already set in the plan; edit it there, or leave out --plan"
         elif self.range_planner() == "uniform":
             yield "threshold", "is only used by --method stable; leave it out"
@@ -173,6 +184,7 @@ class TuneOptions(Options):
         "auto",
         one_of=GROUP_SIZES,
     )
+    sparsity: str | None = sparsity_field()
     start: str | None = path_field(
         "Start from this quantized folder of MODEL.  [default: calibrate first]", None, metavar="DIR", flag="--from"
     )
@@ -212,7 +224,16 @@ class TuneOptions(Options):
 
     def calibration(self, data: str, out: str) -> CalibrateOptions:
         """The options of the calibration that training starts from."""
-        names = ("model", "avg_bits", "target_compression", "group_size", "max_samples", "seed", "target_lang")
+        names = (
+            "model",
+            "avg_bits",
+            "target_compression",
+            "group_size",
+            "sparsity",
+            "max_samples",
+            "seed",
+            "target_lang",
+        )
         return CalibrateOptions(
             data=data,
             out=out,
@@ -234,7 +255,7 @@ class TuneOptions(Options):
     def refuse_ignored(self, given: Collection[str]) -> None:
         if "width_steps" in given and not self.mixed():
             raise InputError("--width-steps is for --avg-bits and --target-compression; leave it out")
-        for name in ("scheme", "avg_bits", "target_compression", "group_size"):
+        for name in ("scheme", "avg_bits", "target_compression", "group_size", "sparsity"):
             if self.start is not None and name in given:
                 raise InputError(f"{flag(name)} is already set in the folder of --from; leave it out")
         for name in ("avg_bits", "target_compression"):

@@ -59,7 +59,7 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
         scheme=plan.scheme,
         how="`sfm-quant tune`" if trained else f"`sfm-quant calibrate --method {plan.method}`",
         data="trained on" if trained else "calibration",
-        bits=f"{first.weight.format.bits}-bit weights for each output channel, {inputs}",
+        bits=f"{first.weight.format.bits}-bit weights for each output channel, {inputs}{_sparsity(plan)}",
         integer=len(quantized),
         all_sites=len(plan.sites),
         selected=", ".join(selected) or "none",
@@ -70,6 +70,14 @@ def model_card(plan: Plan, recognizer: Recognizer, folder: Path, name: str) -> s
         score="not measured" if whole is None else f"{whole:.3f} {plan.score['unit']}",
         weights=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
     )
+
+
+def _sparsity(plan: Plan) -> str:
+    """How many weights are kept, where some are not."""
+    found = {
+        str(choice.weight.format.sparsity) for choice in plan.quantized().values() if choice.weight.format.sparsity
+    }
+    return f", sparsity {', '.join(sorted(found))}" if found else ""
 
 
 def _renamed(remark: str, path: str, base: str) -> str:

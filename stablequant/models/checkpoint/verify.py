@@ -113,12 +113,12 @@ def _disagreements(folder: Path, config: StableQuantConfig, plan: Plan) -> Itera
 
 
 def _tensors(folder: Path, sites: Mapping[str, object]) -> dict[str, Tensor]:
-    """The small tensors of the sites, by name; codes are left out."""
+    """The small tensors of the sites, by name; codes and positions are left out."""
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as tensors:
-                names = [key for key in tensors.keys() if not key.endswith(".codes")]  # noqa: SIM118
+                names = [key for key in tensors.keys() if not key.endswith((".codes", ".positions"))]  # noqa: SIM118
                 found |= {key: tensors.get_tensor(key) for key in names}
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file}: cannot be read ({error})") from error

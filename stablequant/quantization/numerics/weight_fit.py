@@ -38,19 +38,21 @@ class Groups:
 def fit(weight: Tensor, groups: Groups, importance: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Scale (out,), steps and offsets (out, groups) of least squared error for a weight (out, n).
 
-    `importance` (n,) weighs the columns. Searched are the clip of each group (SHARES), which its step is, and that of
-    the row.
+    `importance` (n,) weighs the columns, or (out, n) each weight. Searched are the clip of each group (SHARES), which
+    its step is, and that of the row.
     """
     columns = weight.shape[1]
     power = torch.ones(columns) if importance is None else importance / importance.mean().clamp_min(1e-30)
-    found = [_fit(rows, power, groups) for rows in weight.float().split(max(1, CHUNK // columns))]
+    parts = weight.float().split(max(1, CHUNK // columns))
+    powers = [power[None]] * len(parts) if power.ndim == 1 else power.split(max(1, CHUNK // columns))
+    found = [_fit(*each, groups) for each in zip(parts, powers, strict=True)]
     scale, steps, offsets = (torch.cat(each) for each in zip(*found, strict=True))
     return scale, steps.to(torch.uint8), offsets.to(torch.int8)
 
 
 def _fit(weight: Tensor, power: Tensor, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale (out,), steps and offsets (out, groups), all float32, for some rows."""
-    values, weights = _grouped(weight, groups), _grouped(power[None], groups)
+    """Scale (out,), steps and offsets (out, groups), all float32, for some rows; power (1, n) or (out, n)."""
+    values, weights = _grouped(weight, groups), _grouped(power, groups)
     largest = weight.abs().amax(1)
     best: tuple[Tensor, ...] | None = None
     for reach in REACHES:

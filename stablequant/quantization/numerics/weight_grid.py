@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .integer_grid import Grid
+from .sparsity import Sparsity
 
 LARGEST = 127  # magnitude of an int8 code that every kernel takes
 
@@ -43,6 +44,10 @@ class WeightFormat(Protocol):
         """Whether groups have offsets of their own."""
 
     @property
+    def sparsity(self) -> Sparsity | None:
+        """How many of its weights are kept; None: all."""
+
+    @property
     def coarse(self) -> bool:
         """Whether rounding to nearest loses words: rounding then makes up for its errors, and trials use 8 bits."""
 
@@ -58,7 +63,7 @@ class WeightFormat(Protocol):
         """The grid of a float32 weight (out, n).
 
         `importance` (n,) weighs the columns: the second moments of the inputs, which make the squared error that of
-        the output if inputs were uncorrelated.
+        the output if inputs were uncorrelated. One of (out, n) weighs each weight; it is 0 where none is kept.
         """
 
     def whole(self, steps: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,13 +84,16 @@ class WeightFormat(Protocol):
     def take(self, tensors: Mapping[str, Tensor], shape: torch.Size, rows: Tensor) -> QTensor:
         """Some rows (int64) of the weight that `store` made these tensors of, without expanding the others."""
 
-    def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
+    def problem(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> str | None:
         """What is wrong with tensors that a file may hold; None when they are a weight."""
 
 
 @dataclass(frozen=True)
 class QTensor:
-    """A quantized weight: int8 `codes` (out, n), in the canonical shape, on the points of a grid."""
+    """A quantized weight: int8 `codes` (out, n), in the canonical shape, on the points of a grid.
+
+    Weights that the grid does not keep have the code 0.
+    """
 
     codes: Tensor
     grid: WeightGrid
@@ -113,6 +121,7 @@ class WeightGrid:
     scale: Tensor  # float32 (out,)
     steps: Tensor  # uint8 (out, groups), 1 and more
     offsets: Tensor  # int8 (out, groups)
+    kept: Tensor | None = None  # bool (out, n), of a format with sparsity: the other weights are 0, on the grid or not
 
     def of(self) -> GridPoints:
         """The points of every column."""
@@ -121,19 +130,22 @@ class WeightGrid:
 
     def nearest(self, weight: Tensor) -> Tensor:
         """int8 codes (out, n) of the points nearest to a weight (out, n)."""
-        return self.of().nearest(weight)
+        codes = self.of().nearest(weight)
+        return codes if self.kept is None else codes.mul_(self.kept)
 
-    def hold(self, codes: Tensor) -> QTensor:
-        """The weight with these int8 codes (out, n), all of them on the grid."""
-        return QTensor(codes, self)
+    def hold(self, codes: Tensor, kept: Tensor | None = None) -> QTensor:
+        """The weight with these int8 codes (out, n), all of them on the grid, or on one that keeps others."""
+        return QTensor(codes, self if kept is None else replace(self, kept=kept))
 
     def rows(self, index: Tensor | slice) -> WeightGrid:
         """The grid of some rows."""
-        return replace(self, scale=self.scale[index], steps=self.steps[index], offsets=self.offsets[index])
+        kept = None if self.kept is None else self.kept[index]
+        return replace(self, scale=self.scale[index], steps=self.steps[index], offsets=self.offsets[index], kept=kept)
 
     def columns(self, index: slice | Tensor) -> WeightGrid:
         """The grid of some columns, in this order."""
-        return replace(self, group=self.group[index])
+        kept = None if self.kept is None else self.kept[:, index]
+        return replace(self, group=self.group[index], kept=kept)
 
 
 @dataclass(frozen=True)
@@ -177,4 +189,14 @@ class StoredWeight:
 def joined(grids: Sequence[WeightGrid]) -> WeightGrid:
     """Grids of rows that follow each other as one."""
     scale, steps, offsets = (torch.cat([getattr(x, name) for x in grids]) for name in ("scale", "steps", "offsets"))
-    return replace(grids[0], scale=scale, steps=steps, offsets=offsets)
+    return replace(grids[0], scale=scale, steps=steps, offsets=offsets, kept=_masks(grids, 0))
+
+
+def beside(grid: WeightGrid, parts: Sequence[QTensor]) -> QTensor:
+    """The weight on a grid whose columns are those of weights on the same grid's columns, one after the other."""
+    return grid.hold(torch.cat([part.codes for part in parts], 1), _masks([part.grid for part in parts], 1))
+
+
+def _masks(grids: Sequence[WeightGrid], dim: int) -> Tensor | None:
+    masks = [grid.kept for grid in grids if grid.kept is not None]
+    return torch.cat(masks, dim) if masks else None

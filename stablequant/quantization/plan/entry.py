@@ -26,6 +26,7 @@ class Entry:
     weight_bits: int | None = None
     weight_group: int | None = None
     weight_asymmetric: bool | None = None
+    weight_sparsity: str | None = None
     weight_count: int | None = None
     weight_bytes: int | None = None
     weight_method: str | None = None
@@ -46,7 +47,8 @@ class Entry:
     @property
     def format(self) -> WeightFormat:
         """Of the weight; ValueError where what is said of it contradicts itself."""
-        return weight_format(needed("weight_bits", self.weight_bits), self.weight_group, bool(self.weight_asymmetric))
+        bits = needed("weight_bits", self.weight_bits)
+        return weight_format(bits, self.weight_group, bool(self.weight_asymmetric), self.weight_sparsity)
 
     @property
     def bits(self) -> str:
@@ -76,6 +78,7 @@ def to_entry(choice: Choice) -> Entry:
         weight_bits=weight.format.bits,
         weight_group=weight.format.group,
         weight_asymmetric=weight.format.asymmetric or None,
+        weight_sparsity=None if weight.format.sparsity is None else str(weight.format.sparsity),
         weight_count=weight.count,
         weight_bytes=weight.bytes,
         weight_method=weight.method,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..numerics.sparsity import Sparsity
+
 
 @dataclass(frozen=True)
 class Site:
@@ -33,6 +35,10 @@ class Site:
     def unpadded_conv(self) -> bool:
         """Whether it needs no exact zero, and its input is quantized outside the producer's kernel."""
         return self.kind == "conv" and self.padding == 0
+
+    def takes(self, sparsity: Sparsity) -> bool:
+        """Whether its weight can have this sparsity: every output reads all channels, which are whole blocks."""
+        return self.groups == 1 and self.in_channels % sparsity.of == 0
 
     @property
     def macs_per_output_frame(self) -> int:

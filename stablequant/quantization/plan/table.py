@@ -17,7 +17,11 @@ LEGEND = (
     ("probe", "score of the model with only this layer quantized, by its smallest and largest inputs"),
     ("selected", "whether that was too much (--threshold), so that a better range was searched"),
     ("removed %", "inputs that were left out as outliers before the range was chosen; the search found how many"),
-    ("bits", "w8a8: weights of 8 bits, inputs of 8 bits; g64: 64 weights share a scale; z: they also have an offset"),
+    (
+        "bits",
+        "w8a8: weights of 8 bits, inputs of 8 bits; g64: 64 weights share a scale; z: they also have an offset; "
+        "2:4: 2 of every 4 are kept, the others are zero",
+    ),
     ("method", "how the range of the inputs was found"),
     ("low, high", "the range of the inputs; what lies outside becomes the nearest end"),
     (

@@ -8,6 +8,7 @@ The fields of a site that can be edited, and the effect:
 - `weight_bits`, `input_bits` (2 to 8), `weight_method`; `mid_rise` at a convolution without padding.
 - `rounding` deleted: the default of a search is used. At 4 bits and fewer `weight_group` and `weight_asymmetric`
   say how weights share a step; without them there is one per row, and a warning.
+- `weight_sparsity`, as 2:4, where the site reads whole blocks; without compensated rounding with a warning.
 - `reason`: the site stays in float, whatever else its entry says.
 
 Shares and signal-to-noise ratios are measured again. What an earlier search found about the layers is kept.
@@ -127,7 +128,8 @@ def _problems(plan: Draft, sites: dict[str, Site]) -> Iterator[tuple[str, str]]:
 
 def _problem(site: Site, entry: Entry) -> str | None:
     """What is wrong with an entry that quantizes its site."""
-    problem = _site_problem(site, entry) or entry_problem(entry) or _method_problem(entry)
+    problem = _site_problem(site, entry) or entry_problem(entry) or _sparsity_problem(site, entry)
+    problem = problem or _method_problem(entry)
     return problem or ENGINE.refuses(site, _chosen(site, entry, (0.0, 0.0), "nearest"))
 
 
@@ -136,6 +138,13 @@ def _site_problem(site: Site, entry: Entry) -> str | None:
         return f"cannot be quantized ({site.reason}); add a reason"
     if (entry.layer, entry.kind) != (site.layer, site.kind):
         return f"is a {site.kind} of layer {site.layer} in the model, not a {entry.kind} of {entry.layer}"
+    return None
+
+
+def _sparsity_problem(site: Site, entry: Entry) -> str | None:
+    sparsity = entry.format.sparsity
+    if sparsity is not None and not site.takes(sparsity):
+        return f"is grouped, or its {site.in_channels} inputs are no multiple of {sparsity.of}; delete weight_sparsity"
     return None
 
 
@@ -210,6 +219,7 @@ def _unused(wanted: Mapping[str, Entry], by_hand: list[str]) -> Iterator[str]:
 def _remarks(choices: Mapping[str, Quantized], sites: tuple[Site, ...]) -> Iterator[str]:
     """What the choices cost, a sentence each."""
     yield from _coarse(choices)
+    yield from _pruned(choices)
     yield from _noisy(choices)
     yield from _apart(choices, sites)
 
@@ -226,6 +236,17 @@ def _coarse(choices: Mapping[str, Quantized]) -> Iterator[str]:
         yield (
             f"low-bit weights ({_some(coarse)}) are rounded to nearest, with one step for a row, which loses words; "
             'a search would set "weight_group": 64, "weight_asymmetric": true and "rounding": "compensated"'
+        )
+
+
+def _pruned(choices: Mapping[str, Quantized]) -> Iterator[str]:
+    """Warn of weights that become zero by their magnitude alone."""
+    weights = {name: choice.weight for name, choice in choices.items() if choice.weight.format.sparsity is not None}
+    alone = [name for name, weight in weights.items() if weight.rounding == "nearest"]
+    if alone:
+        yield (
+            f"weights with weight_sparsity ({_some(alone)}) are rounded to nearest, so that nothing makes up for "
+            'those that become zero, which loses words; a search would set "rounding": "compensated"'
         )
 
 

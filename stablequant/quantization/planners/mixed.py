@@ -63,29 +63,28 @@ def planner(options: CalibrateOptions) -> Planner:
 
 
 class Rounded:
-    """The weights of every site at every width below 8 bits, for trials."""
+    """The weights of every site at every width, for trials; those that lose words are rounded as in the plan."""
 
     def __init__(self, session: SearchSession, base: Plan) -> None:
         choices = base.quantized()
         sites = [site for site in session.sites if site.name in choices]
+        widths = {site.name: [b for b in WIDTHS if session.choices.format(site, b).coarse] for site in sites}
         self.choices = {
             (site.name, bits): replace(choices[site.name], weight=session.choices.weight(site, bits, "mse"))
             for site in sites
-            for bits in WIDTHS[1:]
+            for bits in widths[site.name]
         }
-        found = session.rounder.round_alone(
-            {site.name: [self.choices[site.name, b] for b in WIDTHS[1:]] for site in sites}
-        )
+        found = session.rounder.round_alone({name: [self.choices[name, b] for b in of] for name, of in widths.items()})
         self._stored = {
             (name, bits): weight
             for name, weights in found.items()
-            for bits, weight in zip(WIDTHS[1:], weights, strict=True)
+            for bits, weight in zip(widths[name], weights, strict=True)
         }
         self._session = session
 
     def weights(self, choices: Mapping[str, Quantized]) -> Mapping[str, QTensor]:
         """The weights of these choices, each expanded when it is asked for."""
-        wide = {name: choice for name, choice in choices.items() if choice.weight.format.bits == WIDTHS[0]}
+        wide = {name: choice for name, choice in choices.items() if not choice.weight.format.coarse}
         rest = {name: choice.weight.format.bits for name, choice in choices.items() if name not in wide}
         narrow = {name: self._stored[name, bits] for name, bits in rest.items()}
         return _Expanding({**self._session.trials.weights(wide), **narrow})
@@ -107,13 +106,13 @@ class _Expanding(Mapping[str, QTensor]):
 
 
 def sensitivity(session: SearchSession, rounded: Rounded) -> Loss:
-    """Step 2, on as many of the probe recordings as PASSES allows; 8 bits count as free."""
+    """Step 2, on as many of the probe recordings as PASSES allows; 8 bits without zeros count as free."""
     trials = {key: _trial(rounded, *key) for key in rounded.choices}
     cost = sum(session.passes.suffix(trial.first) for trial in trials.values())
     scores = session.trials.run("sensitivity", list(trials.values()), min(1.0, PASSES / cost))
-    lost: Loss = {name: {WIDTHS[0]: 0.0} for name, _ in trials}
+    lost: Loss = {name: {} if (name, WIDTHS[0]) in trials else {WIDTHS[0]: 0.0} for name, _ in trials}
     for (name, bits), trial in trials.items():
-        lost[name][bits] = max(scores[trial.key], *lost[name].values())  # fewer bits are not better, but for noise
+        lost[name][bits] = max([scores[trial.key], *lost[name].values()])  # fewer bits are not better, but for noise
     return lost
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ...foundation import registry
 from ...foundation.options import CalibrateOptions, parse_scheme
 from ..numerics.integer_grid import Grid, sqnr_db, unsigned_grid
+from ..numerics.sparsity import Sparsity
 from ..numerics.weight_grid import WeightFormat
 from ..observation.histogram import Histogram
 from ..plan.choice import Choice, InFloat, Quantized, WeightChoice, input_choice
@@ -17,7 +18,7 @@ from ..plan.site import Site
 from ..ranges import percentile
 from ..weight_formats.base import weight_format
 
-TRIAL_BITS = 8  # of weights in a trial of ranges
+TRIAL = weight_format(8)  # of coarse weights in a trial of ranges
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ class Choices:
     def choose(self, site: Site, method: str, clip: float | None = None, *, trial: bool = False) -> Choice:
         """The range that a method gives for a site, after removing the `clip` % largest of its input values.
 
-        In a trial of ranges a weight of a coarse format has 8 bits: its own noise would hide what the range does.
+        In a trial of ranges a weight of a coarse format has 8 bits and no zeros: its own noise would hide what the
+        range does.
         """
         if site.reason is not None:
             return InFloat(site.layer, site.kind, site.reason)
         low, high = self.range(site, method, clip, unsigned_grid(self.input_bits))
-        weight = self.weight(site, self._trial_bits() if trial else self.weight_bits, method)
+        weight = self._in_trial(site, method) if trial else self.weight(site, self.weight_bits, method)
         read = input_choice(low, high, self.input_bits, method, clip)
         return self.measured(Quantized(site.layer, site.kind, weight, read), site.name)
 
@@ -52,13 +54,14 @@ class Choices:
         """The quantized choices as a trial of ranges takes them."""
         found = {site: choices[site.name] for site in self.sites}
         return {
-            site.name: replace(choice, weight=self.weight(site, self._trial_bits(), choice.weight.method))
+            site.name: replace(choice, weight=self._in_trial(site, choice.weight.method))
             for site, choice in found.items()
             if isinstance(choice, Quantized)
         }
 
-    def _trial_bits(self) -> int:
-        return TRIAL_BITS if self.format(self.weight_bits).coarse else self.weight_bits
+    def _in_trial(self, site: Site, method: str) -> WeightChoice:
+        format = self.format(site, self.weight_bits)
+        return self._chosen(site, TRIAL if format.coarse else format, method)
 
     def range(self, site: Site, method: str, clip: float | None, grid: Grid) -> tuple[float, float]:
         """(low, high) by a range method for a site."""
@@ -89,16 +92,23 @@ class Choices:
         )
         return 32 if options.limits() and (bits > 2 or not tight) else 64
 
-    def format(self, bits: int) -> WeightFormat:
-        """What weights of so many bits have in a search."""
-        alone = weight_format(bits)
-        return weight_format(bits, self.group(bits), asymmetric=True) if alone.coarse else alone
+    def sparsity(self, site: Site) -> str | None:
+        """That of the options where the weight of a site can have it; None: all its weights are kept."""
+        wanted = self.options.sparsity
+        return wanted if wanted is not None and site.takes(Sparsity.parse(wanted)) else None
+
+    def format(self, site: Site, bits: int) -> WeightFormat:
+        """What a weight of so many bits has in a search."""
+        grouped = weight_format(bits).coarse
+        return weight_format(bits, self.group(bits) if grouped else None, grouped, self.sparsity(site))
 
     def weight(self, site: Site, bits: int, method: str) -> WeightChoice:
         """How the weight of a site is quantized to `bits`."""
-        format = self.format(bits)
-        kept = "mse" if format.coarse else method  # in groups the range is a step, searched for least error
-        return weight_choice(site, format, kept, self.rounding(format))
+        return self._chosen(site, self.format(site, bits), method)
+
+    def _chosen(self, site: Site, format: WeightFormat, method: str) -> WeightChoice:
+        of_weight = "mse" if format.coarse else method  # in groups the range is a step, searched for least error
+        return weight_choice(site, format, of_weight, self.rounding(format))
 
     def rounding(self, format: WeightFormat) -> str:
         """How weights of a format are rounded."""

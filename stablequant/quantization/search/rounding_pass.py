@@ -20,7 +20,7 @@ from ...engines import onednn, state
 from ...foundation import memory_pages, registry
 from ...models import checkpoint
 from ...models.recognizer import Recognizer
-from ..numerics.weight_grid import Limits, QTensor, WeightGrid, joined
+from ..numerics.weight_grid import Limits, QTensor, WeightGrid, beside, joined
 from ..observation import gram
 from ..observation.gram import Gram, Matrices
 from ..observation.layer_cache import LayerCache
@@ -76,22 +76,21 @@ def round_site(weight: Tensor, choices: Sequence[Quantized], seen: Gram | None =
     groups = 1 if seen is None else seen.site.groups
     parts = [_round_group(rows, choices, rounding, seen, group) for group, rows in enumerate(weight.chunk(groups))]
     return [
-        joined([points for points, _ in of_choice]).hold(torch.cat([codes for _, codes in of_choice]))
+        joined([rows.grid for rows in of_choice]).hold(torch.cat([rows.codes for rows in of_choice]))
         for of_choice in zip(*parts, strict=True)
     ]
 
 
 def _round_group(
     weight: Tensor, choices: Sequence[Quantized], rounding: str, seen: Gram | None, group: int
-) -> list[tuple[WeightGrid, Tensor]]:
-    """For each choice, the grid and int8 codes of the rows of one group of a convolution, or of all rows."""
+) -> list[QTensor]:
+    """For each choice, the rows of one group of a convolution, or all rows."""
     power = None if seen is None else seen.power(group)
     points = [fit(weight, choice.weight, power) for choice in choices]
     blocks: Iterable[tuple[slice, Matrices | None]] = [(slice(None), None)] if seen is None else seen.blocks(group)
     round_weight = registry.get("rounding", rounding).round_weight
     rounded = [round_weight(weight[:, at], [each.columns(at) for each in points], matrices) for at, matrices in blocks]
-    codes = [torch.cat([each.codes for each in of_choice], 1) for of_choice in zip(*rounded, strict=True)]
-    return list(zip(points, codes, strict=True))
+    return [beside(grid, parts) for grid, parts in zip(points, zip(*rounded, strict=True), strict=True)]
 
 
 def fit(weight: Tensor, choice: WeightChoice, power: Tensor | None = None) -> WeightGrid:

@@ -14,12 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ...foundation import progress
+from ...foundation.errors import InputError
 from ...foundation.options import CalibrateOptions
 from ...foundation.strict_json import JsonObject
 from ...models import checkpoint
 from ...models.checkpoint.transformers_hook import ENGINE
 from ...models.recognizer import Recognizer
 from ...models.source import folder_bytes
+from ..numerics.sparsity import Sparsity
 from ..numerics.weight_grid import QTensor
 from ..observation import collect
 from ..observation.histogram import Histogram
@@ -102,6 +104,7 @@ def begin(
 ) -> SearchSession:
     """The session after the pass over all recordings; sites that no recording reached stay in float, with a reason."""
     found, passages = sites_of(recognizer), Passages(recognizer, resume)
+    _refuse_sparsity(options.sparsity, found)
     histograms = _observed(passages, found, recordings, resume)
     sites = tuple(
         site if site.reason or site.name in histograms else replace(site, reason="no calibration recording reaches it")
@@ -128,6 +131,15 @@ def begin(
         passes=passes,
         rounder=Rounder(passages, sites, recordings, len(probe), Path(options.out), passes),
     )
+
+
+def _refuse_sparsity(wanted: str | None, sites: Sequence[Site]) -> None:
+    """InputError if no site can have this sparsity."""
+    if wanted is not None and not any(site.takes(Sparsity.parse(wanted)) for site in sites if site.reason is None):
+        raise InputError(
+            f"--sparsity {wanted}: no weight of this model has a multiple of {Sparsity.parse(wanted).of} inputs; "
+            "leave it out"
+        )
 
 
 def _with_probe(choice: Choice, layer: LayerChoice) -> Choice:

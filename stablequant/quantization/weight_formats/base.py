@@ -13,7 +13,7 @@ from ..numerics.weight_grid import WeightFormat
 class FormatFile(Protocol):
     """A file of this folder; its functions are described in __init__.py."""
 
-    def of(self, bits: int, group: int | None, asymmetric: bool) -> WeightFormat | None: ...
+    def of(self, bits: int, group: int | None, asymmetric: bool, sparsity: str | None) -> WeightFormat | None: ...
     def parse(self, text: str) -> WeightFormat | None: ...
 
 
@@ -28,12 +28,14 @@ def parse(text: str) -> WeightFormat:
     for file in format_files():
         if (found := file.parse(text)) is not None:
             return found
-    raise InputError(f"weight format {text!r} is not of a form like w8, w4g64 or w2g32z")
+    raise InputError(f"weight format {text!r} is not of a form like w8, w4g64, w2g32z or w4g64-2:4")
 
 
-def weight_format(bits: int, group: int | None = None, asymmetric: bool = False) -> WeightFormat:
+def weight_format(
+    bits: int, group: int | None = None, asymmetric: bool = False, sparsity: str | None = None
+) -> WeightFormat:
     """The format with these settings; ValueError, with the names of plan.json, if there is none."""
     for file in format_files():
-        if (found := file.of(bits, group, asymmetric)) is not None:
+        if (found := file.of(bits, group, asymmetric, sparsity)) is not None:
             return found
     raise ValueError(f"weight_bits is {bits}; it must be 2 to 8")

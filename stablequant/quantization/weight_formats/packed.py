@@ -29,6 +29,7 @@ BITS = range(2, 5)
 class Packed(Groups):
     """Groups with dense codes; written w4, w4g64, w2g32z (z: with offsets, asymmetric)."""
 
+    sparsity: ClassVar[None] = None
     coarse: ClassVar[bool] = True
 
     def __str__(self) -> str:
@@ -89,7 +90,7 @@ class Packed(Groups):
         part["codes"] = packed_rows(tensors["codes"], self.bits, shape[0], columns, rows)
         return self.load(part, torch.Size([len(rows), *shape[1:]]))
 
-    def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
+    def problem(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> str | None:
         """Steps and offsets must not leave the int8 range that codes expand to."""
         steps, low = tensors["steps"].to(torch.int16), self._offsets(tensors).to(torch.int16)
         high = low + steps * self.top
@@ -100,9 +101,9 @@ class Packed(Groups):
         return tensors["offsets"] if self.asymmetric else symmetric_offsets(tensors["steps"], self)
 
 
-def of(bits: int, group: int | None, asymmetric: bool) -> Packed | None:
+def of(bits: int, group: int | None, asymmetric: bool, sparsity: str | None = None) -> Packed | None:
     """The format with these settings; a group has at least one weight."""
-    if bits not in BITS:
+    if bits not in BITS or sparsity is not None:
         return None
     if group is not None and group < 1:
         raise ValueError(f"weight_group is {group}; write 32, 64 or 128, or delete it for one group per row")

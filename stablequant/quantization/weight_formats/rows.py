@@ -23,6 +23,7 @@ class Rows:
     bits: int
     group: ClassVar[None] = None
     asymmetric: ClassVar[bool] = False
+    sparsity: ClassVar[None] = None
     coarse: ClassVar[bool] = False
 
     def __str__(self) -> str:
@@ -67,13 +68,13 @@ class Rows:
         part = {name: each[rows] for name, each in tensors.items()}
         return self.load(part, torch.Size([len(rows), *shape[1:]]))
 
-    def problem(self, tensors: Mapping[str, Tensor]) -> str | None:
+    def problem(self, tensors: Mapping[str, Tensor], shape: torch.Size) -> str | None:
         return None  # every int8 tensor is a weight
 
 
-def of(bits: int, group: int | None, asymmetric: bool) -> Rows | None:
+def of(bits: int, group: int | None, asymmetric: bool, sparsity: str | None = None) -> Rows | None:
     """The format with so many bits; its rows are not divided into groups."""
-    if bits not in BITS:
+    if bits not in BITS or sparsity is not None:
         return None
     if group is not None or asymmetric:
         raise ValueError(f"weight_group and weight_asymmetric are for {BITS[0] - 1} bits and fewer; delete them")

@@ -64,7 +64,8 @@ def test_compensated_rounding_does_not_depend_on_threads(threads):
     for number in (1, 2, 3):
         threads(number)
         found.append(compensated._unit_factors(gram, (0.01, 1.0)))
-    assert all(torch.equal(each.tril(), found[0].tril()) for each in found)
+    assert all(torch.equal(unit.tril(), found[0][0].tril()) for unit, _ in found)
+    assert all(torch.equal(diagonal, found[0][1]) for _, diagonal in found)
 
 
 def test_the_same_model_for_any_order_of_the_recordings(float_folder, tmp_path):

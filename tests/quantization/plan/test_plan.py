@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stablequant.foundation.errors import InputError
-from stablequant.foundation.options import parse_scheme
+from stablequant.foundation.options import SPARSITIES, parse_scheme
 from stablequant.quantization.plan.choice import (
     InFloat,
     InputChoice,
@@ -27,6 +27,9 @@ maybe = st.none() | numbers
 names = st.text(min_size=1, max_size=8)
 formats = st.builds(weight_format, st.integers(5, 8)) | st.builds(
     weight_format, st.integers(2, 4), st.none() | st.integers(1, 512), st.booleans()
+)
+formats |= st.builds(weight_format, st.integers(5, 8), sparsity=st.sampled_from(SPARSITIES)) | st.builds(
+    weight_format, st.integers(2, 4), st.sampled_from([None, 32, 64]), st.booleans(), st.sampled_from(SPARSITIES)
 )
 weights = st.builds(
     WeightChoice, format=formats, method=names, rounding=names, count=st.integers(1, 99), bytes=st.integers(1, 99)

@@ -153,6 +153,11 @@ WRONG = {
     "layer": (site(lambda e: e.update(layer="lm_head")), f"{SITE}: is a linear of layer wav2vec2.encoder.layers.0"),
     "weights": (site(lambda e: e.update(weight_method="mze")), f"{SITE}: weight_method is 'mze'; write one of max"),
     "rounding": (site(lambda e: e.update(rounding="down")), f"{SITE}: rounding is 'down'; write one of"),
+    "sparsity": (site(lambda e: e.update(weight_sparsity="3:4")), f"{SITE}: weight_sparsity is '3:4'; it must be one"),
+    "sparsity of a grouped convolution": (
+        lambda d: d["sites"]["wav2vec2.encoder.pos_conv_embed.conv"].update(weight_sparsity="2:4"),
+        "pos_conv_embed.conv: is grouped, or its 16 inputs are no multiple of 4; delete weight_sparsity",
+    ),
     "method": (
         site(lambda e: (without(e, "low", "high", "scale", "zero_point"), e.update(method="hand"))),
         f"{SITE}: has no range, and 'hand' is not a method",

@@ -65,7 +65,8 @@ def test_steps_that_leave_int8_are_a_problem(format):
     on = fit(w, format)
     stored = format.store(on.hold(on.nearest(w)), w.shape)
     for wrong in (0, 255):
-        assert "do not expand to int8" in format.problem({**stored, "steps": torch.full_like(stored["steps"], wrong)})
+        damaged = {**stored, "steps": torch.full_like(stored["steps"], wrong)}
+        assert "do not expand to int8" in format.problem(damaged, w.shape)
 
 
 def error(w, format, importance=None):

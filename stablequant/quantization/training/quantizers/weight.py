@@ -68,6 +68,7 @@ class Master(nn.Module):
 class TrainedWeight(nn.Module):
     """The weight of a module that stays a parameter of it and holds w^; `start` is its rounded form.
 
+    Weights that a format with sparsity does not keep stay zero, and are not trained.
     Weights of several widths that are trained together share a `master`.
     """
 
@@ -85,7 +86,7 @@ class TrainedWeight(nn.Module):
         self.register_buffer("first_codes", start.codes)  # a weight begins in the middle of its cell
         self.master = master or Master(start.grid)
         self.scale = nn.Parameter(torch.zeros_like(start.scale))  # logarithm of a factor
-        packed = start.format.coarse
+        packed = start.format.bits <= 4  # above, steps are always 1
         self.steps = nn.Parameter(torch.zeros_like(self.first_steps), requires_grad=packed)  # logarithm of a factor
         self.offsets = nn.Parameter(start.grid.offsets.float() / self.first_steps, requires_grad=packed)
 
@@ -118,7 +119,7 @@ class TrainedWeight(nn.Module):
 
     def value(self) -> Tensor:
         """w^ (out, n)."""
-        return self._flat(self.rounded().weight)
+        return self._kept(self._flat(self.rounded().weight))
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -130,7 +131,7 @@ class TrainedWeight(nn.Module):
 
     def learn(self, gradient: Tensor) -> None:
         """The gradients of what is trained, from that of w^ (out, n)."""
-        at, gradient = self.rounded(), self._grouped(gradient)
+        at, gradient = self.rounded(), self._grouped(self._kept(gradient))
         passed = gradient * at.inside
         of_steps = (gradient * at.codes - passed * at.place).sum(-1)
         of_offsets = (gradient - passed).sum(-1)
@@ -148,7 +149,12 @@ class TrainedWeight(nn.Module):
         at = self.rounded()
         codes = at.codes.mul_(at.steps[..., None]).add_(at.offsets[..., None])
         steps, offsets = at.steps.to(torch.uint8), at.offsets.to(torch.int8)
-        return replace(self.grid, scale=at.scale, steps=steps, offsets=offsets).hold(self._flat(codes).to(torch.int8))
+        grid = replace(self.grid, scale=at.scale, steps=steps, offsets=offsets)
+        return grid.hold(self._kept(self._flat(codes)).to(torch.int8))
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """(out, n) with zeros for weights that are not kept."""
+        return x if self.grid.kept is None else x * self.grid.kept
 
     def _grouped(self, x: Tensor) -> Tensor:
         """(out, n) as (out, groups, size), filled up with zeros."""

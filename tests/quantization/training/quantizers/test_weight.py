@@ -8,7 +8,22 @@ from stablequant.quantization.ranges import mse
 from stablequant.quantization.training.quantizers.weight import TrainedWeight
 from stablequant.quantization.weight_formats.base import parse
 
-FORMATS = ("w8", "w5", "w4g32z", "w4g32", "w4", "w3g32z", "w3g16", "w2g32", "w2g32z", "w2z")
+FORMATS = (
+    "w8",
+    "w8-2:4",
+    "w4g32z-2:4",
+    "w3g16-1:4",
+    "w2g32z-2:8",
+    "w5",
+    "w4g32z",
+    "w4g32",
+    "w4",
+    "w3g32z",
+    "w3g16",
+    "w2g32",
+    "w2g32z",
+    "w2z",
+)
 
 
 def trained(format, seed=0, moved=0.0):
@@ -37,11 +52,14 @@ def test_it_starts_as_the_weight_that_was_rounded(format):
 
 @given(st.sampled_from(FORMATS), st.integers(0, 99), st.floats(0, 3))
 def test_what_trains_is_what_is_written(format, seed, moved):
-    made, _ = trained(format, seed, moved)
+    made, start = trained(format, seed, moved)
     found = made.quantized()
     assert torch.equal(made.target[0], found.dequantize())
     stored = found.format.store(found, found.codes.shape)
-    assert found.format.problem(stored) is None
+    assert found.format.problem(stored, found.codes.shape) is None
+    if found.grid.kept is not None:
+        assert torch.equal(found.grid.kept, start.grid.kept)
+        assert not made.target[0][~found.grid.kept].any()
     loaded = found.format.load(stored, found.codes.shape)
     assert torch.equal(loaded.codes, found.codes)
     assert int(found.codes.abs().max()) <= 127
@@ -67,15 +85,16 @@ def test_gradients_are_those_of_the_formula_with_rounding_passed_straight_throug
     if of.asymmetric:
         offset = through(offsets * made.first_steps, whole_offsets)
     else:
-        offset = through(-step * of.top / 2, whole_offsets) if of.coarse else whole_offsets
+        offset = through(-step * of.top / 2, whole_offsets) if of.bits <= 4 else whole_offsets
     weight = start.dequantize() + master * made.master.unit[:, made.grid.group]
     place = (made._grouped(weight) / row[:, None, None] - offset[..., None]) / step[..., None]
     code = place.detach().round().clamp(0, of.top)
     inside = (place > -0.5) & (place < of.top + 0.5)
     code = torch.where(inside, through(place, code), code)
     expected = row[:, None, None] * (offset[..., None] + step[..., None] * code)
+    kept = torch.ones(6, 80) if made.grid.kept is None else made.grid.kept
     gradient = torch.randn(6, 80)
-    (expected.flatten(1)[:, :80] * gradient).sum().backward()
+    (expected.flatten(1)[:, :80] * kept * gradient).sum().backward()
 
     made.target[0].grad = gradient
     made.collect()
