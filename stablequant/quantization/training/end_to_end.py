@@ -56,7 +56,6 @@ class EndToEnd:
     def __post_init__(self) -> None:
         self.optimizer = self.student.optimizer(self.settings, self.settings.weight_rate)
         self.best = self.student.snapshot()
-        self.mean = self.student.snapshot()
 
     def train(self, share: Callable[[int], float], checked: Callable[[dict[str, Any]], None], bar: Any) -> bool:
         """Train until `share`, of the training that is done after so many steps, reaches 1; loads the best state.
@@ -72,7 +71,6 @@ class EndToEnd:
             if not (finite := self._step(done)):
                 break
             at.step += 1
-            self._average()
             bar.update()
             if int(done * self.settings.checks) < int(min(1.0, share(at.step)) * self.settings.checks):
                 checked(self._check())
@@ -80,17 +78,8 @@ class EndToEnd:
         self.student.load(self.best)
         return finite
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Let the mean state follow the state."""
-        share = 1 / min(self.settings.averaged, self.progress.step + 1)
-        for name, each in self.student.state():
-            self.mean[name].lerp_(each, share)
-
     def _check(self) -> dict[str, Any]:
-        """Compare the mean state with the best so far; returns what is to be recorded."""
-        now = self.student.snapshot()
-        self.student.load(self.mean)
+        """Compare with the best so far; returns what is to be recorded."""
         at, found = self.progress, self._on_development()
         chosen_by = found["score"] if self.loss == "distill" else found["development_loss"]
         better, at.latest = at.step == 0 or chosen_by < at.best, found["score"]
@@ -98,7 +87,6 @@ class EndToEnd:
             at.best, at.score, at.since, self.best = chosen_by, found["score"], 0, self.student.snapshot()
         else:
             at.since += 1
-        self.student.load(now)
         mean = {"loss": at.loss / at.symbols} if at.symbols else {}
         at.loss = at.symbols = 0.0
         rounded = {name: finite_or_none(round(each, 6)) for name, each in {**mean, **found}.items()}

@@ -30,7 +30,6 @@ class TuneSettings:
     layer_share: float = 0.6  # of the time, where time is the limit
     steps: int = 300  # end to end
     batch: int = 4  # recordings in one of them
-    averaged: int = 25  # last steps, about, whose mean state is checked and kept
     checks: int = 10  # evaluations on the development set, evenly spread
     patience: int = 4  # checks without a better one, after which training ends
     width_steps: int = 150  # end to end, while widths are learned
