@@ -116,7 +116,9 @@ def _start(
     """The quantized folder that training starts from: the one that was passed, or a calibration."""
     if planner is None:
         return Path(str(options.start))
-    resume = options.resume and (journal.start.exists() or journal.calibration.exists())
+    if journal.start.exists():  # it is complete: an earlier run wrote it
+        return journal.start
+    resume = options.resume and journal.calibration.exists()
     chosen = _calibrating(options, recordings.training)
     about = about_part(recordings.about, chosen, teacher.sampling_rate)
     heard = sorted(hashes([*recordings.training, *recordings.development]))  # what the result will list, in its bytes

@@ -15,6 +15,7 @@ from transformers import AutoModelForCTC
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions, TuneOptions
 from stablequant.models.checkpoint import read
+from stablequant.models.checkpoint.stored import stored_weights
 from stablequant.models.checkpoint.verify import problems
 from stablequant.quantization.plan.plan import read_plan
 from stablequant.quantization.training import end_to_end, layerwise, stages
@@ -106,15 +107,55 @@ def test_transcripts_can_be_learned_and_choose_the_best(loss, float_folder, trai
     assert read_plan(tmp_path / "q").calibration["training"]["loss"] == loss
 
 
-@pytest.mark.parametrize("limit", [{"avg_bits": 4.0}, {"target_compression": 1.2}], ids=str)
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"avg_bits": 4.0, "width_steps": 6},
+        {"target_compression": 1.2, "width_steps": 6},
+        {"avg_bits": 4.0, "width_steps": 0},
+    ],
+    ids=str,
+)
 def test_bits_can_be_mixed(limit, float_folder, train, tmp_path):
     result = tune(options(float_folder, train, tmp_path / "q", scheme="w8a8", layer_steps=0, steps=2, **limit))
-    assert len({site["weight_bits"] for site in result["sites"] if "reason" not in site}) >= 1
     if "avg_bits" in limit:
+        assert len({site["weight_bits"] for site in result["sites"] if "reason" not in site}) > 1
         assert result["average_bits"] <= 4.0
     else:
-        assert result["bytes_float32"] / result["bytes_after"] >= 1.2
+        assert result["bytes_float32"] / result["bytes_after"] >= limit["target_compression"]
     assert problems(tmp_path / "q") == []
+    stages_of = [each["stage"] for each in result["records"]]
+    assert ("widths" in stages_of) == (limit.get("width_steps") != 0)
+    again = tune(options(float_folder, train, tmp_path / "q2", scheme="w8a8", layer_steps=0, steps=2, **limit))
+    assert again["records"] == result["records"]
+    assert (tmp_path / "q2" / "model.safetensors").read_bytes() == (tmp_path / "q" / "model.safetensors").read_bytes()
+
+
+def test_learned_widths_are_not_searched_again_after_a_kill(float_folder, train, tmp_path, monkeypatch):
+    changes = {"scheme": "w8a8", "avg_bits": 4.0, "width_steps": 4, "layer_steps": 0, "steps": 2}
+    expected = tune(options(float_folder, train, tmp_path / "expected", **changes))
+    interrupted(monkeypatch, float_folder, train, tmp_path / "q", **changes)
+    assert problems(tmp_path / "q.training" / "widths") == []
+    (tmp_path / "q.training" / ".widths.stablequant-abc" / "new").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.Stages, "search_widths", None)
+        found = tune(options(float_folder, train, tmp_path / "q", resume=True, **changes))
+    assert found["records"] == expected["records"]
+    assert all((tmp_path / "q" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes() for name in FILES)
+
+
+def test_zeros_stay_where_they_are(float_folder, train, tmp_path):
+    tune(options(float_folder, train, tmp_path / "q", scheme="w4a8", sparsity="2:4", layer_steps=2, steps=2))
+    assert problems(tmp_path / "q") == []
+    model = AutoModelForCTC.from_pretrained(float_folder)
+    quantized = read_plan(tmp_path / "q").quantized()
+    found = stored_weights(tmp_path / "q", model, quantized)
+    sparse = [each for name, each in found.items() if quantized[name].weight.format.sparsity is not None]
+    assert sparse
+    for each in sparse:
+        assert (each.codes.view(len(each.codes), -1, 4) != 0).sum(-1).max() <= 2
+    tune(options(float_folder, train, tmp_path / "again", start=str(tmp_path / "q"), layer_steps=0, steps=1))
+    assert problems(tmp_path / "again") == []
 
 
 def test_whisper_learns_the_tokens_that_it_writes(train, tmp_path):
