@@ -74,13 +74,14 @@ def _tune(options: TuneOptions) -> JsonObject:
     checkpoint.tell_replaced(options.out)
     journal = Journal(_journal_folder(options.out), fingerprint, resume=options.resume)
 
-    start = _start(options, planner, teacher, recordings, journal)
+    start, records = _start(options, planner, teacher, recordings, journal), []
     if options.learns_widths():
         start = _with_learned_widths(options, start, teacher, recordings, journal)
+        records = _records(start)
     plan = read_plan(start)
     student = Student(teacher, plan.quantized(), *_stored(start, teacher, plan))
     done = _stages(options, student, journal).train(recordings.training, recordings.development)
-    done.records[:0] = _records(start)
+    records += done.records
 
     plan = _described(plan, student, recordings, done, options, fingerprint_hash(fingerprint))
     checkpoint.write(
@@ -90,10 +91,10 @@ def _tune(options: TuneOptions) -> JsonObject:
         Path(options.out),
         histograms.read(start),
         interrupts.settle,
-        _record_file(done.records),
+        _record_file(records),
     )
     journal.remove()
-    return _summary(options, plan, teacher, done.records, time.monotonic() - began)
+    return _summary(options, plan, teacher, records, time.monotonic() - began)
 
 
 def _planner(options: TuneOptions, teacher: Recognizer) -> Planner | None:

@@ -19,6 +19,7 @@ from stablequant.models.checkpoint.stored import stored_weights
 from stablequant.models.checkpoint.verify import problems
 from stablequant.quantization.plan.plan import read_plan
 from stablequant.quantization.training import end_to_end, layerwise, stages
+from stablequant.workflows import tune as tune_module
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.tune import tune
 
@@ -374,11 +375,16 @@ def test_recordings_that_chose_or_calibrated_are_known_too(float_folder, train, 
 
 
 def test_the_start_does_not_see_what_chooses_the_best(float_folder, train, tmp_path, monkeypatch):
-    interrupted(monkeypatch, float_folder, train, tmp_path / "q")
-    of_start = set(read_plan(tmp_path / "q.training" / "start").calibration["audio_sha256"])
-    assert len(of_start) == 11
-    tune(options(float_folder, train, tmp_path / "q", resume=True))
-    assert of_start < set(read_plan(tmp_path / "q").calibration["audio_sha256"])
+    seen = []
+    plain = tune_module.quantize
+    monkeypatch.setattr(
+        tune_module, "quantize", lambda *args: seen.extend(each.key for each in args[3]) or plain(*args)
+    )
+    tune(options(float_folder, train, tmp_path / "q", layer_steps=0, steps=1))
+    training = {f"{number}.wav" for number in range(12)}
+    assert len(seen) == 11
+    assert set(seen) < training
+    assert read_plan(tmp_path / "q").calibration["training"]["development"] == 1
 
 
 def test_what_cannot_be_trained_is_one_sentence(float_folder, calibrated, train, tmp_path, shell):
