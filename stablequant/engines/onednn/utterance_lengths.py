@@ -2,7 +2,7 @@
 
 The loop of transformers is between the code that batches utterances and the layers that keep them apart, and it passes
 no arguments of ours on. So the lengths go around it: they are set for a block of code, in one thread, and read by the
-forwards that transformers calls (encoder.py).
+forwards that transformers calls (wav2vec2_encoder.py, whisper_encoder.py).
 """
 
 from __future__ import annotations

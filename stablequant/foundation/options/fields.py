@@ -71,7 +71,11 @@ def language_field() -> Any:
 
 
 def task_field() -> Any:
-    return option_field("What a multilingual Whisper writes: the words, or English.", "transcribe", one_of=TASKS)
+    return option_field(
+        "For a multilingual Whisper. transcribe: in the spoken language; translate: into English.",
+        "transcribe",
+        one_of=TASKS,
+    )
 
 
 def beam_size_field() -> Any:
@@ -80,8 +84,8 @@ def beam_size_field() -> Any:
 
 def no_fallback_field() -> Any:
     return option_field(
-        "Keep a text that repeats itself. Otherwise a model that generates text decodes that piece again by sampling, "
-        "with a fixed seed, at higher and higher temperatures.",
+        "Do not decode again. By default, where the text of a model that generates text repeats itself, that piece is "
+        "decoded again by sampling, with a fixed seed, at rising temperatures.",
         False,
     )
 

@@ -72,14 +72,19 @@ class CalibrateOptions(Options):
         metavar="SCHEME",
     )
     method: str = option_field(
-        "How ranges are chosen: stable searches layer by layer, others are for all layers.", "stable", one_of=methods
+        "How ranges are chosen: stable searches for each layer; max, mse and percentile use one method for all.",
+        "stable",
+        one_of=methods,
     )
     score: str = option_field(
-        "How the loss of a layer is measured: changed posteriors, or word errors (needs transcripts).",
+        "How the loss of a layer is measured: logits, the change of the output probabilities; wer, word errors (needs "
+        "transcripts).",
         "logits",
         one_of=SCORES,
     )
-    threshold: float = option_field("Layers that lose more points than this when quantized alone are searched.", 0.25)
+    threshold: float = option_field(
+        "Search a better range for layers whose --score worsens by more than this when they are quantized alone.", 0.25
+    )
     group_size: int | Literal["auto"] | None = option_field(  # None: a whole row
         "Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row. auto: 64, or 32 in "
         "a mixed model (at 2 bits only if the average is 3 bits or more).",
@@ -122,7 +127,7 @@ class CalibrateOptions(Options):
         if len(limits) > 1:
             raise InputError(f"use only one of {', '.join(limits)}")
         if limits and weight_bits != 8:
-            raise InputError(f"{limits[0]} chooses the bits of the weights; use 8-bit weights (w8) in --scheme (w8)")
+            raise InputError(f"{limits[0]} chooses the bits of the weights; use 8-bit weights (w8) in --scheme")
 
     def limits(self) -> list[str]:
         """The limits on the bits of all weights that are set."""
@@ -164,11 +169,12 @@ class TuneOptions(Options):
 
     model: str = model_field()
     data: str = path_field(
-        "Recordings to train on: a manifest or folder. Transcripts are only for --loss.", metavar="DATA"
+        "Recordings to train on: a manifest or folder. Transcripts are needed only with --loss task or both.",
+        metavar="DATA",
     )
     out: str = path_field("Folder to write the quantized model to.", metavar="DIR")
     dev: str | None = path_field(
-        "Recordings that choose the best state.  [default: some of DATA, held out: one in ten, 32 at most]",
+        "Held-out recordings that pick the best state.  [default: one in ten of DATA, 32 at most]",
         None,
         metavar="DATA",
     )
@@ -189,7 +195,9 @@ class TuneOptions(Options):
         "Start from this quantized folder of MODEL.  [default: calibrate first]", None, metavar="DIR", flag="--from"
     )
     loss: str = option_field(
-        "What is learned: the float model's posteriors, the transcripts, or both.", "distill", one_of=LOSSES
+        "What is learned: the float model's output probabilities (distill), the transcripts (task), or both.",
+        "distill",
+        one_of=LOSSES,
     )
     steps: int | None = option_field(
         "Steps of four recordings, end to end.  [default: 300]", None, metavar="N", least=1
