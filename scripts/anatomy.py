@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stablequant.engines.onednn.operators import attention, kernels
+from stablequant.engines.onednn.operators import attention_products, kernels
 from stablequant.models.families.sites import find_sites
 
 BEST = (2048, 2048, 2048)  # rows, inputs, outputs of a matrix product that runs at its best
@@ -55,7 +55,7 @@ def integer_rate() -> float:
 def attention_rate() -> float:
     """Multiply-adds a second of a product in the format that attention uses."""
     rows, inputs, outputs = BEST
-    x, y = (torch.randn(shape).to(attention.number_format()) for shape in ((rows, inputs), (inputs, outputs)))
+    x, y = (torch.randn(shape).to(attention_products.number_format()) for shape in ((rows, inputs), (inputs, outputs)))
     return rows * inputs * outputs / _best(lambda: x @ y)
 
 

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from stablequant.engines import onednn, state
+from stablequant.engines import onednn, quantized_site
 from stablequant.models.families.base import families
 from stablequant.models.recognizer import Recognizer
 from stablequant.models.tasks import ctc, seq2seq
@@ -300,7 +300,7 @@ def on_input(choice, **changes):
 
 def integer(model, choices, weights):
     """The model, converted in place, on integer kernels module by module."""
-    state.convert(model, choices, weights)
+    quantized_site.convert(model, choices, weights)
     assert onednn.use_kernels(model) == {}
     return model.requires_grad_(False).eval()
 

@@ -19,7 +19,7 @@ from ..quantization.numerics.weight_grid import QTensor
 from ..quantization.plan.choice import Choice, InputChoice, Quantized
 from ..quantization.plan.site import Site
 from .base import Lowered
-from .state import sharing
+from .quantized_site import sharing
 
 
 def refuses(site: Site, choice: Quantized | None = None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..engines.onednn.operators import attention, kernels
+from ..engines.onednn.operators import attention_products, kernels
 
 ISA = frozenset(  # what decides the speed of integer kernels, as torch.cpu names it
     {
@@ -34,8 +34,8 @@ def environment(seed: int) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "isa": sorted(name for name in ISA if able.get(name)),
         "kernels": kernels.way(),
-        "attention": str(attention.number_format()).removeprefix("torch."),
-        "attention_form": attention.form(),
+        "attention": str(attention_products.number_format()).removeprefix("torch."),
+        "attention_form": attention_products.form(),
         "threads": torch.get_num_threads(),
         **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "stablequant")},
         "seed": seed,

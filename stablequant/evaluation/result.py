@@ -14,7 +14,7 @@ from typing import Any
 
 from ..foundation.tables import columns
 from .error_rates import Interval
-from .predictions import Prediction, to_jsonl
+from .predictions_file import Prediction, to_jsonl
 
 SCHEMA = 1
 

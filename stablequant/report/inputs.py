@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..evaluation.predictions import ModelAnswer, Prediction, read
+from ..evaluation.predictions_file import ModelAnswer, Prediction, read
 from ..evaluation.result import SCHEMA, Compared, Data, Delta, Gate, Measured, Result, cells, sentences
 from ..foundation import strict_json
 from ..foundation.errors import InputError

@@ -25,8 +25,8 @@ from ..models.checkpoint.verify import problems
 from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
 from ..models.tasks.base import Decoding
-from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
+from ..quantization.plan.site_entry import said, to_entry
 from ..quantization.planners import edited
 from ..quantization.planners.base import Planner, make_planner
 from ..quantization.search.forward_pass import CalibrationUtterance

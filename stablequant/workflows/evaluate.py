@@ -22,7 +22,7 @@ import torch
 from ..evaluation import beyond_wer, error_rates, peak_memory
 from ..evaluation.environment import environment
 from ..evaluation.error_rates import Counts
-from ..evaluation.predictions import ModelAnswer, Prediction
+from ..evaluation.predictions_file import ModelAnswer, Prediction
 from ..evaluation.result import Compared, Data, Delta, Gate, Measured, Result
 from ..evaluation.timing import Batch, TimedUtterance, timed_batches
 from ..foundation import progress

@@ -30,9 +30,9 @@ from ..models.recognizer import Recognizer
 from ..models.source import folder_bytes
 from ..quantization.numerics.weight_grid import QTensor
 from ..quantization.plan.choice import TRAINED, Measured, Quantized
-from ..quantization.plan.entry import said, to_entry
 from ..quantization.plan.plan import Plan, read_plan
 from ..quantization.plan.site import canonical_weight
+from ..quantization.plan.site_entry import said, to_entry
 from ..quantization.planners.base import Planner, make_planner
 from ..quantization.search.choices import Choices
 from ..quantization.search.forward_pass import CalibrationUtterance, Passages

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stablequant import engines
-from stablequant.engines import state
+from stablequant.engines import quantized_site
 from stablequant.engines.simulation import simulate
 from stablequant.models.families.base import families
 from stablequant.models.families.sites import find_sites
@@ -43,7 +43,7 @@ def test_a_lowered_model_computes_as_the_simulation(engine, family, form, bits):
     if bits == (4, 8):
         choices |= {name: tiny.on_input(c, mid_rise=True) for name, c in choices.items() if sites[name].unpadded_conv}
     assert [engine.refuses(sites[name], choice) for name, choice in choices.items()] == [None] * len(choices)
-    lowered = engine.lower(state.convert(copy.deepcopy(model), choices, weights))
+    lowered = engine.lower(quantized_site.convert(copy.deepcopy(model), choices, weights))
     assert lowered.reasons == {}
     for samples in (400, 719, 4000):
         waveform = torch.from_numpy(tiny.wave(3, samples))[None]
@@ -65,7 +65,7 @@ def test_a_lowered_whisper_computes_as_the_simulation(engine, form, bits):
     inputs = tiny.site_inputs(model, list(choices), tiny.wave(3))
     sites = {site.name: site for site in families()["whisper"].sites(model)}
     assert [engine.refuses(sites[name], choice) for name, choice in choices.items()] == [None] * len(choices)
-    lowered = engine.lower(state.convert(copy.deepcopy(model), choices, weights))
+    lowered = engine.lower(quantized_site.convert(copy.deepcopy(model), choices, weights))
     assert lowered.reasons == {}
     with torch.inference_mode():
         with simulate(model, choices, weights):
@@ -75,7 +75,7 @@ def test_a_lowered_whisper_computes_as_the_simulation(engine, form, bits):
             assert tiny.relative(tiny.forward(lowered.model, tiny.wave(seed)), logits) <= BOUND, seed
         for name, x in inputs.items():
             module = lowered.model.get_submodule(name)
-            if isinstance(module, state.QuantizedSite):
+            if isinstance(module, quantized_site.QuantizedSite):
                 assert tiny.relative(module(x), alone[name]) <= SITE_BOUND, name
 
 
@@ -83,7 +83,7 @@ def test_a_lowered_whisper_computes_as_the_simulation(engine, form, bits):
 @pytest.mark.parametrize("bits", [(8, 8), (3, 8)], ids=["w8a8", "w3a8"])
 def test_lowering_and_running_leave_the_state_as_it_is_stored(engine, bits):
     model = tiny.prepared(num_hidden_layers=1)
-    state.convert(model, *tiny.max_plan(model, bits, waves=[tiny.wave(0)]))
+    quantized_site.convert(model, *tiny.max_plan(model, bits, waves=[tiny.wave(0)]))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     lowered = engine.lower(model).model
     with torch.inference_mode():
@@ -116,7 +116,7 @@ def test_a_site_that_is_refused_runs_as_it_is_and_has_that_reason(engine, kind, 
     x = torch.randn(2, 5, 8) if kind == "linear" else torch.randn(2, module.in_channels, 30)
     with torch.inference_mode(), simulate(model, {"layers": choice}, {"layers": weight}):
         expected = module(x)
-    lowered = engine.lower(state.convert(model, {"layers": choice}, {"layers": weight}))
+    lowered = engine.lower(quantized_site.convert(model, {"layers": choice}, {"layers": weight}))
     assert lowered.reasons.get("layers") == engine.refuses(site, choice)
     assert engine.refuses(site) in (None, engine.refuses(site, choice))
     with torch.inference_mode():

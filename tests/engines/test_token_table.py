@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForSpeechSeq2Seq
 
-from stablequant.engines import onednn, state
+from stablequant.engines import onednn, quantized_site
 from stablequant.engines.simulation import simulate
 from stablequant.models import checkpoint
 from stablequant.models.families.base import families
@@ -67,7 +67,7 @@ def quantized(rows, columns, text):
 )
 def test_a_row_is_that_of_the_dequantized_weight(text, rows, columns):
     model, choices, weights = quantized(rows, columns, text)
-    state.convert(model, choices, weights)
+    quantized_site.convert(model, choices, weights)
     for ids in (torch.randint(rows, (2, 5)), torch.tensor(0), torch.arange(rows), torch.zeros(0, dtype=torch.int64)):
         found = model.table(ids)
         assert found.shape == (*ids.shape, columns)
@@ -77,7 +77,7 @@ def test_a_row_is_that_of_the_dequantized_weight(text, rows, columns):
 @pytest.mark.parametrize("text", FORMATS + SPARSE)
 def test_after_an_engine_took_over_the_rows_are_the_same(text):
     model, choices, weights = quantized(20, 32, text)
-    lowered = onednn.lower(state.convert(model, choices, weights)).model
+    lowered = onednn.lower(quantized_site.convert(model, choices, weights)).model
     assert torch.equal(lowered.table(torch.arange(20)), weights["product"].dequantize())
 
 
@@ -94,7 +94,7 @@ def test_the_simulation_changes_both_and_gives_both_back(text):
     assert model.product.weight is model.table.weight
     assert torch.equal(model.table.weight, before)
     with torch.inference_mode():
-        assert tiny.relative(state.convert(model, choices, weights)(ids), inside) <= 1e-6
+        assert tiny.relative(quantized_site.convert(model, choices, weights)(ids), inside) <= 1e-6
 
 
 def test_a_simulation_that_fails_gives_both_back():

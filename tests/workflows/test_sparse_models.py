@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq
 
+from stablequant.engines.quantized_site import QuantizedSite, TableOf
 from stablequant.engines.simulation import simulate
-from stablequant.engines.state import QuantizedSite, TableOf
 from stablequant.foundation.errors import InputError
 from stablequant.foundation.options import CalibrateOptions
 from stablequant.models.checkpoint import read

@@ -15,12 +15,12 @@ from ..base import Lowered
 from . import extractor, wav2vec2_encoder, whisper_encoder
 from .batching import batched_logits, can_batch
 from .decoder import decoder_of, unknown_decoder
-from .operators import attention, kernels
+from .operators import attention_products, kernels
 from .operators.modules import MID_RISE, WEIGHT_ONLY, IntegerModule, unfit_shape, use_kernels
 
 __all__ = [
     "IntegerModule",
-    "attention",
+    "attention_products",
     "batched_logits",
     "can_batch",
     "decoder_of",

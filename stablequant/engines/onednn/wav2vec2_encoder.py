@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import utterance_lengths
-from .operators import attention, kernels
+from .operators import attention_products, kernels
 from .operators.modules import IntegerConv, IntegerLinear
 from .operators.stopwatch import timed
 
@@ -182,17 +182,19 @@ def _attend(heads: int, parts: list[Tensor], mask: Tensor | None, bias: Tensor |
     """q, k, v (B, T, C), and the gate (B, T, heads) where there is a bias -> (B, T, C)."""
     if bias is None:
         q, k, v = parts
-        return attention.attend(q, k, v, heads, mask)
+        return attention_products.attend(q, k, v, heads, mask)
     q, k, v, gate = parts
     middle, frames = bias.shape[1] // 2, q.shape[1]
     near = bias[:, middle - frames + 1 : middle + frames]
-    return attention.attend_relative(q, k, v, gate.transpose(1, 2), near, None if mask is None else mask.eq(1))
+    return attention_products.attend_relative(
+        q, k, v, gate.transpose(1, 2), near, None if mask is None else mask.eq(1)
+    )
 
 
 def _projected(block: Any, x: Tensor) -> tuple[Tensor, ...]:
     """q, k and v (n, C): one product where their inputs lie on one grid."""
     q, k, v = parts = (block.q_proj, block.k_proj, block.v_proj)
-    dtype = attention.number_format()
+    dtype = attention_products.number_format()
     if q.input == k.input == v.input:
         joined = kernels.linear(q.quantize_input(x), q.input.point, q.joined(k, v), dtype=dtype)
         return joined.split([len(each.scales) for each in parts], 1)

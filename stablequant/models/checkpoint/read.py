@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from ...engines import onednn
-from ...engines.state import QuantizedSite, TableOf
+from ...engines.quantized_site import QuantizedSite, TableOf
 from ...foundation.errors import InputError, first_line
 from ...foundation.strict_json import JsonObject
 from ...quantization.plan.plan import PLAN_FILE, read_plan

@@ -19,7 +19,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from ...engines import onednn, state
+from ...engines import onednn, quantized_site
 from ...engines.base import Engine
 from ...foundation.errors import InputError
 from ...quantization.numerics.weight_grid import WeightFormat
@@ -93,7 +93,7 @@ class StableQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **_: Any) -> None:
         families()[model.config.model_type].prepare(model)
-        state.skeleton(model, self.quantization_config.formats)
+        quantized_site.skeleton(model, self.quantization_config.formats)
         untie(model)
         loaded: Any
         for loaded in model.modules():
@@ -105,11 +105,11 @@ class StableQuantizer(HfQuantizer):
         for problem in value_problems(model.state_dict(), bits):
             raise InputError(f"the file of weights is damaged: {problem}; copy or write the model again")
         for name, module in model.named_modules():
-            if isinstance(module, state.QuantizedSite):
+            if isinstance(module, quantized_site.QuantizedSite):
                 module.check(name)
         lowered = ENGINE.lower(model)
         self.reasons = lowered.reasons
-        state.keep_as_it_is(lowered.model)
+        quantized_site.keep_as_it_is(lowered.model)
         return lowered.model
 
     def is_serializable(self, *_: Any, **__: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from torch import nn
 
-from ...engines import state
+from ...engines import quantized_site
 from ...foundation import files
 from ...foundation.errors import InputError
 from ...foundation.memory_pages import drop_mapped
@@ -151,7 +151,7 @@ def _save(
 def quantized_model(model: Any, plan: Plan, weights: Mapping[str, QTensor]) -> Any:
     """The model as it is stored, before an engine makes it fast; the float model's other weights are shared."""
     converted = shallow_copy(model)
-    state.convert(converted, plan.quantized(), weights)
+    quantized_site.convert(converted, plan.quantized(), weights)
     untie(converted)
     config = StableQuantConfig.of(plan)
     converted.config.quantization_config = config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..numerics.integer_grid import affine, unsigned_grid
-from .entry import Entry, needed
+from .site_entry import Entry, needed
 
 
 def entry_problem(entry: Entry) -> str | None:

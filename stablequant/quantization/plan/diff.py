@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .checking import entry_problem
-from .entry import Entry
 from .plan_file import Draft, read_draft
+from .site_entry import Entry
 
 WHAT = ("layer", "kind", "weight_method", "rounding", "method", "clip_percent", "mid_rise")
 OTHER_RECORDINGS = " (on other recordings: not comparable)"

@@ -8,8 +8,8 @@ from pathlib import Path
 from ...foundation.errors import InputError
 from ...foundation.strict_json import JsonObject
 from .choice import Choice, LayerChoice, Quantized
-from .entry import decided, to_entry
 from .plan_file import PLAN_FILE, SCHEMA, Draft, read_draft
+from .site_entry import decided, to_entry
 
 __all__ = ["PLAN_FILE", "Plan", "read_plan"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...foundation import strict_json
 from ...foundation.errors import InputError
 from .choice import LayerChoice
-from .entry import Entry, said
+from .site_entry import Entry, said
 
 SCHEMA = 1
 PLAN_FILE = "plan.json"

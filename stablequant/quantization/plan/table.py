@@ -8,8 +8,8 @@ from pathlib import Path
 from ...foundation.errors import InputError
 from ...foundation.tables import columns, score_sentence
 from .choice import LayerChoice
-from .entry import Entry
 from .plan_file import PLAN_FILE, Draft, read_draft
+from .site_entry import Entry
 
 OF_LAYERS = ("probe", "selected", "removed %")
 LEGEND = (

@@ -29,10 +29,10 @@ from ...models.checkpoint.transformers_hook import ENGINE
 from ..numerics.integer_grid import unsigned_grid
 from ..plan.checking import entry_problem
 from ..plan.choice import TRAINED, Choice, InFloat, Quantized, input_choice
-from ..plan.entry import Entry, needed
 from ..plan.plan import Plan
 from ..plan.plan_file import Draft, read_draft
 from ..plan.site import Site
+from ..plan.site_entry import Entry, needed
 from ..search.choices import weight_choice
 from ..search.session import SearchSession
 from ..weight_formats.base import weight_format

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...engines import onednn, state
+from ...engines import onednn, quantized_site
 from ...foundation import memory_pages, registry
 from ...models import checkpoint
 from ...models.recognizer import Recognizer
@@ -63,7 +63,7 @@ def round_layers(
         _release(recognizer.model.get_submodule(site.name).weight for site in behind)
         if follow and quantized.index(here[-1]) < last:
             first = {name: rounded[0] for name, rounded in weights.items()}
-            state.convert(prefix.model, {name: choices[name][0] for name in first}, first)
+            quantized_site.convert(prefix.model, {name: choices[name][0] for name in first}, first)
             onednn.use_kernels(prefix.model)
         memory_pages.return_freed_memory()
         yield Rounded(layer, weights, dict(cache.ran))

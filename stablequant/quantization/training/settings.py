@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...engines.onednn import attention
+from ...engines.onednn import attention_products
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,5 @@ def fast_products() -> AbstractContextManager[object]:
 
     Codes of 8 bits lose nothing that matters there, and a pass takes two thirds of the time; scores are in float32.
     """
-    native = attention.number_format() == torch.bfloat16
+    native = attention_products.number_format() == torch.bfloat16
     return torch.autocast("cpu", torch.bfloat16) if native else nullcontext()

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from stablequant.engines import onednn
-from stablequant.engines.onednn.operators import attention
+from stablequant.engines.onednn.operators import attention_products
 from stablequant.engines.simulation import simulate
 
 # Relative error of the logits, Euclidean. What differs are codes on the border of two steps (float32), and all that
@@ -25,12 +25,12 @@ def pair(family, form):
     return model, choices, weights, integer
 
 
-@pytest.mark.parametrize("attention_form", attention.FORMS)
+@pytest.mark.parametrize("attention_form", attention_products.FORMS)
 @pytest.mark.parametrize("number_format", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 def test_logits_are_those_of_the_simulation(family, form, number_format, attention_form, monkeypatch):
-    monkeypatch.setattr(attention, "number_format", lambda: number_format)
-    monkeypatch.setattr(attention, "form", lambda: attention_form)
+    monkeypatch.setattr(attention_products, "number_format", lambda: number_format)
+    monkeypatch.setattr(attention_products, "form", lambda: attention_form)
     model, choices, weights, integer = pair(family, form)
     lengths = [400, 719, SECOND]
     if number_format == torch.bfloat16 and form in ("base", "large") and family in ("wav2vec2", "wavlm"):

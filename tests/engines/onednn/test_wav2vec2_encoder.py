@@ -9,7 +9,7 @@ from torch import nn
 
 from stablequant.engines import onednn
 from stablequant.engines.onednn import extractor, utterance_lengths
-from stablequant.engines.onednn.operators import attention
+from stablequant.engines.onednn.operators import attention_products
 
 every_model = pytest.mark.parametrize(("family", "form"), tiny.MODELS, ids=tiny.IDS)
 # Relative to the module-by-module path, whose attention is in float32. In float32 too, only codes on the border of two
@@ -19,7 +19,7 @@ BOUND = {torch.float32: 5e-3, torch.bfloat16: 3e-2}
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def number_format(request, monkeypatch):
-    monkeypatch.setattr(attention, "number_format", lambda: request.param)
+    monkeypatch.setattr(attention_products, "number_format", lambda: request.param)
     return request.param
 
 
@@ -55,7 +55,7 @@ def test_fused_equals_module_by_module(family, form, number_format):
 @pytest.mark.parametrize("form", ["base", "large"])
 @pytest.mark.parametrize("family", ["wav2vec2", "wavlm"])
 def test_fewer_bits_and_other_grids(family, form, monkeypatch):
-    monkeypatch.setattr(attention, "number_format", lambda: torch.float32)
+    monkeypatch.setattr(attention_products, "number_format", lambda: torch.float32)
     plain = integer(family, form, bits=(6, 6))
     for layer in plain.base_model.encoder.layers:
         layer.attention.k_proj.input_scale.mul_(1.25)  # k no longer shares a product with q and v
@@ -68,7 +68,7 @@ def test_fewer_bits_and_other_grids(family, form, monkeypatch):
 @pytest.mark.parametrize("form", ["base", "large"])
 @pytest.mark.parametrize("family", ["wav2vec2", "wavlm"])
 def test_a_mask_hides_what_it_hides_module_by_module(family, form, monkeypatch):
-    monkeypatch.setattr(attention, "number_format", lambda: torch.float32)
+    monkeypatch.setattr(attention_products, "number_format", lambda: torch.float32)
     plain = integer(family, form)
     twin, (slow, x) = fused(plain), encoders(plain, 40, batch=2)
     mask = torch.ones(2, 40, dtype=torch.bool)
@@ -101,8 +101,8 @@ def test_blocks_of_biases_change_nothing(biases, monkeypatch):
     scores = torch.einsum("bihd,bjhd->bhij", q.view(2, 40, 4, 8), k.view(2, 40, 4, 8)) / 8**0.5
     scores = scores + gate[..., None] * bias[:, distances + 39]
     expected = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v.view(2, 40, 4, 8)).reshape(2, 40, 32)
-    monkeypatch.setattr(attention, "BIASES", biases)
-    assert tiny.relative(attention.attend_relative(q, k, v, gate, bias), expected) <= 1e-6
+    monkeypatch.setattr(attention_products, "BIASES", biases)
+    assert tiny.relative(attention_products.attend_relative(q, k, v, gate, bias), expected) <= 1e-6
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "wavlm"])

@@ -17,9 +17,9 @@ from stablequant.quantization.plan.choice import (
     Quantized,
     WeightChoice,
 )
-from stablequant.quantization.plan.entry import decided, said, to_entry
 from stablequant.quantization.plan.plan import Plan, read_plan
 from stablequant.quantization.plan.plan_file import Draft
+from stablequant.quantization.plan.site_entry import decided, said, to_entry
 from stablequant.quantization.weight_formats.base import weight_format
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ....foundation.memory_pages import drop_mapped
 from ....quantization.numerics.integer_grid import quantize
 from ....quantization.plan.site import Site
-from ...state import InputGrid, QuantizedSite, SiteForm, TableOf
+from ...quantized_site import InputGrid, QuantizedSite, SiteForm, TableOf
 from . import kernels
 from .kernels import GridPoint, Prepacked
 from .stopwatch import timed

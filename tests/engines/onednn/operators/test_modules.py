@@ -11,8 +11,8 @@ from torch import nn
 
 from stablequant.engines import onednn
 from stablequant.engines.onednn.operators.modules import IntegerLinear
+from stablequant.engines.quantized_site import empty_site
 from stablequant.engines.simulation import simulate
-from stablequant.engines.state import empty_site
 from stablequant.quantization.numerics.integer_grid import (
     quantize_weight,
     signed_grid,

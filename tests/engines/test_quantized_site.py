@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stablequant.engines.quantized_site import QuantizedSite, convert, empty_site, skeleton
 from stablequant.engines.simulation import simulate
-from stablequant.engines.state import QuantizedSite, convert, empty_site, skeleton
 from stablequant.foundation.errors import InputError
 from stablequant.quantization.numerics.integer_grid import quantize
 from stablequant.quantization.plan.choice import InFloat

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stablequant.engines.onednn.operators import attention, attention_blocks
+from stablequant.engines.onednn.operators import attention_blocks, attention_products
 from stablequant.foundation.errors import InputError
 
 # Relative, Euclidean. In bfloat16 scores and probabilities are rounded to 8 bits in "blocks", for scores up to 4 here.
 BOUND = {torch.float32: 2e-6, torch.bfloat16: 1.5e-2}
-forms = pytest.mark.parametrize("form", attention.FORMS)
+forms = pytest.mark.parametrize("form", attention_products.FORMS)
 formats = pytest.mark.parametrize("number_format", BOUND, ids=["float32", "bfloat16"])
 
 
@@ -45,9 +45,9 @@ def tensors(seed, number_format, batch, queries, keys, channels):
 
 
 def use(monkeypatch, form, scores=attention_blocks.SCORES, many=1):
-    monkeypatch.setattr(attention, "form", lambda: form)
+    monkeypatch.setattr(attention_products, "form", lambda: form)
     monkeypatch.setattr(attention_blocks, "SCORES", scores)
-    monkeypatch.setattr(attention, "MANY", many)  # keys from which there are blocks
+    monkeypatch.setattr(attention_products, "MANY", many)  # keys from which there are blocks
 
 
 @forms
@@ -71,8 +71,8 @@ def test_attention_is_what_its_definition_says(
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(monkeypatch, form, scores, many)
         given_mask, added = masks(mask, seed, number_format, batch, queries, keys)
-        found = attention.attend(q, k, v, heads, given_mask)
-        again = attention.attend(q, k, v, heads, given_mask)
+        found = attention_products.attend(q, k, v, heads, given_mask)
+        again = attention_products.attend(q, k, v, heads, given_mask)
     assert (found.shape, found.dtype) == (q.shape, number_format)
     assert torch.equal(found, again)
     assert is_near(found, definition(q, k, v, heads, added), number_format)
@@ -113,8 +113,8 @@ def test_a_relative_bias_is_added_to_the_scores(form, number_format, seed, batch
         added = added.masked_fill(~keep[:, None, None], -math.inf)
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(monkeypatch, form, scores)
-        monkeypatch.setattr(attention, "BIASES", scores)
-        found = attention.attend_relative(q, k, v, gate, bias, keep)
+        monkeypatch.setattr(attention_products, "BIASES", scores)
+        found = attention_products.attend_relative(q, k, v, gate, bias, keep)
     assert is_near(found, definition(q, k, v, heads, added), number_format)
 
 
@@ -124,7 +124,7 @@ def test_scores_may_be_large(form, size, monkeypatch):
     q, k, v = tensors(0, torch.float32, 1, 30, 30, 32)
     use(monkeypatch, form)
     expected = definition(size * q, k, v, 2)
-    assert (attention.attend(size * q, k, v, 2).double() - expected).norm() <= 1e-7 * size * expected.norm()
+    assert (attention_products.attend(size * q, k, v, 2).double() - expected).norm() <= 1e-7 * size * expected.norm()
 
 
 @forms
@@ -134,35 +134,35 @@ def test_rows_hidden_by_the_lowest_number_are_even_averages(form, number_format,
     use(monkeypatch, form)
     mask = torch.full((1, 1, 3, 5), torch.finfo(number_format).min, dtype=number_format)
     average = v.double().mean(1, keepdim=True).expand(1, 3, 32)
-    assert is_near(attention.attend(q, k, v, 2, mask), average, number_format)
+    assert is_near(attention_products.attend(q, k, v, 2, mask), average, number_format)
 
 
 def test_blocks_do_not_hide_what_is_no_number(monkeypatch):
     q, k, v = tensors(0, torch.float32, 1, 4, 5, 32)
     use(monkeypatch, "blocks")
     q[0, 1] = torch.nan
-    assert attention.attend(q, k, v, 2).isnan().any(-1).tolist() == [[False, True, False, False]]
+    assert attention_products.attend(q, k, v, 2).isnan().any(-1).tolist() == [[False, True, False, False]]
 
 
 @forms
 def test_an_utterance_is_computed_alike_alone_and_in_a_batch(form, monkeypatch):
     q, k, v = tensors(0, torch.bfloat16, 3, 50, 70, 64)
     use(monkeypatch, form)
-    together = attention.attend(q, k, v, 4)
+    together = attention_products.attend(q, k, v, 4)
     for number in range(3):
-        alone = attention.attend(*(x[number : number + 1] for x in (q, k, v)), 4)
+        alone = attention_products.attend(*(x[number : number + 1] for x in (q, k, v)), 4)
         assert tiny.relative(together[number : number + 1], alone) <= (0 if form == "blocks" else 5e-3)
 
 
 @pytest.fixture
 def fresh(monkeypatch):
     """The choices are made anew, and forgotten afterwards."""
-    for name in (attention.VARIABLE, *attention.ISA_VARIABLES):
+    for name in (attention_products.VARIABLE, *attention_products.ISA_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    for choice in (attention.form, attention.number_format):
+    for choice in (attention_products.form, attention_products.number_format):
         choice.cache_clear()
     yield monkeypatch
-    for choice in (attention.form, attention.number_format):
+    for choice in (attention_products.form, attention_products.number_format):
         choice.cache_clear()
 
 
@@ -186,16 +186,16 @@ def test_the_form_follows_the_instruction_sets(able, held_to, expected, fresh):
     fresh.setattr(torch.cpu, "get_capabilities", lambda: able)
     if held_to is not None:
         fresh.setenv("ONEDNN_MAX_CPU_ISA", held_to)
-    assert (attention.form(), attention.number_format()) == expected
+    assert (attention_products.form(), attention_products.number_format()) == expected
 
 
 @forms
 def test_the_environment_fixes_the_form(form, fresh):
-    fresh.setenv(attention.VARIABLE, form)
-    assert attention.form() == form
+    fresh.setenv(attention_products.VARIABLE, form)
+    assert attention_products.form() == form
 
 
 def test_another_form_is_refused(fresh):
-    fresh.setenv(attention.VARIABLE, "quick")
+    fresh.setenv(attention_products.VARIABLE, "quick")
     with pytest.raises(InputError, match="STABLEQUANT_ATTENTION is 'quick'; set it to fused or blocks"):
-        attention.form()
+        attention_products.form()

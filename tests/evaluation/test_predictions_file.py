@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stablequant.evaluation.predictions import ModelAnswer, Prediction, read, to_jsonl
+from stablequant.evaluation.predictions_file import ModelAnswer, Prediction, read, to_jsonl
 from stablequant.foundation.errors import InputError
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
