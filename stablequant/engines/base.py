@@ -1,6 +1,7 @@
 """The protocol of an engine: a module of this folder that runs quantized sites in its own way.
 
-An engine receives a model with its quantized sites in place (quantized_site.py), filled by a calibration or from a checkpoint.
+An engine receives a model with its quantized sites in place (quantized_site.py), filled by a calibration or from a
+checkpoint.
 """
 
 from __future__ import annotations
