@@ -203,7 +203,7 @@ def _problem(entry: Entry, require_text: bool) -> str | None:
     if entry.content is None and (reason := irregular(entry.path)):
         return f"{entry.source}: {reason}; {_advice(entry)}"
     if require_text and entry.text is None:
-        return f"{entry.source}: no transcript, which is needed to count word errors; add the text"
+        return f"{entry.source}: no transcript, which is needed here; add the text"
     return None
 
 

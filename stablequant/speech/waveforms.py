@@ -98,14 +98,15 @@ def length(utterance: Utterance) -> float:
 def facts(utterance: Utterance, sampling_rate: int, most: int | None = None) -> Facts:
     """The facts of the result of `load`, or of its first `most` samples, in bounded memory; all of it is decoded.
 
+    The hash is of all samples, so that a recording has one, however much of it is used.
     Raises InputError like `load`.
     """
     digest, count, power, low, high = hashlib.sha256(), 0, 0.0, math.inf, -math.inf
     for block in blocks(utterance, sampling_rate):
+        digest.update(np.ascontiguousarray(block, dtype="<f4").tobytes())
         part = block if most is None else block[: max(0, most - count)]
         if not len(part):
             continue
-        digest.update(np.ascontiguousarray(part, dtype="<f4").tobytes())
         count += len(part)
         power += float(np.square(part, dtype=np.float64).sum())
         low, high = min(low, float(part.min())), max(high, float(part.max()))

@@ -36,7 +36,9 @@ def read_training_data(options: TuneOptions, teacher: Recognizer) -> Recordings:
             raise InputError(f"{options.data}: training holds out recordings to choose the best state; pass 2 or more")
         every = max(EVERY, -(-len(found) // MOST_DEVELOPMENT)) if len(found) >= EVERY else 2
         development = found[every - 1 :: every]
-        found = [each for n, each in enumerate(found) if n % every != every - 1]
+        found = [each for each in found if each.sha256 not in hashes(development)]  # copies go with them
+        if not found:
+            raise InputError(f"{options.data}: all recordings are copies of one; add others to train on")
     else:
         of_dev = replace(options.calibration(options.dev, options.out), max_samples=None)
         development, _ = read_recordings(of_dev, teacher, None, learned=learned)
@@ -63,11 +65,11 @@ def _learnable(data: str, recordings: list[CalibrationUtterance], teacher: Recog
             "symbols of the model cannot spell; write them as the model does, for example in its letter case"
         )
     if not kept:
-        raise InputError(f"{data}: no transcript can be learned: each has more symbols than its recording has steps")
+        raise InputError(f"{data}: no transcript can be learned: each is empty, or too long for its recording")
     if len(kept) < len(recordings):
         warnings.warn(
             f"{data}: {len(recordings) - len(kept)} of {len(recordings)} recordings are left out, because the model "
-            "cannot learn their transcripts: symbols that it does not have, or too many for the length",
+            "cannot learn their transcripts: they are empty, have symbols that it does not have, or too many",
             stacklevel=1,
         )
     return kept

@@ -71,6 +71,8 @@ def _tune(options: TuneOptions) -> JsonObject:
         shutil.rmtree(_journal_folder(options.out), ignore_errors=True)
         print(f"{options.out}: already complete; leave out --resume to train again", file=sys.stderr)
         return _summary(options, plan, teacher, _records(Path(options.out)), time.monotonic() - began)
+    if options.start is not None:  # before an unfinished training makes room
+        _stored(Path(options.start), teacher, read_plan(Path(options.start)))
     checkpoint.tell_replaced(options.out)
     journal = Journal(_journal_folder(options.out), fingerprint, resume=options.resume)
 
@@ -151,13 +153,23 @@ def _with_learned_widths(
     with files.workspace(Path(options.out)) as folder:
         mixed = candidates(teacher, plan, weights, choices, passages, folder)
     stages = _stages(options, Student(teacher, plan.quantized(), mixed, vectors), journal)
-    limit = sum(choice.weight.bytes for choice in plan.quantized().values())
+    limit = _weight_bytes(options, start, plan, teacher)
     search, records = stages.search_widths(recordings.training, limit)
     found, learned = search.result(plan, choices)
     checkpoint.write(
         stages.student.trained(), found, learned, journal.widths, histograms.read(start), records=_record_file(records)
     )
     return journal.widths
+
+
+def _weight_bytes(options: TuneOptions, start: Path, plan: Plan, teacher: Recognizer) -> float:
+    """The bytes on disk that the weights of all sites may take; those of the start at least."""
+    quantized = plan.quantized().values()
+    taken = sum(choice.weight.bytes for choice in quantized)
+    if options.avg_bits is not None:
+        return max(taken, options.avg_bits / 8 * sum(choice.weight.count for choice in quantized))
+    rest = folder_bytes(start) - taken
+    return max(taken, teacher.float32_bytes / (RESERVED * (options.target_compression or 1)) - rest)
 
 
 def _stored(start: Path, teacher: Recognizer, plan: Plan) -> tuple[dict[str, QTensor], dict[str, Tensor]]:

@@ -19,6 +19,7 @@ from stablequant.models.checkpoint.stored import stored_weights
 from stablequant.models.checkpoint.verify import problems
 from stablequant.quantization.plan.plan import read_plan
 from stablequant.quantization.training import end_to_end, layerwise, stages
+from stablequant.speech import audio
 from stablequant.workflows import tune as tune_module
 from stablequant.workflows.calibrate import calibrate
 from stablequant.workflows.tune import tune
@@ -114,6 +115,7 @@ def test_transcripts_can_be_learned_and_choose_the_best(loss, float_folder, trai
         {"avg_bits": 4.0, "width_steps": 6},
         {"target_compression": 1.2, "width_steps": 6},
         {"avg_bits": 4.0, "width_steps": 0},
+        {"avg_bits": 4.0, "width_steps": 3, "sparsity": "2:4"},
     ],
     ids=str,
 )
@@ -289,9 +291,7 @@ def test_what_is_resumed_has_the_same_inputs(float_folder, train, calibrated, tm
     with pytest.raises(InputError, match="other recordings or other options"):
         tune(options(float_folder, data, tmp_path / "q", resume=True, **changes))
     shutil.copy(train / "1.txt", data / "1.txt")
-    plan = json.loads((start / "plan.json").read_text())
-    plan["calibration"]["seed"] = 5
-    (start / "plan.json").write_text(json.dumps(plan))
+    calibrate(CalibrateOptions(str(float_folder), str(train), str(start), method="max"))
     with pytest.raises(InputError, match="another model, other recordings or other options"):
         tune(options(float_folder, data, tmp_path / "q", resume=True, **changes))
 
@@ -364,6 +364,74 @@ def test_transcripts_that_are_too_long_are_left_out(float_folder, train, tmp_pat
     assert result["training"]["recordings"] + result["training"]["development"] == 10
 
 
+def test_texts_that_share_a_window_fit_the_decoder(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(6):
+        soundfile.write(data / f"{number}.wav", tiny.wave(number, 3000), tiny.RATE)
+        (data / f"{number}.txt").write_text("ABCDEFGHABCDEFGHABCDEFG")
+    folder = tiny.save(tmp_path / "float", "whisper", "english")
+    result = tune(options(folder, data, tmp_path / "q", loss="task", layer_steps=0, steps=2))
+    assert math.isfinite(result["records"][-1]["development_loss"])
+
+
+def test_recordings_on_which_the_float_model_repeats_itself_are_reported(train, tmp_path, monkeypatch):
+    folder = tiny.save(tmp_path / "float", "whisper", "english")
+    monkeypatch.setattr(end_to_end, "loops", lambda _text: True)
+    with pytest.warns(UserWarning, match="were left out of training end to end, because the float model repeats"):
+        result = tune(options(folder, train, tmp_path / "q", loss="both", layer_steps=0, steps=2))
+    assert result["records"][0]["kept"]
+    assert problems(tmp_path / "q") == []
+
+
+def test_a_run_that_is_killed_after_its_first_check_has_it_once(float_folder, train, tmp_path, monkeypatch):
+    changes = {"layer_steps": 0, "steps": 4}
+    expected = tune(options(float_folder, train, tmp_path / "expected", **changes))
+    plain = stages.Journal.save
+
+    def saved(self, *args):
+        plain(self, *args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.Journal, "save", saved)
+        with pytest.raises(KeyboardInterrupt):
+            tune(options(float_folder, train, tmp_path / "q", **changes))
+    assert tune(options(float_folder, train, tmp_path / "q", resume=True, **changes))["records"] == expected["records"]
+    assert all((tmp_path / "q" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes() for name in FILES)
+
+
+def test_copies_of_what_chooses_the_best_are_not_trained_on(float_folder, train, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(4):
+        shutil.copy(train / "3.wav", data / f"{number}.wav")
+    with pytest.raises(InputError, match="all recordings are copies of one"):
+        tune(options(float_folder, data, tmp_path / "q"))
+    shutil.copy(train / "4.wav", data / "a.wav")
+    result = tune(options(float_folder, data, tmp_path / "q", layer_steps=0, steps=1))
+    assert result["training"]["recordings"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*the float model repeats itself")
+def test_long_recordings_are_known_by_all_their_samples(float_folder, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    begin = tiny.wave(1, 31 * tiny.RATE)
+    for number in range(2):
+        soundfile.write(data / f"{number}.wav", np.concatenate([begin, tiny.wave(number + 5, 9000)]), tiny.RATE)
+    tune(options(float_folder, data, tmp_path / "q", layer_steps=0, steps=1))
+    _, found = audio.decoded(audio.listing(data, require_text=False), tiny.RATE, skip_bad=False)
+    assert {each.sha256 for each in found} == set(read_plan(tmp_path / "q").calibration["audio_sha256"])
+
+
+def test_a_wrong_start_does_not_discard_an_unfinished_training(float_folder, train, tmp_path, monkeypatch):
+    interrupted(monkeypatch, float_folder, train, tmp_path / "q")
+    with pytest.raises(InputError):
+        tune(options(float_folder, train, tmp_path / "q", start=str(float_folder)))
+    assert problems(tmp_path / "q.training" / "start") == []
+
+
 def test_recordings_that_chose_or_calibrated_are_known_too(float_folder, train, calibrated, tmp_path):
     dev = tmp_path / "dev"
     dev.mkdir()
@@ -416,6 +484,7 @@ def test_what_cannot_be_trained_is_one_sentence(float_folder, calibrated, train,
             "4",
         ),
         "is not of the form w8a8": ("--scheme", "w4", "--avg-bits", "4"),
+        "--group-size is for weights of 4 bits and fewer": ("--scheme", "w8a8", "--group-size", "32"),
         "use only one of --layer-steps, --minutes": ("--layer-steps", "4", "--minutes", "1"),
     }
     for sentence, arguments in usage.items():

@@ -261,6 +261,8 @@ class TuneOptions(Options):
         return self.mixed() and self.width_steps != 0
 
     def refuse_ignored(self, given: Collection[str]) -> None:
+        if "group_size" in given and not self.mixed() and parse_scheme(self.scheme)[0] > 4:
+            raise InputError(f"--group-size is for weights of 4 bits and fewer, but --scheme is {self.scheme}")
         if "width_steps" in given and not self.mixed():
             raise InputError("--width-steps is for --avg-bits and --target-compression; leave it out")
         for name in ("scheme", "avg_bits", "target_compression", "group_size", "sparsity"):

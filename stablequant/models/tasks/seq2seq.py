@@ -92,7 +92,7 @@ def divergence(answer: Answer, logits: Tensor) -> Part:
 def learnable(network: Network, seconds: float, text: str) -> bool:
     """The prompt, the text and its end fit the positions of the decoder."""
     prompt = 4  # at most: start, language, task, no timestamps
-    return prompt + len(_ids(network, text)) <= whisper_tokens.tokens(network).longest
+    return bool(text.strip()) and prompt + len(_ids(network, text)) <= whisper_tokens.tokens(network).longest
 
 
 def transcript_loss(network: Network, inputs: Inputs, forced: Forced | None, text: str) -> tuple[Tensor, float]:
@@ -156,10 +156,10 @@ def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
 def _again(written: Written, states: Tensor, found: Tokens) -> Written:
     """The text of a piece, whose first one repeats itself, sampled at the lowest temperature where it does not.
 
-    As openai/whisper does (`temperature` and `compression_ratio_threshold` of transcribe.py); where all repeat
+    As openai/whisper does (`temperature` and `compression_ratio_threshold` of transcribe.py); but where all repeat
     themselves, the one that does so least. A piece has its own seed, so its text does not depend on what it is with.
     """
-    tried = [written]
+    tried = []
     for temperature in TEMPERATURES:
         begun = _begun(written.network, states, found)
         text = decoding.sample(begun, found, temperature, SAMPLES, torch.Generator().manual_seed(SEED))

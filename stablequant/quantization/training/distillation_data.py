@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,20 +54,26 @@ class Lessons:
         return kept
 
 
-def joined(recordings: Sequence[CalibrationUtterance], window: int, rate: int) -> list[CalibrationUtterance]:
-    """Recordings that share windows of so many samples, each followed by one of its own.
+def joined(
+    recordings: Sequence[CalibrationUtterance],
+    window: int,
+    rate: int,
+    fits: Callable[[str], bool] = lambda _text: True,
+) -> list[CalibrationUtterance]:
+    """Recordings that share windows of so many samples, with texts that fit one, each followed by one of its own.
 
     A network that takes a window whatever a recording's length would spend most of its time on silence; but it will be
     used with one recording in a window too.
     """
     pause = int(PAUSE * rate)
     found: list[list[int]] = [[]]
-    used = 0
+    used, text = 0, ""
     for place, recording in enumerate(recordings):
-        if found[-1] and used + recording.samples > window:
+        if found[-1] and (used + recording.samples > window or not fits(f"{text} {recording.text or ''}")):
             found.append([])
-            used = 0
+            used, text = 0, ""
         found[-1].append(place)
+        text = f"{text} {recording.text or ''}"
         used += recording.samples + pause
     return list(_with_alone(recordings, found, pause))
 

@@ -56,6 +56,7 @@ class EndToEnd:
     def __post_init__(self) -> None:
         self.optimizer = self.student.optimizer(self.settings, self.settings.weight_rate)
         self.best = self.student.snapshot()
+        self.repeating: set[str] = set()  # recordings on which the float model repeats itself
 
     def train(self, share: Callable[[int], float], checked: Callable[[dict[str, Any]], None], bar: Any) -> bool:
         """Train until `share`, of the training that is done after so many steps, reaches 1; loads the best state.
@@ -65,7 +66,7 @@ class EndToEnd:
         learned from there on.
         """
         finite, at = True, self.progress
-        if at.step == 0:
+        if at.step == 0 and not math.isfinite(at.best):  # a resumed training was checked before
             checked(self._check())
         while finite and at.since < self.settings.patience and (done := share(at.step)) < 1:
             if not (finite := self._step(done)):
@@ -81,7 +82,7 @@ class EndToEnd:
     def _check(self) -> dict[str, Any]:
         """Compare with the best so far; returns what is to be recorded."""
         at, found = self.progress, self._on_development()
-        chosen_by = found["score"] if self.loss == "distill" else found["development_loss"]
+        chosen_by = found.get("development_loss", found["score"])
         better, at.latest = at.step == 0 or chosen_by < at.best, found["score"]
         if better:
             at.best, at.score, at.since, self.best = chosen_by, found["score"], 0, self.student.snapshot()
@@ -103,9 +104,8 @@ class EndToEnd:
             if self.loss != "distill":
                 losses.append(self._loss(self.development, recording))
         found = {"score": total(parts)}
-        if losses:
-            loss, symbols = (sum(column) for column in zip(*filter(None, losses), strict=True))
-            found["development_loss"] = float(loss / symbols)
+        if known := [each for each in losses if each is not None]:  # none if the float model repeats itself on all
+            found["development_loss"] = float(sum(loss for loss, _ in known) / sum(symbols for _, symbols in known))
         if math.isfinite(found["score"]) and all(each.text is not None for each in recordings):
             found["wer"] = self._word_error_rate(recordings)
         return found
@@ -141,6 +141,7 @@ class EndToEnd:
         if self.loss != "task":
             answer = lessons.answer(recording, passage)
             if loops(answer.text):
+                self.repeating.add(recording.key)
                 return None
             with fast_products():
                 logits = recognizer.task.logits(recognizer.model, passage.inputs, passage.forced)

@@ -50,7 +50,7 @@ class Stages:
     ) -> tuple[WidthSearch, list[JsonObject]]:
         """Learn the widths of a student's mixed weights; the search, and what is to be recorded of it."""
         clock, passages, records = _Clock(0.0), Passages(self.student.teacher), list[JsonObject]()
-        lessons = Lessons(passages, _shared_windows(training, self.student), self.seed)
+        lessons = Lessons(passages, self._shared_windows(training), self.seed)
         search = WidthSearch(
             *(self.student, lessons, lessons, self.settings, self.loss, Progress()),
             limit=limit,
@@ -59,7 +59,7 @@ class Stages:
         share = self._share(steps, clock, 0.0, 60 * self.settings.width_share * (self.minutes or 0))
         with progress.bar(desc="widths", total=self._total(steps), unit="step") as bar:
             finite = search.train(share, lambda record: records.append({"stage": "widths", **record}), bar)
-        self._report(search.progress, finite)
+        self._report(search, finite, "learning the bits of weights")
         return search, records
 
     def train(self, training: Sequence[CalibrationUtterance], development: Sequence[CalibrationUtterance]) -> Done:
@@ -69,7 +69,7 @@ class Stages:
             self.student.load(of_kind(tensors, "now"))
         of_widths = 60 * self.settings.width_share * (self.minutes or 0) if self.widths_learned else 0.0
         clock, passages = _Clock(done.seconds or of_widths), Passages(self.student.teacher)
-        lessons = Lessons(passages, _shared_windows(training, self.student), self.seed)
+        lessons = Lessons(passages, self._shared_windows(training), self.seed)
         finite = self._layer_by_layer(lessons, done, clock)
 
         whole = EndToEnd(
@@ -89,7 +89,7 @@ class Stages:
             bar.update(whole.progress.step)
             finite = whole.train(share, checked, bar) and finite
         done.progress = whole.progress
-        self._report(whole.progress, finite)
+        self._report(whole, finite, "training end to end")
         return done
 
     def _layer_by_layer(self, lessons: Lessons, done: Done, clock: _Clock) -> bool:
@@ -126,18 +126,28 @@ class Stages:
             return lambda step: step / steps
         return lambda _step: (clock.seconds() - begin) / (end - begin) if end > begin else 1.0
 
-    def _report(self, at: Progress, finite: bool) -> None:
-        if not math.isfinite(at.score):
+    def _shared_windows(self, recordings: Sequence[CalibrationUtterance]) -> Sequence[CalibrationUtterance]:
+        """Where a model takes windows of one length, short recordings share them."""
+        teacher = self.student.teacher
+        if (window := teacher.geometry.window) is None:
+            return recordings
+        seconds = window / teacher.sampling_rate
+        fits = lambda text: self.loss == "distill" or teacher.task.learnable(teacher.network, seconds, text)  # noqa: E731
+        return joined(recordings, window, teacher.sampling_rate, fits)
+
+    def _report(self, whole: EndToEnd, finite: bool, what: str) -> None:
+        if not math.isfinite(whole.progress.score):
             name = self.student.teacher.path
             raise InputError(f"{name}: its quantized form gives NaN or infinite outputs on the recordings held out")
+        if whole.repeating:
+            warnings.warn(
+                f"{len(whole.repeating)} of {len(whole.lessons.recordings)} recordings (or windows of several) were "
+                f"left out of {what}, because the float model repeats itself there",
+                stacklevel=1,
+            )
         if not finite:
             warnings.warn(
-                f"training was not finite after {at.step} steps end to end, or in a layer before; the best state is "
+                f"{what} was not finite after {whole.progress.step} steps, or in a layer before; the best state is "
                 "written",
                 stacklevel=1,
             )
-
-
-def _shared_windows(recordings: Sequence[CalibrationUtterance], student: Student) -> Sequence[CalibrationUtterance]:
-    window = student.teacher.geometry.window
-    return recordings if window is None else joined(recordings, window, student.teacher.sampling_rate)

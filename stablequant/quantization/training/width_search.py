@@ -29,7 +29,7 @@ from ..search.forward_pass import Passage
 from ..search.rounder import with_error
 from ..search.rounding_pass import round_layers, round_site
 from .end_to_end import EndToEnd
-from .quantizers.mixture import MixedWeight, Widths
+from .quantizers.mixture import MixedWeight, Widths, likely
 
 HALVINGS = 60  # of the interval in which the price of a byte lies
 MEMORY = 0.9  # of the mean size of gains, from one step to the next
@@ -51,8 +51,8 @@ def candidates(
     found: dict[str, dict[int, QTensor]] = {}
     for name, of in wanted.items():
         wide = {bits: choice for bits, choice in of.items() if not choice.weight.format.coarse}
-        weights = round_site(canonical_weight(teacher.model.get_submodule(name)), list(wide.values()))
-        found[name] = dict(zip(wide, weights, strict=True))
+        weight = canonical_weight(teacher.model.get_submodule(name))
+        found[name] = dict(zip(wide, round_site(weight, list(wide.values())), strict=True)) if wide else {}
     narrow = {name: [each for each in of.values() if each.weight.format.coarse] for name, of in wanted.items()}
     heard = list(passages)
     for rounded in round_layers(teacher, choices.sites, narrow, lambda: heard, folder, follow=False):
@@ -60,8 +60,8 @@ def candidates(
             found[name] |= {weight.format.bits: weight for weight in weights}
     return {
         name: Widths(
-            {bits: stored[name] if stored[name].format == weight.format else weight for bits, weight in of.items()},
-            {bits: wanted[name][bits].weight.bytes for bits in of},
+            {bits: stored[name] if stored[name].format == of[bits].format else of[bits] for bits in WIDTHS},
+            {bits: wanted[name][bits].weight.bytes for bits in WIDTHS},
             stored[name].format.bits,
         )
         for name, of in found.items()
@@ -89,20 +89,24 @@ class WidthSearch(EndToEnd):
         self.mixed = {
             name: site.weight for name, site in self.student.sites.items() if isinstance(site.weight, MixedWeight)
         }
+        self.values = torch.stack([each.value for each in self.mixed.values()])  # (sites, widths)
+        self.bytes = torch.stack([each.bytes for each in self.mixed.values()])
 
     def _check(self) -> dict[str, Any]:
         at, self.best = self.progress, self.student.snapshot()
         mean = {"loss": round(at.loss / at.symbols, 6)} if at.symbols else {}
         at.loss = at.symbols = at.score = 0.0
-        sure = sum(float(each.likely(self._price()).max()) for each in self.mixed.values()) / len(self.mixed)
+        sure = float(likely(self.values, self.bytes, self._price()).amax(1).mean())
         return {"step": at.step, **mean, "certainty": round(sure, 4)}
 
     def _step(self, done: float) -> bool:
-        price, temperature = self._price(), self.settings.temperature(done)
-        for number, each in enumerate(self.mixed.values()):
-            random = np.random.default_rng([self.lessons.seed, self.progress.step, number])
-            noise = torch.from_numpy(random.gumbel(size=len(each.widths))).float()
-            each.sample(price, noise, temperature)
+        temperature = self.settings.temperature(done)
+        random = np.random.default_rng([self.lessons.seed, self.progress.step])
+        noise = torch.from_numpy(random.gumbel(size=self.values.shape)).float()
+        probable = likely(self.values, self.bytes, self._price())
+        for each, of_site, drawn in zip(self.mixed.values(), probable, noise, strict=True):
+            each.sample(of_site, drawn, temperature)
+            each.gain.zero_()
             each.place()
         finite = super()._step(done)
         if finite:
@@ -114,16 +118,15 @@ class WidthSearch(EndToEnd):
         moves = [
             each.share * (each.gain - (each.share * each.gain).sum()) / temperature for each in self.mixed.values()
         ]
-        size = float(torch.cat(moves).square().mean().sqrt())
-        self.size = MEMORY * self.size + (1 - MEMORY) * size if self.size else size
-        for each, move in zip(self.mixed.values(), moves, strict=True):
-            each.value += self.settings.value_rate * move / max(self.size, 1e-30)
+        step = torch.stack(moves)
+        if size := float(step.square().mean().sqrt()):  # 0 where the float model repeats itself on every recording
+            self.size = MEMORY * self.size + (1 - MEMORY) * size if self.size else size
+            self.values += self.settings.value_rate * step / self.size
 
     def _price(self) -> float:
         """Of a byte, in units of value: the one at which the expected bytes are those allowed."""
-        every = list(self.mixed.values())
-        expected = lambda price: sum(float(each.likely(price) @ each.bytes) for each in every)  # noqa: E731
-        low, high = 0.0, 1e3 / min(float(each.bytes.min()) for each in every)
+        expected = lambda price: float((likely(self.values, self.bytes, price) * self.bytes).sum())  # noqa: E731
+        low, high = 0.0, 1e3 / float(self.bytes.min())
         if expected(low) <= self.limit:
             return low
         for _ in range(HALVINGS):
@@ -134,8 +137,8 @@ class WidthSearch(EndToEnd):
     def widths(self) -> dict[str, int]:
         """The most likely bits of each site in so many bytes."""
         lost, sizes = {}, {}
-        for name, each in self.mixed.items():
-            surprise: Tensor = -each.value.log_softmax(0)
+        for (name, each), value in zip(self.mixed.items(), self.values, strict=True):
+            surprise: Tensor = -value.log_softmax(0)
             lost[name] = dict(zip(each.widths, surprise.tolist(), strict=True))
             sizes[name] = {bits: int(size) for bits, size in zip(each.widths, each.bytes.tolist(), strict=True)}
         return knapsack(lost, sizes, self.limit, 1.0)

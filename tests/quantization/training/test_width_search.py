@@ -12,6 +12,7 @@ from stablequant.quantization.search.forward_pass import CalibrationUtterance, P
 from stablequant.quantization.search.session import sites_of
 from stablequant.quantization.training.distillation_data import Lessons
 from stablequant.quantization.training.end_to_end import Progress
+from stablequant.quantization.training.quantizers.mixture import PREFERRED, likely
 from stablequant.quantization.training.settings import TuneSettings
 from stablequant.quantization.training.student import Student
 from stablequant.quantization.training.width_search import WidthSearch, candidates
@@ -56,7 +57,7 @@ def test_every_width_is_a_candidate(made):
 def test_the_expected_bytes_are_those_allowed(made):
     search, _, _ = made
     search.limit *= 0.7
-    expected = sum(float(each.likely(search._price()) @ each.bytes) for each in search.mixed.values())
+    expected = float((likely(search.values, search.bytes, search._price()) * search.bytes).sum())
     assert expected == pytest.approx(search.limit, rel=1e-4)
     search.limit = 1e12
     assert search._price() == 0.0
@@ -68,7 +69,7 @@ def test_the_widths_that_are_kept_take_the_bytes_that_are_allowed(made):
     records = []
     assert search.train(lambda step: step / 12, records.append, Bar())
     assert records[-1]["step"] == 12
-    assert any(float(each.value.abs().sum()) != 2.0 for each in search.mixed.values()), "something was learned"
+    assert (search.values.abs().sum(1) != PREFERRED).any(), "something was learned"
     found, weights = search.result(plan, choices)
     assert sum(choice.weight.bytes for choice in found.quantized().values()) <= search.limit
     assert found.scheme == f"w{found.average_bits():.2f}a8"

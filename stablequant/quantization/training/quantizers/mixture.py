@@ -21,6 +21,11 @@ from .weight import Master, TrainedWeight
 PREFERRED = 2.0  # value at first of the width that a site has in the plan; others have 0
 
 
+def likely(values: Tensor, bytes: Tensor, price: float) -> Tensor:
+    """P of the widths of every site, all (sites, widths)."""
+    return (values - price * bytes).softmax(-1)
+
+
 @dataclass(frozen=True)
 class Widths:
     """A weight rounded to several numbers of bits, what each takes on disk, and the bits preferred at first."""
@@ -41,7 +46,7 @@ class MixedWeight(nn.Module):
         self.master = Master(start.weights[self.widths[len(self.widths) // 2]].grid)
         self.of = tuple(TrainedWeight(weight, each, self.master) for each in start.weights.values())
         self.parts = nn.ModuleList(self.of)
-        self.value = torch.tensor([PREFERRED if bits == start.preferred else 0.0 for bits in self.widths])
+        self.value = torch.tensor([PREFERRED if bits == start.preferred else 0.0 for bits in self.widths])  # at first
         self.share = torch.ones(len(self.widths)) / len(self.widths)
         self.gain = torch.zeros(len(self.widths))  # minus the gradient of the loss by the share of each
 
@@ -50,13 +55,9 @@ class MixedWeight(nn.Module):
         """What says where the points of the grids lie."""
         return [each for one in self.of for each in one.grids]
 
-    def likely(self, price: float) -> Tensor:
-        """P (widths,)."""
-        return (self.value - price * self.bytes).softmax(0)
-
-    def sample(self, price: float, noise: Tensor, temperature: float) -> None:
-        """Draw the shares."""
-        self.share = ((self.likely(price).log() + noise) / temperature).softmax(0)
+    def sample(self, probable: Tensor, noise: Tensor, temperature: float) -> None:
+        """Draw the shares from the probabilities (widths,)."""
+        self.share = ((probable.log() + noise) / temperature).softmax(0)
 
     @torch.no_grad()
     def place(self) -> None:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from stablequant.quantization.ranges import mse
-from stablequant.quantization.training.quantizers.mixture import PREFERRED, MixedWeight, Widths
+from stablequant.quantization.training.quantizers.mixture import PREFERRED, MixedWeight, Widths, likely
 from stablequant.quantization.weight_formats.base import parse
 
 FORMATS = {8: "w8", 4: "w4g32z", 3: "w3g32z", 2: "w2g32z"}
@@ -21,7 +21,7 @@ def mixed(seed=0, moved=0.2):
     made = MixedWeight(weight, Widths({bits: rounded(weight.detach(), bits) for bits in FORMATS}, BYTES, 3))
     with torch.no_grad():
         made.master.steps.add_(moved * torch.randn_like(made.master.steps))
-    made.sample(0.001, torch.randn(4), 1.0)
+    made.sample(made.value.softmax(0), torch.randn(4), 1.0)
     made.place()
     return made
 
@@ -45,7 +45,7 @@ def test_before_it_moves_each_width_is_its_start():
 
 def test_a_cold_mixture_is_one_width():
     made = mixed()
-    made.sample(0.0, torch.tensor([0.0, 0.0, 0.0, 50.0]), 0.01)
+    made.sample(torch.ones(4) / 4, torch.tensor([0.0, 0.0, 0.0, 50.0]), 0.01)
     made.place()
     torch.testing.assert_close(made.target[0].detach(), made.chosen(2).dequantize())
 
@@ -76,9 +76,8 @@ def test_master_values_have_the_gradients_of_all_widths_by_their_shares():
 
 
 def test_a_higher_price_makes_smaller_widths_likely():
-    made = mixed()
-    made.value = torch.zeros(4)
-    expected = [float(made.likely(price) @ made.bytes) for price in (0.0, 0.005, 0.05, 5.0)]
+    bytes = mixed().bytes
+    expected = [float(likely(torch.zeros(4), bytes, price) @ bytes) for price in (0.0, 0.005, 0.05, 5.0)]
     assert expected == sorted(expected, reverse=True)
     assert expected[0] == pytest.approx(sum(BYTES.values()) / 4)
     assert expected[-1] == pytest.approx(min(BYTES.values()))
