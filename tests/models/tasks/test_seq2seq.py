@@ -177,7 +177,6 @@ def test_a_text_that_repeats_itself_is_sampled(strict, tmp_path):
         assert before.temperature == 0
         assert (after.temperature in seq2seq.TEMPERATURES) == loop
         assert loop or after.text == before.text
-    assert sum(repetition.loops(each.text) for each in again) < sum(looping)
     last = max(n for n, each in enumerate(again) if each.temperature)
     [alone] = heard(recognizer("english", Decoding(fallback=True), tmp_path), SEEDS[last : last + 1])
     assert alone.tokens == again[last].tokens, "it does not depend on what else is recognised"
