@@ -3,9 +3,12 @@
 Importing this needs no torch, so that `--help` is fast.
 """
 
+from .calibrate import LIMITS, SCORES, SPARSITIES, CalibrateOptions, methods, parse_scheme
+from .evaluate import NORMALIZERS, EvaluateOptions
 from .fields import Options, allowed, flag
-from .measure import NORMALIZERS, EvaluateOptions, ReportOptions, TranscribeOptions
-from .quantize import LIMITS, LOSSES, SCORES, SPARSITIES, CalibrateOptions, TuneOptions, methods, parse_scheme
+from .report import ReportOptions
+from .transcribe import TranscribeOptions
+from .tune import LOSSES, TuneOptions
 
 __all__ = [
     "LIMITS",
