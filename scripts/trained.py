@@ -77,7 +77,7 @@ def make(args: argparse.Namespace, limit: dict[str, object], way: str, out: Path
     if way == "calibrated":
         stablequant.calibrate(method="mse", **common)
     elif way == "measured":
-        stablequant.tune(**common, **lengths, **({} if "scheme" in limit else {"width_steps": 0}))
+        stablequant.tune(**common, **lengths, **({"width_steps": 0} if "target_compression" in limit else {}))
     elif way == "one-stage":
         stablequant.tune(**common, **lengths)
     else:

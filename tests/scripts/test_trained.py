@@ -32,6 +32,9 @@ def test_every_way(float_folder, speech, tmp_path, capsys, monkeypatch):
     one, two = ((tmp_path / "out" / "1.3 times" / way / "plan.json").read_text() for way in trained.WAYS[2:])
     bits = [[site.get("weight_bits") for site in json.loads(plan)["sites"].values()] for plan in (one, two)]
     assert bits[0] == bits[1], "two stages have the bits that one has learned"
+    records = {way: (tmp_path / "out" / "1.3 times" / way / "evidence" / "training.jsonl") for way in trained.WAYS[1:]}
+    learned = {way: '"widths"' in path.read_text() for way, path in records.items()}
+    assert learned == {"measured": False, "one-stage": True, "two-stage": False}
     capsys.readouterr()
     monkeypatch.setattr(trained.stablequant, "tune", None)
     trained.main()
