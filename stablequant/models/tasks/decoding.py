@@ -6,6 +6,7 @@ Both searches write what `generate` of transformers 5 writes (greedy search, and
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from ...foundation.errors import InputError
 from .base import NOT_FINITE, Decoder, Network
 from .whisper_tokens import Tokens
+
+CHECKED = 50  # tokens
 
 
 def decoder(network: Network, states: Tensor) -> Decoder:
@@ -105,8 +108,18 @@ def beam_search(begun: Begun, found: Tokens, width: int) -> list[int]:
     return [token for token in finished[0].tokens if token != found.end] if finished else []
 
 
-def sample(begun: Begun, found: Tokens, temperature: float, count: int, generator: torch.Generator) -> list[int]:
-    """The most likely, for each token, of `count` texts of one piece that are drawn at a temperature."""
+def sample(
+    begun: Begun,
+    found: Tokens,
+    temperature: float,
+    count: int,
+    generator: torch.Generator,
+    hopeless: Callable[[Sequence[int]], bool] = lambda _tokens: False,
+) -> list[list[int]]:
+    """`count` texts of one piece that are drawn at a temperature, the most likely (for each token) first.
+
+    A text that is `hopeless` when it has CHECKED tokens, or a multiple of that, is not continued.
+    """
     running, prompts = begun.running, begun.prompts
     texts, alive, ids = [Beam(0.0, ()) for _ in range(count)], list(range(count)), prompts[:, begun.read :]
     for length in range(prompts.shape[1], found.longest):
@@ -118,15 +131,19 @@ def sample(begun: Begun, found: Tokens, temperature: float, count: int, generato
         likely = logits.log_softmax(-1).gather(1, drawn)[:, 0].tolist()
         for row, token, score in zip(alive, drawn[:, 0].tolist(), likely, strict=True):
             texts[row] = Beam(texts[row].score + score, (*texts[row].tokens, token))
-        left = (drawn[:, 0] != found.end).nonzero()[:, 0]
-        if not len(left):
+        left = [
+            n
+            for n, row in enumerate(alive)
+            if drawn[n] != found.end and not (len(texts[row].tokens) % CHECKED == 0 and hopeless(texts[row].tokens))
+        ]
+        if not left:
             break
         if len(left) < len(alive):
-            running.keep(left)
-            alive = [alive[row] for row in left]
+            running.keep(torch.tensor(left))
+            alive = [alive[n] for n in left]
         ids = drawn[left]
-    best = max(texts, key=lambda each: each.score / max(1, len(each.tokens)))
-    return [token for token in best.tokens if token != found.end]
+    texts.sort(key=lambda each: -each.score / max(1, len(each.tokens)))
+    return [[token for token in each.tokens if token != found.end] for each in texts]
 
 
 def _finite(logits: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from .repetition import compression_ratio, loops
 from .whisper_tokens import Tokens
 
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
-SAMPLES = 5  # of which the most likely is taken
+SAMPLES = 5  # of which the most likely is taken that does not repeat itself
 SEED = 0
 
 AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
@@ -156,16 +156,17 @@ def recognise(network: Network, inputs: Sequence[Inputs]) -> list[Spoken]:
 def _again(written: Written, states: Tensor, found: Tokens) -> Written:
     """The text of a piece, whose first one repeats itself, sampled at the lowest temperature where it does not.
 
-    As openai/whisper does (`temperature` and `compression_ratio_threshold` of transcribe.py); but where all repeat
-    themselves, the one that does so least. A piece has its own seed, so its text does not depend on what it is with.
+    As openai/whisper does (`temperature`, `best_of` and `compression_ratio_threshold` of transcribe.py); but samples
+    that repeat themselves, which are the likeliest ones, are not taken while there are others, and where all do, it is
+    the one that does so least. A piece has its own seed, so its text does not depend on what it is with.
     """
-    tried = []
+    tried, repeated = [], lambda tokens: loops(_text(written.network, tokens))
     for temperature in TEMPERATURES:
-        begun = _begun(written.network, states, found)
-        text = decoding.sample(begun, found, temperature, SAMPLES, torch.Generator().manual_seed(SEED))
-        tried.append(replace(written, tokens=tuple(text), temperature=temperature))
-        if not loops(tried[-1].text):
-            return tried[-1]
+        begun, generator = _begun(written.network, states, found), torch.Generator().manual_seed(SEED)
+        for text in decoding.sample(begun, found, temperature, SAMPLES, generator, repeated):
+            tried.append(replace(written, tokens=tuple(text), temperature=temperature))
+            if not loops(tried[-1].text):
+                return tried[-1]
     return min(tried, key=lambda each: compression_ratio(each.text))
 
 

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
 
 from stablequant.foundation.errors import InputError
 from stablequant.models.tasks import decoding, repetition, seq2seq, whisper_tokens
@@ -191,7 +192,9 @@ def test_the_first_temperature_that_helps_is_used_or_the_best(lengths, expected,
     monkeypatch.setattr(repetition, "compression_ratio", lambda text: len(text.strip()))
     monkeypatch.setattr(seq2seq, "compression_ratio", lambda text: len(text.strip()))
     monkeypatch.setattr(decoding, "greedy", lambda begun, _: [[letter] * 20 for _ in begun.prompts])
-    monkeypatch.setattr(decoding, "sample", lambda _b, _f, temperature, *_: [letter] * of[temperature])
+    monkeypatch.setattr(
+        decoding, "sample", lambda _b, _f, temperature, *_: [[letter] * 30, [letter] * of[temperature]]
+    )
     [spoken] = heard(found, [0])
     assert (spoken.temperature, spoken.text) == (expected, "E" * of[expected])
 
@@ -210,11 +213,41 @@ def test_samples_are_drawn_from_the_posteriors(temperature, tmp_path):
         likely = (logits / temperature).softmax(-1)
         short = replace(tokens, longest=begun.prompts.shape[1] + 1)
         drawn = [
-            decoding.sample(begin(), short, temperature, 1, torch.Generator().manual_seed(seed)) for seed in range(200)
+            decoding.sample(begin(), short, temperature, 1, torch.Generator().manual_seed(seed))[0]
+            for seed in range(200)
         ]
     best = int(likely.argmax())
     share = sum(each == [best] for each in drawn) / 200
     assert share == pytest.approx(float(likely[best]), abs=0.12)
+
+
+def test_samples_are_sorted_and_hopeless_ones_end_early(tmp_path, monkeypatch):
+    found = recognizer("english", PLAIN, tmp_path)
+    tokens = seq2seq.whisper_tokens.tokens(found.network)
+    monkeypatch.setattr(decoding, "CHECKED", 6)
+    with torch.inference_mode():
+        states = seq2seq._encoded(found.model, found.inputs(tiny.wave(1, tiny.RATE)))
+        draw = lambda hopeless: decoding.sample(  # noqa: E731
+            seq2seq._begun(found.network, states, tokens), tokens, 1.0, 4, torch.Generator().manual_seed(3), hopeless
+        )
+        whole, cut = draw(lambda _tokens: False), draw(lambda tokens: True)
+    assert len(whole) == len(cut) == 4
+    assert max(map(len, whole)) > 6
+    assert max(map(len, cut)) == 6
+    prompt = seq2seq._begun(found.network, states, tokens).prompts
+
+    def likely(text):
+        ids = torch.tensor([[*prompt[0].tolist(), *text]])
+        with torch.inference_mode():
+            encoded = BaseModelOutput(last_hidden_state=states)
+            logits = found.model(encoder_outputs=encoded, decoder_input_ids=ids).logits[0, prompt.shape[1] - 1 :]
+        logits = logits.clone()
+        written = [*text, END][: tokens.longest - prompt.shape[1]]
+        allowed = torch.stack([decoding._allowed(row[None], tokens, first=n == 0)[0] for n, row in enumerate(logits)])
+        return float(sum(allowed[n].log_softmax(-1)[token] for n, token in enumerate(written))) / len(written)
+
+    scores = [likely(text) for text in whole]
+    assert scores == sorted(scores, reverse=True)
 
 
 # ---- what cannot be
