@@ -7,8 +7,8 @@ r"""Sizes and ways to get there: bits as `calibrate` chose them, learned in one 
 | way | what it is |
 |---|---|
 | calibrated | `calibrate --target-compression` (or `--scheme`): no training |
-| measured | `tune --width-steps 0`: the bits that `calibrate` chose, trained (with `--schemes`: one width for all) |
-| one-stage | `tune`: bits and weights learned together, then trained on (single-stage, arXiv 2501.03643) |
+| measured | `tune`: the bits that `calibrate` chose, trained (with `--schemes`: one width for all) |
+| one-stage | `tune --width-steps 150`: bits and weights learned together, then trained on (arXiv 2501.03643) |
 | two-stage | the bits that one-stage learned, and everything else from the start: `calibrate --plan`, `tune --from` |
 
 For every model: its size, average bits, the seconds that making it took, and on each test set the changed frames (or
@@ -77,9 +77,12 @@ def make(args: argparse.Namespace, limit: dict[str, object], way: str, out: Path
     if way == "calibrated":
         stablequant.calibrate(method="mse", **common)
     elif way == "measured":
-        stablequant.tune(**common, **lengths, **({"width_steps": 0} if "target_compression" in limit else {}))
+        stablequant.tune(
+            **common,
+            **lengths,
+        )
     elif way == "one-stage":
-        stablequant.tune(**common, **lengths)
+        stablequant.tune(**common, **lengths, width_steps=args.width_steps)
     else:
         learned, start = out.parent / "one-stage", out.with_name(out.name + " start")
         make(args, limit, "one-stage", learned)
@@ -142,6 +145,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--layer-steps", type=int)
+    parser.add_argument("--width-steps", type=int, default=150)
     parser.add_argument("--out", type=Path, default=Path("build/trained"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -106,7 +106,7 @@ def test_many_problems_of_a_kind_are_one_sentence(tmp_path):
         read(path)
     first, second = str(error.value).splitlines()
     assert first == (
-        f"{path}:1: no transcript, which is needed to count word errors; add the text "
+        f"{path}:1: no transcript, which is needed here; add the text "
         f"(999 similar entries: {path}:1, {path}:2, {path}:3, ...)"
     )
     assert second.startswith(f"{path}:1000: not JSON")

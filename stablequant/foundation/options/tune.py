@@ -67,8 +67,8 @@ class TuneOptions(Options):
         "Steps of two recordings for each layer alone, before that.  [default: 300]", None, metavar="N", least=0
     )
     width_steps: int | None = option_field(
-        "Steps of four recordings in which the bits of each weight are learned, if they are mixed; 0 keeps those that "
-        "were measured.  [default: 150]",
+        "Learn the bits of each weight matrix in so many steps, if they are mixed; 150 are enough.  "
+        "[default: 0, those that calibration chose]",
         None,
         metavar="N",
         least=0,
@@ -119,7 +119,7 @@ class TuneOptions(Options):
 
     def learns_widths(self) -> bool:
         """Whether the bits of each weight are learned."""
-        return self.mixed() and self.width_steps != 0
+        return self.mixed() and bool(self.width_steps)
 
     def refuse_ignored(self, given: Collection[str]) -> None:
         if "group_size" in given and not self.mixed() and parse_scheme(self.scheme)[0] > 4:

@@ -32,7 +32,7 @@ class TuneSettings:
     batch: int = 4  # recordings in one of them
     checks: int = 10  # evaluations on the development set, evenly spread
     patience: int = 4  # checks without a better one, after which training ends
-    width_steps: int = 150  # end to end, while widths are learned
+    width_steps: int = 0  # end to end, while widths are learned; 150 are enough to settle them
     width_share: float = 0.2  # of the time, where time is the limit
     value_rate: float = 0.1  # of the values of widths, whose mean gradient is one
     hot: float = 2.0  # temperature of the shares of widths at first
