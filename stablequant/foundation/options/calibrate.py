@@ -86,7 +86,7 @@ class CalibrateOptions(Options):
     )
     group_size: int | Literal["auto"] | None = option_field(  # None: a whole row
         "Weights that share a step, at 4 bits and fewer: 32, 64, 128, or channel for a whole row. auto: 64, or 32 in "
-        "a mixed model (at 2 bits only if the average is 3 bits or more).",
+        "a mixed model (2-bit weights keep 64 under a tight limit).",
         "auto",
         one_of=GROUP_SIZES,
     )
